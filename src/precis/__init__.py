@@ -1,0 +1,1 @@
+"""precis: machine-learning paper summaries you can run."""

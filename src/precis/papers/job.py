@@ -1,0 +1,84 @@
+"""What a paper's `job.py` builds on: the `Job` dataclass, the `Work` it is handed, and `Range` for its options."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_type_hints
+
+import tyro
+from typing_extensions import Doc
+
+from precis.errors import InputError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, both inclusive; None is open.  Checked when the job is made, whoever makes it."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+class Work(Protocol):
+    """Where a run writes and reports; made alike by the command line, the site, `precis.run()` and tests."""
+
+    folder: Path
+    device: str
+    resume: bool
+
+    def log(self, step: int, total: int, **scalars: float) -> None:
+        """Progress and metrics as they move; raises Stopped if the user asked to stop."""
+
+    def image(self, name: str, pixels: Any, step: int | None = None) -> None:
+        """Write `name.png` from [H,W] or [C,H,W] in 0…1."""
+
+    def note(self, text: str) -> None:
+        """A repair, a skipped row, a choice made for the user: into the report and result.json."""
+
+    def show(self, file: str) -> None:
+        """The file that a person wants to look at first."""
+
+
+@dataclass(kw_only=True)
+class Job:
+    """A paper's practical work as one dataclass: its fields are the options, its docstring's first line the help."""
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+    views: ClassVar[tuple[str, ...]] = ()
+
+    input: Annotated[str | None, tyro.conf.Positional, Doc("what to work on; the built-in sample if absent")] = None
+    seed: Annotated[int, Doc("random seed"), Range(0)] = 0
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where to compute")] = "auto"
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for f in dataclasses.fields(self):
+            for bound in getattr(hints[f.name], "__metadata__", ()):
+                if isinstance(bound, Range):
+                    _check_range(f.name, getattr(self, f.name), bound)
+
+    def sample(self, folder: Path) -> str:
+        """Put the built-in sample into `folder`; return what INPUT would be."""
+        raise InputError("this paper has no built-in sample: name an input")
+
+    def run(self, work: Work) -> dict[str, float | None]:
+        """Do the work; return the metrics, the one a person asks for first."""
+        raise NotImplementedError
+
+    def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
+        """Pixels of a finished run as seen from `at`, coarse if `size` is small."""
+        raise NotImplementedError
+
+
+def _check_range(name: str, value: Any, bound: Range) -> None:
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is None or isinstance(number, str | Path):
+            continue
+        option = "--" + name.replace("_", "-")
+        if math.isnan(number):
+            raise InputError(f"{option} is not a number")
+        if bound.low is not None and number < bound.low:
+            raise InputError(f"{option} must be at least {bound.low:g}, got {number:g}")
+        if bound.high is not None and number > bound.high:
+            raise InputError(f"{option} must be at most {bound.high:g}, got {number:g}")

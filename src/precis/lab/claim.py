@@ -102,7 +102,7 @@ class Tuning:
 
 
 class Recorder(Protocol):
-    """What a trial writes to.  `streams`: a generator a purpose (init, data, noise, eval), equal for all arms of a seed."""
+    """What a trial writes to.  `streams`: generators init, data, noise and eval, the same for every arm of a seed."""
 
     device: str
     tuned: dict[str, Any]

@@ -39,13 +39,14 @@ class SetEncoder(nn.Module):
     ) -> None:
         super().__init__()
         sizes = (in_dim, *hidden, latent)
-        self.linears = nn.ModuleList(_linear(a, b, generator) for a, b in zip(sizes[:-1], sizes[1:]))
-        self.activation = Sine() if activation == "sine" else nn.ReLU()
-        self.empty = nn.Parameter(torch.zeros(latent))
+        linears = [_linear(a, b, generator) for a, b in zip(sizes[:-1], sizes[1:])]
         if activation == "sine":
-            for i, linear in enumerate(self.linears):
+            for i, linear in enumerate(linears):
                 bound = 1 / in_dim if i == 0 else math.sqrt(6 / linear.in_features) / 30.0
                 nn.init.uniform_(linear.weight, -bound, bound, generator=generator)
+        self.linears = nn.ModuleList(linears)
+        self.activation = Sine() if activation == "sine" else nn.ReLU()
+        self.empty = nn.Parameter(torch.zeros(latent))
 
     def forward(
         self, x: Float[Tensor, "b n dx"], y: Float[Tensor, "b n dy"], mask: Bool[Tensor, "b n"] | None = None

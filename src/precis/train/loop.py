@@ -220,7 +220,7 @@ class _Loop:
 
     def groups(self) -> list[dict[str, Any]]:
         """Parameter groups of all optimisers; other objects after a `load`."""
-        found = [self.optimizer, *self.keep.values()]
+        found: list[Any] = [self.optimizer, *self.keep.values()]
         return [group for thing in found if isinstance(thing, Optimizer) for group in thing.param_groups]
 
     def set_rates(self, factor: float) -> None:

@@ -51,14 +51,15 @@ class ManyAdam(Optimizer):
             if group["weight_decay"] and group["decoupled"]:
                 torch._foreach_mul_(params, [1 - rate * group["weight_decay"] for rate in rates])
             elif group["weight_decay"]:
-                grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+                grads = _add(grads, params, group["weight_decay"])
             torch._foreach_lerp_(mean, grads, 1 - beta1)
             torch._foreach_mul_(square, beta2)
             torch._foreach_addcmul_(square, grads, grads, 1 - beta2)
             root = torch._foreach_sqrt(square)
             torch._foreach_div_(root, math.sqrt(1 - beta2**t))
             torch._foreach_add_(root, group["eps"])
-            _descend(params, torch._foreach_div(mean, root), [rate / (1 - beta1**t) for rate in rates])
+            update = list(torch._foreach_div(mean, root))
+            _descend(params, update, [rate / (1 - beta1**t) for rate in rates])
 
 
 class ManySGD(Optimizer):
@@ -78,16 +79,15 @@ class ManySGD(Optimizer):
             if not params:
                 continue
             if group["weight_decay"]:
-                grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+                grads = _add(grads, params, group["weight_decay"])
             if group["momentum"]:
                 for p in params:
                     self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
                 velocity = [self.state[p]["momentum_buffer"] for p in params]
                 torch._foreach_mul_(velocity, group["momentum"])
                 torch._foreach_add_(velocity, grads)
-                nesterov = torch._foreach_add(grads, velocity, alpha=group["momentum"]) if group["nesterov"] else None
-                grads = nesterov or velocity
-            _descend(params, torch._foreach_mul(grads, 1.0), rates)
+                grads = _add(grads, velocity, group["momentum"]) if group["nesterov"] else velocity
+            _descend(params, grads, rates)
 
 
 def _check_rates(solver: Optimizer) -> None:
@@ -107,7 +107,10 @@ def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], 
     return params, [p.grad for p in params], rates
 
 
-def _descend(params: list[Tensor], update: Sequence[Tensor], rates: list[Any]) -> None:
-    """params −= rate · update; `update` is overwritten."""
-    torch._foreach_mul_(update, rates)
-    torch._foreach_sub_(params, update)
+def _add(a: list[Tensor], b: list[Tensor], factor: float) -> list[Tensor]:
+    return list(torch._foreach_add(a, b, alpha=factor))
+
+
+def _descend(params: list[Tensor], update: list[Tensor], rates: list[Any]) -> None:
+    """params −= rate · update."""
+    torch._foreach_sub_(params, list(torch._foreach_mul(update, rates)))

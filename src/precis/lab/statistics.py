@@ -24,6 +24,8 @@ class Interval(NamedTuple):
 def one_sample(values: Any, alpha: float = 0.05) -> Interval:
     """Mean of `values` [n] with Student's t interval; ValueError for fewer than two values, or one not finite."""
     values = _finite(values, at_least=2)
+    if values[0] == values[-1]:  # sorted: all are equal, and the interval is to have no width at all
+        return Interval(float(values[0]), float(values[0]), float(values[0]), len(values))
     return around(float(values.mean()), float(values.std(ddof=1)) / sqrt(len(values)), len(values), alpha)
 
 
@@ -191,7 +193,7 @@ def _finite(values: Any, at_least: int) -> Any:
         raise ValueError(f"needs a list of at least {at_least} values, not an array of shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} of {len(values)} values are not finite")
-    return np.sort(values)
+    return np.sort(values)  # so that sums do not depend on the order
 
 
 def _pair(a: Any, b: Any, at_least: int) -> tuple[Any, Any]:

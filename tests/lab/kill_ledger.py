@@ -1,7 +1,8 @@
 """A program of test_ledger.py: a writer of a ledger that dies at its n-th write, for every n, and then starts again.
 
 The writes counted are SQLite's own (system calls replaced through its VFS) and those of Python's `os`; the process
-ends by `os._exit`, which like SIGKILL cleans nothing up, either before the write or after half of its bytes.
+ends by `os._exit`, which like SIGKILL cleans nothing up, before the call, or (counting the calls that write bytes)
+after half of the bytes.
 Prints one JSON object: how many writes there were, and what was found wrong.
 """
 
@@ -70,9 +71,9 @@ class Killer:
     def __init__(self, n: int, half: bool) -> None:
         self.n, self.half, self.count = n, half, 0
 
-    def due(self) -> bool:
-        self.count += 1
-        return self.count == self.n
+    def due(self, name: str) -> bool:
+        self.count += not self.half or "write" in name
+        return self.count == self.n and (not self.half or "write" in name)
 
     def into_sqlite(self) -> set[str]:
         library = ctypes.CDLL(_sqlite3.__file__)
@@ -90,8 +91,8 @@ class Killer:
 
     def _replacement(self, name: str, original: Any) -> Callable[..., int]:
         def call(*arguments: Any) -> int:
-            if self.due():
-                if self.half and "write" in name:
+            if self.due(name):
+                if self.half:
                     original(arguments[0], arguments[1], arguments[2] // 2, *arguments[3:])
                 os._exit(KILLED)
             return int(original(*arguments))
@@ -104,8 +105,8 @@ class Killer:
 
     def _patched(self, name: str, original: Any) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            if self.due():
-                if self.half and name == "write":
+            if self.due(name):
+                if self.half:
                     original(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
                 os._exit(KILLED)
             return original(*arguments, **named)

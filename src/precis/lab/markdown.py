@@ -36,7 +36,7 @@ def mathml(latex: str, *, display: bool = False) -> str:
         found = tostring(tree, encoding="unicode")
     except Exception:  # the converter has no error class of its own: IndexError, KeyError and its own mixed
         found = f'<code class="formula">{html.escape(latex.strip())}</code>'
-    return f'<span class="display">{found}</span>' if display else found
+    return f'<span class="display">{found}</span>' if display else found + "&#8288;"  # no line begins with its comma
 
 
 _UNSEEN = re.compile(r"\\(?:tag|label)\{[^}]*\}|\\nonumber(?![a-zA-Z])")

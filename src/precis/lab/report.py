@@ -6,7 +6,6 @@ A claim's entry gives verdict, numbers and trial keys; the ledger gives what tho
 tables, notes.  The pages themselves are in `precis.lab.pages`.
 """
 
-import os
 import shutil
 import struct
 import uuid
@@ -15,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from precis.errors import InputError, RunFailed
-from precis.lab import figures, words
+from precis.lab import words
 from precis.lab.ledger import Ledger, Trial
 from precis.lab.pages import (
+    TEMPLATES,
+    Charts,
+    Drawn,
     Entry,
     Evidence,
     Links,
@@ -25,22 +27,20 @@ from precis.lab.pages import (
     by_paper,
     byline,
     columns_of,
-    curve_charts,
+    draw,
+    facts,
     failure_rows,
-    interval_charts,
     metrics_of,
     note_lines,
     picture_groups,
-    points_charts,
     preconditions,
     render_claim,
     render_index,
     render_paper,
     values_of,
 )
-from precis.lab.pages import TEMPLATES as TEMPLATES
 
-__all__ = ["evidence_of", "markdown_report", "render_claim", "render_index", "render_paper", "write_report"]
+__all__ = ["evidence_of", "render_claim", "render_index", "render_paper", "write_report"]
 
 MARK = "report.md"  # its first line tells a report of ours from any other folder
 FIRST = "<!-- precis report -->"
@@ -75,8 +75,8 @@ def evidence_of(entry: Entry, ledger: Ledger, place: Any) -> Evidence:
     """What the trials of `entry["keys"]` left.  `place(path, name)` puts a picture where pages find it, returns its
     address there."""
     keys = list(_keys(entry.get("keys") or []))
-    trials = [t for t in ledger.trials(keys).values()]
-    order = list(entry.get("arms") or [])
+    trials = list(ledger.trials(keys).values())
+    order = words.arms_of(entry)
     trials.sort(key=lambda t: (order.index(t.arm) if t.arm in order else len(order), t.seed))
     curves: dict[str, dict[str, dict[int, Any]]] = {}
     pictures: list[Picture] = []
@@ -155,8 +155,9 @@ def _write(folder: Path, entries: list[Entry], ledger: Ledger, papers: dict[str,
             evidence = evidence_of(entry, ledger, place)
             page = folder / top.claim(entry)
             page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(render_claim(entry, evidence, about, version=version), encoding="utf-8")
-            parts.append(_markdown_claim(entry, evidence, files))
+            charts = draw(entry, evidence)
+            page.write_text(render_claim(entry, evidence, about, version=version, charts=charts), encoding="utf-8")
+            parts.append(_markdown_claim(entry, evidence, charts, files))
     (folder / MARK).write_text(f"{FIRST}\n\n# Results\n\n" + "\n".join(parts), encoding="utf-8")
 
 
@@ -213,7 +214,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     columns = columns_of(rows)
-    cell = lambda value: _escaped(words.number(value, 4) if isinstance(value, float) or value is None else value)
+
+    def cell(value: Any) -> str:
+        return _escaped(words.number(value, 4) if isinstance(value, float) or value is None else value)
+
     lines = ["| " + " | ".join(map(_escaped, columns)) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(cell(row.get(c)) for c in columns) + " |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -224,15 +228,15 @@ def _markdown_paper(paper: str, about: Any) -> str:
     return f"## {_escaped(title)}\n\n{_escaped(byline(about))}\n"
 
 
-def _markdown_claim(entry: Entry, evidence: Evidence, files: Path) -> str:
+def _markdown_claim(entry: Entry, evidence: Evidence, charts: Charts, files: Path) -> str:
     """One claim; its charts are written to `files` as SVG."""
     name = Path(Links("").claim(entry)).stem
     stem = f"{words.paper_of(entry)}-{name}"
     alpha = entry.get("alpha") or 0.05
 
-    def drawn(kind: str, i: int, chart: figures.Chart) -> str:
+    def drawn(kind: str, i: int, chart: Drawn) -> str:
         file = f"{stem}-{kind}-{i}.svg"
-        (files / file).write_text(chart.svg(), encoding="utf-8")
+        (files / file).write_text(chart.svg, encoding="utf-8")
         return f"![{_escaped(chart.alt)}](files/{file})\n"
 
     lines = [f"### {_escaped(entry.get('statement') or entry['id'])}\n",
@@ -242,21 +246,21 @@ def _markdown_claim(entry: Entry, evidence: Evidence, files: Path) -> str:
     if entry.get("reason") and entry["reason"] != words.headline(entry):
         lines.append(_escaped(entry["reason"]) + "\n")
     tests = []
-    for row, _ in (rows := interval_charts(entry)):
+    for row in entry.get("hypotheses") or []:
         role = f"broken on purpose: {words.sabotage_words(row)}" if row.get("sabotaged") else (
             "" if row.get("counts", True) else "shown, not counted")
         tests.append({"hypothesis": row.get("text"), "outcome": words.held(row), "measured": words.sentence(row, alpha),
                       "role": role, "note": row.get("note") or ""})
     lines.append(_table(tests))
-    lines += [drawn("interval", i, chart) for i, (_, chart) in enumerate(rows) if chart is not None]
+    lines += [drawn("interval", i, chart) for i, chart in enumerate(charts.intervals) if chart is not None]
     if entry.get("preconditions"):
         lines += ["What had to hold first:\n", _table(preconditions(entry))]
-    lines += [drawn("points", i, chart) for i, chart in enumerate(points_charts(entry).values())]
+    lines += [drawn("points", i, chart) for i, chart in enumerate(charts.points)]
     for metric in metrics_of(entry):
         values = values_of(entry, metric)
         lines += [f"{_escaped(metric)}:\n", _table([{"arm": arm, **{str(s): v for s, v in row.items()}}
                                                     for arm, row in values.items()])]
-    lines += [drawn("curve", i, chart) for i, chart in enumerate(curve_charts(entry, evidence).values())]
+    lines += [drawn("curve", i, chart) for i, chart in enumerate(charts.curves)]
     for group in picture_groups(evidence.pictures):
         seed, tiles = group.seeds[0]
         shown = [f"![{_escaped(caption)}](files/{picture.file})" for caption, picture in tiles]
@@ -268,8 +272,6 @@ def _markdown_claim(entry: Entry, evidence: Evidence, files: Path) -> str:
     if failure_rows(entry):
         lines += ["Trials that failed:\n", _table(failure_rows(entry))]
     lines.append(f"Not tried: {_escaped(entry.get('untried') or 'the author names nothing beyond the scale')}\n")
-    from precis.lab.pages import facts
-
     lines.append(_table([{"how it was run": k, "": v} for k, v in facts(entry)]))
     if evidence.settings:
         lines.append(_table([{"setting": k, "value": v} for k, v in evidence.settings.items()]))

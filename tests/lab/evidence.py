@@ -50,8 +50,8 @@ def fill(home: Path, scratch: Path) -> list[str]:
                 }
                 keys.append(KEY.format(arm=arm, seed=seed))
                 ledger.add(
-                    Trial(keys[-1], "siren", "fits", "fits", arm, seed, "quick", {"size": 48, "width": 64, "steps": 300},
-                          "datahash", "sourcehash", "cpu", {"psnr": psnr(arm, seed)}, record, 2.5, 310.0,
+                    Trial(keys[-1], "siren", "fits", "fits", arm, seed, "quick", {"size": 48, "width": 64}, "datahash",
+                          "sourcehash", "cpu", {"psnr": psnr(arm, seed)}, record, 2.5, 310.0,
                           {"python": "3.11", "torch": "2.13.0"}, "box: Linux, 2 cores", "2026-01-02T03:04:05+00:00"),
                     folder,
                 )

@@ -299,7 +299,7 @@ def interval_of_difference(
         for bound in bounds:
             axes.axvline(bound, color=CLAIMED, linewidth=1.4, linestyle=(0, (4, 2)))
     if dots:
-        axes.scatter(dots, [-0.45] * len(dots), s=20, color=FAINT, linewidths=0)
+        axes.scatter(dots, [-0.45 + 0.16 * (i % 3 - 1) for i in range(len(dots))], s=20, color=FAINT, linewidths=0)
     if interval is not None:
         axes.plot(interval, [0.25, 0.25], color=INK, linewidth=2.4, solid_capstyle="butt")
         for end in interval:

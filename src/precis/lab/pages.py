@@ -16,7 +16,8 @@ from typing import Any
 from precis.lab import figures, words
 
 Entry = Mapping[str, Any]
-Line = tuple[Sequence[float | None], Sequence[float | None]]
+Number = int | float
+Line = tuple[Sequence[Number | None], Sequence[Number | None]]
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 4  # charts of a kind before the rest is folded away
@@ -148,14 +149,14 @@ def by_paper(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 # What a claim's page holds; the Markdown report shows the same.
 
 
-def values_of(entry: Entry, metric: str) -> dict[str, dict[Any, float | None]]:
+def values_of(entry: Entry, metric: str) -> dict[str, dict[Any, Number | None]]:
     """{arm: {seed: value}} in the arms' order; a metric with one number a task: {arm: {task: mean over seeds}}."""
-    found: dict[str, dict[Any, float | None]] = {}
+    found: dict[str, dict[Any, Number | None]] = {}
     metrics = entry.get("metrics") or {}
     for arm in words.arms_of(entry):
         rows = {seed: row.get(metric) for seed, row in (metrics.get(arm) or {}).items() if metric in (row or {})}
         if any(isinstance(value, Mapping) for value in rows.values()):
-            tasks: dict[Any, list[float | None]] = {}
+            tasks: dict[Any, list[Number | None]] = {}
             for value in rows.values():
                 for task, one in (value if isinstance(value, Mapping) else {}).items():
                     tasks.setdefault(task, []).append(one)
@@ -165,7 +166,7 @@ def values_of(entry: Entry, metric: str) -> dict[str, dict[Any, float | None]]:
     return found
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[Number | None]) -> Number | None:
     known = [v for v in values if v is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
@@ -234,7 +235,7 @@ def _interval(entry: Entry, row: Entry) -> Drawn | None:
     return _drawn(chart, words.sentence(row, entry.get("alpha") or 0.05))
 
 
-def _replications(entry: Entry, row: Entry) -> list[float]:
+def _replications(entry: Entry, row: Entry) -> list[Number]:
     """What the effect is the mean of, one number a replication; [] if the hypothesis is no mean of one or two arms."""
     kind = words.as_played(row)
     metric, pair = kind.get("metric"), words.pair_of(kind)
@@ -414,7 +415,7 @@ def environment(first: Path | None = None) -> Any:
     )
     made.globals.update(
         inline=lambda text: _markup(render_inline(str(text or ""))),
-        markdown=lambda text: _markup(render_markdown(text)), cell=_cell, columns_of=columns_of,
+        markdown=lambda text, **options: _markup(render_markdown(text, **options)), cell=_cell, columns_of=columns_of,
         verdict_of=words.verdict_of, marks=words.MARKS, meaning=words.MEANING, headline=words.headline,
         scale_words=words.scale_words, sentence=words.sentence, held=words.held, is_well=words.is_well,
         sabotage_words=words.sabotage_words, byline=byline, code_address=code_address,

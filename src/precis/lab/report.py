@@ -16,6 +16,7 @@ from typing import Any
 from precis.errors import InputError, RunFailed
 from precis.lab import words
 from precis.lab.ledger import Ledger, Trial
+from precis.lab.markdown import escape_markdown
 from precis.lab.pages import (
     TEMPLATES,
     Charts,
@@ -198,34 +199,22 @@ def _version() -> str:
 # Markdown.
 
 
-def _escaped(text: Any) -> str:
-    """A user's words as words: nothing in them marks Markdown or HTML up; formulas ($…$) stay."""
-    pieces = str(text).split("$")
-    plain = len(pieces) % 2 == 0  # an odd number of dollars: no formulas
-    for i in range(0, len(pieces), 1 if plain else 2):
-        for mark in "\\`*_[]<>|#~":
-            pieces[i] = pieces[i].replace(mark, "\\" + mark)
-    for i in range(1, len(pieces), 2):
-        pieces[i] = pieces[i].replace("<", "\\lt ").replace(">", "\\gt ") if not plain else pieces[i]
-    return " ".join(("\\$" if plain else "$").join(pieces).split())
-
-
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     columns = columns_of(rows)
 
     def cell(value: Any) -> str:
-        return _escaped(words.number(value, 4) if isinstance(value, float) or value is None else value)
+        return escape_markdown(words.number(value, 4) if isinstance(value, float) or value is None else value)
 
-    lines = ["| " + " | ".join(map(_escaped, columns)) + " |", "|" + " --- |" * len(columns)]
+    lines = ["| " + " | ".join(map(escape_markdown, columns)) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(cell(row.get(c)) for c in columns) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def _markdown_paper(paper: str, about: Any) -> str:
     title = (about.get("title") if isinstance(about, Mapping) else getattr(about, "title", None)) or paper
-    return f"## {_escaped(title)}\n\n{_escaped(byline(about))}\n"
+    return f"## {escape_markdown(title)}\n\n{escape_markdown(byline(about))}\n"
 
 
 def _markdown_claim(entry: Entry, evidence: Evidence, charts: Charts, files: Path) -> str:
@@ -237,14 +226,14 @@ def _markdown_claim(entry: Entry, evidence: Evidence, charts: Charts, files: Pat
     def drawn(kind: str, i: int, chart: Drawn) -> str:
         file = f"{stem}-{kind}-{i}.svg"
         (files / file).write_text(chart.svg, encoding="utf-8")
-        return f"![{_escaped(chart.alt)}](files/{file})\n"
+        return f"![{escape_markdown(chart.alt)}](files/{file})\n"
 
-    lines = [f"### {_escaped(entry.get('statement') or entry['id'])}\n",
-             f"`{entry['id']}`: **{words.verdict_of(entry)}** at {_escaped(words.scale_words(entry))}\n"]
+    lines = [f"### {escape_markdown(entry.get('statement') or entry['id'])}\n",
+             f"`{entry['id']}`: **{words.verdict_of(entry)}** at {escape_markdown(words.scale_words(entry))}\n"]
     if words.headline(entry):
-        lines.append(_escaped(words.headline(entry)) + "\n")
+        lines.append(escape_markdown(words.headline(entry)) + "\n")
     if entry.get("reason") and entry["reason"] != words.headline(entry):
-        lines.append(_escaped(entry["reason"]) + "\n")
+        lines.append(escape_markdown(entry["reason"]) + "\n")
     tests = []
     for row in entry.get("hypotheses") or []:
         role = f"broken on purpose: {words.sabotage_words(row)}" if row.get("sabotaged") else (
@@ -258,20 +247,20 @@ def _markdown_claim(entry: Entry, evidence: Evidence, charts: Charts, files: Pat
     lines += [drawn("points", i, chart) for i, chart in enumerate(charts.points)]
     for metric in metrics_of(entry):
         values = values_of(entry, metric)
-        lines += [f"{_escaped(metric)}:\n", _table([{"arm": arm, **{str(s): v for s, v in row.items()}}
+        lines += [f"{escape_markdown(metric)}:\n", _table([{"arm": arm, **{str(s): v for s, v in row.items()}}
                                                     for arm, row in values.items()])]
     lines += [drawn("curve", i, chart) for i, chart in enumerate(charts.curves)]
     for group in picture_groups(evidence.pictures):
         seed, tiles = group.seeds[0]
-        shown = [f"![{_escaped(caption)}](files/{picture.file})" for caption, picture in tiles]
-        lines.append(f"{_escaped(group.title)}, seed {seed}: {' · '.join(_escaped(c) for c, _ in tiles)}\n\n"
+        shown = [f"![{escape_markdown(caption)}](files/{picture.file})" for caption, picture in tiles]
+        lines.append(f"{escape_markdown(group.title)}, seed {seed}: {' · '.join(escape_markdown(c) for c, _ in tiles)}\n\n"
                      + " ".join(shown) + "\n")
     for title, its in evidence.tables.items():
-        lines += [f"{_escaped(title)}:\n", _table(its[:40]), f"({len(its) - 40} more rows)\n" if len(its) > 40 else ""]
-    lines += [f"- {_escaped(text)} ({_escaped(where)})" for text, where in note_lines(evidence.notes)] + [""]
+        lines += [f"{escape_markdown(title)}:\n", _table(its[:40]), f"({len(its) - 40} more rows)\n" if len(its) > 40 else ""]
+    lines += [f"- {escape_markdown(text)} ({escape_markdown(where)})" for text, where in note_lines(evidence.notes)] + [""]
     if failure_rows(entry):
         lines += ["Trials that failed:\n", _table(failure_rows(entry))]
-    lines.append(f"Not tried: {_escaped(entry.get('untried') or 'the author names nothing beyond the scale')}\n")
+    lines.append(f"Not tried: {escape_markdown(entry.get('untried') or 'the author names nothing beyond the scale')}\n")
     lines.append(_table([{"how it was run": k, "": v} for k, v in facts(entry)]))
     if evidence.settings:
         lines.append(_table([{"setting": k, "value": v} for k, v in evidence.settings.items()]))

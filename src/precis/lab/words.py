@@ -10,21 +10,25 @@ from collections.abc import Mapping
 from typing import Any
 
 Row = Mapping[str, Any]
+Number = int | float
 
-VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
-MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not run": "–"}
+VERDICTS = ("supported", "contradicted", "inconclusive", "no verdict", "not run")
+MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "no verdict": "–", "not run": "–"}
 MEANING = {
     "supported": "every counting hypothesis holds: its interval lies wholly on the claimed side",
     "contradicted": "the interval of at least one counting hypothesis lies wholly on the other side",
     "inconclusive": "the intervals do not tell, or something the claim rests on did not hold",
-    "not run": "no verdict was read",
+    "no verdict": "its trials ran, and no verdict is read from them",
+    "not run": "nothing was run",
 }
 
 
 def verdict_of(entry: Row) -> str:
-    """One of VERDICTS; a null verdict is "not run"."""
+    """One of VERDICTS; a null verdict is "no verdict" where trials ran (smoke), else "not run"."""
     verdict = entry.get("verdict")
-    return verdict if verdict in VERDICTS else "not run"
+    if verdict in VERDICTS:
+        return str(verdict)
+    return "no verdict" if entry.get("n") and entry.get("ran", True) else "not run"
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -34,12 +38,12 @@ def number(value: Any, digits: int = 3) -> str:
     return _written(value, _decimals(value, digits), digits)
 
 
-def _decimals(value: float, digits: int) -> int:
+def _decimals(value: Number, digits: int) -> int:
     """Decimals at which a number has that many significant digits."""
     return 0 if not value or not math.isfinite(value) else max(0, digits - 1 - math.floor(math.log10(abs(value))))
 
 
-def _written(value: float, decimals: int, digits: int = 3) -> str:
+def _written(value: Number, decimals: int, digits: int = 3) -> str:
     if not math.isfinite(value):
         return "not finite"
     if value == 0 or 1e-3 <= abs(value) < 1e6 or (isinstance(value, int) and abs(value) < 1e15):
@@ -76,7 +80,7 @@ def replications(row: Row) -> str:
     return "" if not n else f"{n} {unit}{'' if n == 1 else 's'}"
 
 
-def sentence(row: Row, alpha: float = 0.05) -> str:
+def sentence(row: Row, alpha: Number = 0.05) -> str:
     """ "siren's psnr is 9.1 above relu's, 95 % interval 8.3 to 9.9, 5 seeds"."""
     effect, interval = row.get("effect"), row.get("interval")
     if effect is None:
@@ -86,7 +90,7 @@ def sentence(row: Row, alpha: float = 0.05) -> str:
     size = _written(abs(float(effect)), _decimals(width, 2) if width else _decimals(effect, 4), 4)
     said = _two_arms(kind, effect, size) or f"{row.get('text', '')}: {'−' if effect < 0 else ''}{size}"
     exact = kind.get("kind") == "Exact"
-    level = f"{100 * (1 - alpha):.4g} % interval"
+    level = f"{100 * (1 - alpha):.4g}\u00a0% interval"
     parts = [said, f"{level} {interval_words(interval)}" if interval else "exact" if exact else "", replications(row)]
     return ", ".join(part for part in parts if part)
 
@@ -132,7 +136,7 @@ def pair_of(kind: Row) -> tuple[str, str] | None:
     return (b, a) if turned else (a, b)
 
 
-def claimed_side(kind: Row) -> tuple[float | None, float | None] | None:
+def claimed_side(kind: Row) -> tuple[Number | None, Number | None] | None:
     """Where the claim says the interval lies, None where a side is open; None if that is not one stretch."""
     name, get = str(kind.get("kind")), kind.get
     if name in ("Greater", "Less", "Interaction", "Ordered"):
@@ -162,7 +166,7 @@ def claimed_side(kind: Row) -> tuple[float | None, float | None] | None:
     return None
 
 
-def _two_arms(kind: Row, effect: float, size: str) -> str:
+def _two_arms(kind: Row, effect: Number, size: str) -> str:
     """The arm that the claim names first stands first, whichever way the effect is counted."""
     pair, metric = pair_of(kind), kind.get("metric")
     if pair is None or not metric:

@@ -45,19 +45,19 @@ def folder_of(base: Path, i: int = 0) -> Path:
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> Path:
-    """A home with six trials, the first three with files."""
-    with Ledger(tmp_path / "home") as book:
-        for i in range(6):
-            book.add(trial(i), folder_of(tmp_path, i) if i < 3 else None)
-    return tmp_path / "home"
-
-
-@pytest.fixture
 def in_memory(tmp_path: Path) -> Iterator[Path]:
     """A folder whose thousands of syncs cost nothing where there is one: no fault here but a power cut needs them."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else tmp_path) as base:
         yield Path(base)
+
+
+@pytest.fixture
+def full(in_memory: Path, tmp_path: Path) -> Path:
+    """A home with six trials, the first three with files."""
+    with Ledger(in_memory / "home") as book:
+        for i in range(6):
+            book.add(trial(i), folder_of(tmp_path, i) if i < 3 else None)
+    return in_memory / "home"
 
 
 def python(code: str, *arguments: str, **environment: str) -> "subprocess.Popen[str]":

@@ -63,9 +63,9 @@ class List:
                 for p in papers
             ]})
             return 0
-        from precis.papers.terminal import console, listing
+        from precis.papers.terminal import listing, show
 
-        console().print(listing(papers, verdicts))
+        show(listing(papers, verdicts))
         return 0
 
 
@@ -76,7 +76,7 @@ class Show:
     id: Annotated[Positional[str], Doc("a paper's id or alias")]
 
     def __call__(self) -> int:
-        from precis.papers.terminal import console, page
+        from precis.papers.terminal import page, show
         from precis.papers.verdicts import shown
 
         paper = find()[self.id]
@@ -87,7 +87,7 @@ class Show:
             extra: f"pip install 'precis-papers[{extra}]'"
             for extra in paper.extras if any(find_spec(module) is None for module in EXTRAS[extra])
         }
-        console().print(page(paper, verdicts, missing))
+        show(page(paper, verdicts, missing))
         return 0
 
 

@@ -1,6 +1,7 @@
 """What people see in a terminal: the library, a summary with its formulas, the bar of a run, metrics."""
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -22,6 +23,17 @@ def console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
     """A console as wide as the terminal, 100 columns where output is piped; no colour there."""
     made = Console(file=file, stderr=stderr, highlight=False, soft_wrap=False)
     return made if made.is_terminal else Console(file=file, stderr=stderr, highlight=False, width=100)
+
+
+def show(renderable: RenderableType, file: TextIO | None = None) -> None:
+    """Print it; without the blanks that fill a terminal's lines where output is piped."""
+    out = console(file)
+    if out.is_terminal:
+        out.print(renderable)
+        return
+    with out.capture() as caught:
+        out.print(renderable)
+    (file or sys.stdout).write("".join(f"{line.rstrip()}\n" for line in caught.get().splitlines()))
 
 
 def listing(papers: Iterable[Paper], shown: dict[str, Shown]) -> RenderableType:
@@ -116,7 +128,7 @@ def markdown(source: str) -> RenderableType:
                 readable(token.children)
         return tokens
 
-    parser = MarkdownIt().enable("strikethrough").enable("table").use(dollarmath_plugin, double_inline=True)
+    parser = MarkdownIt().enable("strikethrough").enable("table").use(dollarmath_plugin, double_inline=True, allow_space=False)
     made = Page("", hyperlinks=False)
     made.parsed = readable(parser.parse(re.sub(r"<!--.*?-->", "", source, flags=re.DOTALL)))
     return made

@@ -84,3 +84,13 @@ def recorded_verdicts(paper: Paper, problems: list[str]) -> dict[str, dict[str, 
                 found[name] = profiles[profile]
                 break
     return found
+
+
+def recorded_problem(paper: Paper) -> str | None:
+    """What is wrong with `assets/recorded.json`, in one line; None if nothing is, or there is no such file."""
+    problems: list[str] = []
+    try:
+        recorded_verdicts(paper, problems)
+    except (AttributeError, TypeError):
+        return "assets/recorded.json is not of the form that `make results` writes"
+    return problems[0] if problems else None

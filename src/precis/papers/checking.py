@@ -58,11 +58,10 @@ def check_claims(
 def exit_code(entries: list[dict[str, Any]], *, strict: bool = False) -> int:
     """0 if every claim that was run is supported (`smoke`: if its trials finished); `strict` counts *not run*."""
     for entry in entries:
-        if entry["verdict"] is None:
-            ran = entry["profile"] == "smoke" and bool(entry.get("arms")) and bool(entry.get("keys"))
-            if entry.get("failures") or (strict and not ran):
+        if entry["verdict"] is not None:
+            if entry["verdict"] != "supported":
                 return 1
-        elif entry["verdict"] != "supported":
+        elif entry["failures"] or (strict and not (entry["ran"] and entry["profile"] == "smoke")):
             return 1
     return 0
 

@@ -16,6 +16,7 @@ from precis.errors import EXTRAS, InputError
 _Loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}(v\d+)?|[a-z-]+(\.[A-Z]{2})?/\d{7}(v\d+)?")
+_CODE = re.compile(r"https?://\S+|[\w.-]+/[\w.-]+")
 NEEDED = ("title", "authors", "year", "venue", "family", "claims")
 OPTIONAL = ("arxiv", "code", "extras", "aliases")
 
@@ -141,7 +142,7 @@ def _arxiv(node: yaml.Node, name: str, file: Path) -> str:
 
 
 def _address(node: yaml.Node, name: str, file: Path) -> str:
-    return _matching(node, name, file, re.compile(r"https?://\S+").fullmatch, "an address that begins with https://")
+    return _matching(node, name, file, _CODE.fullmatch, "an https:// address, or owner/name on GitHub")
 
 
 def _matching(node: yaml.Node, name: str, file: Path, matches: Callable[[str], Any], what: str) -> str:

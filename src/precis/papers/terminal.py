@@ -59,7 +59,7 @@ def page(paper: Paper, shown: dict[str, Shown], missing: dict[str, str]) -> Rend
     if paper.arxiv:
         head.append(f"  ·  https://arxiv.org/abs/{paper.arxiv}")
     if paper.code:
-        head.append(f"  ·  {paper.code}")
+        head.append(f"  ·  {paper.code if '://' in paper.code else 'https://github.com/' + paper.code}")
     for extra, line in missing.items():
         head.append(f"\nneeds the extra {extra}: {line}", "yellow")
     return Group(head, Text(""), markdown(paper.summary), Text("\nClaims", "bold"), claims(paper, shown), commands(paper))
@@ -170,7 +170,7 @@ class Progress:
             self._last = now
             done = step - self._first[1]
             left = f"  {(now - self._first[0]) / done * (total - step):.0f} s left" if done > 0 and step < total else ""
-            self.out.print(f"{step}/{total}  {metrics}{left}", markup=False)
+            self.out.print(f"{step}/{total}  {metrics}{left}".rstrip(), markup=False)
 
     def stop(self) -> None:
         if self._bar is not None:

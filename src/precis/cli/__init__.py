@@ -7,6 +7,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from precis.errors import InputError, RunFailed, Stopped
 
@@ -68,15 +69,13 @@ def _command(args: list[str]) -> int:
         from precis.cli.run import run
 
         return run(rest)
-    if name == "check":
-        from precis.cli.check import Check as Command
-    else:
-        from precis.cli import commands
+    from importlib import import_module
 
-        Command = getattr(commands, name.capitalize())
     import tyro
 
-    chosen = tyro.cli(Command, args=rest, prog=f"precis {name}", config=(tyro.conf.FlagCreatePairsOff,))
+    module = import_module("precis.cli.check" if name == "check" else "precis.cli.commands")
+    command = getattr(module, name.capitalize())
+    chosen: Any = tyro.cli(command, args=rest, prog=f"precis {name}", config=(tyro.conf.FlagCreatePairsOff,))
     return int(chosen())
 
 

@@ -4,8 +4,8 @@ import signal
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional
 from typing_extensions import Doc
+from tyro.conf import Positional
 
 from precis.cli.commands import print_json, warn
 from precis.errors import Stopped

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional
 from typing_extensions import Doc
+from tyro.conf import Positional
 
 from precis.errors import EXTRAS, InputError
 from precis.papers.catalogue import find, nearest
@@ -40,7 +40,8 @@ class List:
             papers = [paper for paper in papers if paper.family == family]
             if not papers:
                 families = sorted({paper.family for paper in library})
-                raise InputError(f"no paper is of the family {self.family!r}; there are {', '.join(families) or 'none'}")
+                there = ", ".join(families) or "none"
+                raise InputError(f"no paper is of the family {self.family!r}; there are {there}")
         problems = list(library.problems)
         verdicts = shown(papers, problems)
         warn(problems)
@@ -114,7 +115,7 @@ class Serve:
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port must lie in 0 … 65535, got {self.port}")
         if find_spec("precis.web") is None:
-            raise InputError("serve: this version of precis has no site yet; `precis report` writes the results as pages")
+            raise InputError("this version of precis has no site to serve yet; `precis report` writes results as pages")
         from importlib import import_module
 
         return int(import_module("precis.web").serve(port=self.port) or 0)
@@ -132,7 +133,7 @@ class New:
 
         folder = write_paper(self.id, self.into)
         print(f"{folder}: summary.md, job.py and claims.py\n")
-        print(f"  export PRECIS_PAPERS={folder.parent.resolve()}    so that it is found (add it to your shell's profile)")
+        print(f"  export PRECIS_PAPERS={folder.parent.resolve()}    so that it is found")
         print(f"  precis show {folder.name}")
         print(f"  precis run {folder.name}")
         print(f"  precis check {folder.name} --profile smoke")
@@ -160,7 +161,8 @@ class Data:
         if self.name is None:
             raise InputError(f"name the set to get: {', '.join(known)}")
         if self.name.replace("-", "_") not in known:
-            raise InputError(f"no data set is called {self.name!r}{nearest(self.name, known)}")
+            hint = nearest(self.name, known, f"there are {', '.join(known)}")
+            raise InputError(f"no data set is called {self.name!r}{hint}")
         print(get(self.name.replace("-", "_")))
         return 0
 

@@ -58,7 +58,7 @@ def parse(paper: Paper, args: list[str]) -> tuple[Common, Job]:
         kw_only=True,
     )
     first = (job_class.__doc__ or "").strip().split("\n")[0]
-    parsed = tyro.cli(
+    parsed: Any = tyro.cli(
         both, args=args, prog=f"precis run {paper.id}", description=f"{paper.title}\n\n{first}",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )

@@ -95,10 +95,10 @@ class Library:
         raise InputError(f"no paper is called {name!r}{nearest(name, self.by_name)}")
 
 
-def nearest(name: str, known: Any) -> str:
-    """'; did you mean …?', or where to look."""
+def nearest(name: str, known: Any, otherwise: str = "`precis list` shows all") -> str:
+    """'; did you mean …?', or `otherwise`."""
     close = difflib.get_close_matches(name.replace("-", "_").lower(), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "; `precis list` shows all"
+    return f"; did you mean {close[0]!r}?" if close else f"; {otherwise}"
 
 
 def find() -> Library:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,8 +71,6 @@ def _installation() -> Iterator[Finding]:
     from precis.papers.running import versions
 
     yield Finding(None, f"precis {versions()['precis']}, Python {platform.python_version()}, {platform.platform()}")
-    if sys.version_info < (3, 11):
-        yield Finding(False, "precis needs Python 3.11 or newer")
     try:
         import torch
     except Exception as error:

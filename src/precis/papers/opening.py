@@ -37,7 +37,7 @@ def claim_of(paper: Paper, name: str) -> type[Claim]:
     claims = claims_of(paper)
     found = claims.get(name.replace("-", "_"))
     if found is None:
-        raise InputError(f"{paper.id} has no claim {name!r}{nearest(name, claims)}")
+        raise InputError(f"{paper.id} has no claim {name!r}{nearest(name, claims, 'it has ' + ', '.join(claims))}")
     return found
 
 
@@ -48,7 +48,7 @@ def make_job(paper: Paper, input: str | Path | None = None, **options: Any) -> J
     known = [f.name for f in fields(job_class) if f.name != "input"]
     for name, value in options.items():
         if name not in known:
-            raise InputError(f"{paper.id} has no option {name!r}{nearest(name, known)}")
+            raise InputError(f"{paper.id} has no option {name!r}{nearest(name, known, 'it has ' + ', '.join(known))}")
         if not _fits(value, hints[name]):
             raise InputError(f"{name} must be {_words(hints[name])}, not {value!r}")
     return job_class(input=None if input is None else str(input), **options)

@@ -62,7 +62,8 @@ def page(paper: Paper, shown: dict[str, Shown], missing: dict[str, str]) -> Rend
         head.append(f"  ·  {paper.code if '://' in paper.code else 'https://github.com/' + paper.code}")
     for extra, line in missing.items():
         head.append(f"\nneeds the extra {extra}: {line}", "yellow")
-    return Group(head, Text(""), markdown(paper.summary), Text("\nClaims", "bold"), claims(paper, shown), commands(paper))
+    titled = Group(Text("\nClaims", "bold"), claims(paper, shown))
+    return Group(head, Text(""), markdown(paper.summary), titled, commands(paper))
 
 
 def claims(paper: Paper, shown: dict[str, Shown]) -> RenderableType:
@@ -128,7 +129,8 @@ def markdown(source: str) -> RenderableType:
                 readable(token.children)
         return tokens
 
-    parser = MarkdownIt().enable("strikethrough").enable("table").use(dollarmath_plugin, double_inline=True, allow_space=False)
+    parser = MarkdownIt().enable("strikethrough").enable("table")
+    parser.use(dollarmath_plugin, double_inline=True, allow_space=False)
     made = Page("", hyperlinks=False)
     made.parsed = readable(parser.parse(re.sub(r"<!--.*?-->", "", source, flags=re.DOTALL)))
     return made
@@ -140,8 +142,10 @@ class Progress:
     every = 5.0  # seconds between plain lines
 
     def __init__(self, out: Console) -> None:
-        self.out, self._bar, self._task, self._last = out, None, None, -1e9
+        self.out, self._last = out, -1e9
         self._first: tuple[float, int] | None = None
+        self._bar: Any = None
+        self._task: Any = None
         if out.is_terminal:
             from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar

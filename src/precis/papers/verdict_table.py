@@ -80,7 +80,9 @@ class CheckProgress:
     every = 2.0  # seconds between plain lines; verdicts and failures are always told
 
     def __init__(self, out: Console) -> None:
-        self.out, self._bar, self._task, self._last = out, None, None, -1e9
+        self.out, self._last = out, -1e9
+        self._bar: Any = None
+        self._task: Any = None
         if out.is_terminal:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
@@ -101,10 +103,10 @@ class CheckProgress:
             verdict = words.verdict_of(event.entry)
             if event.entry["verdict"]:
                 self.out.print(f"{event.claim}: {verdict}", style=STYLES.get(verdict, ""), markup=False)
-        if self._bar is not None and self._task is not None:
-            moving = f"{trial}  {scalars(event.scalars)}" if event.kind in ("start", "log") else None
-            self._bar.update(self._task, completed=event.done, total=event.planned or None, left=left,
-                             **({} if moving is None else {"description": moving}))
+        if self._bar is not None:
+            self._bar.update(self._task, completed=event.done, total=event.planned or None, left=left)
+            if event.kind in ("start", "log"):
+                self._bar.update(self._task, description=f"{trial}  {scalars(event.scalars)}")
         elif event.kind == "done" and (monotonic() - self._last >= self.every or event.done == event.planned):
             self._last = monotonic()
             cached = "from the ledger" if event.cached else words.duration(event.seconds)

@@ -209,7 +209,8 @@ def open_folder(
         taken = [name for name in names if (name / BEGUN).exists() and not (name / RESULT).exists()]
         fitting = [name for name in taken if not differences(name, begun)]
         if taken and not fitting:
-            raise InputError(f"--resume: the unfinished run has another {differences(taken[-1], begun)}", file=taken[-1])
+            different = differences(taken[-1], begun)
+            raise InputError(f"--resume: the unfinished run has another {different}", file=taken[-1])
         if not fitting:
             raise InputError(f"--resume: no unfinished run of these settings is in ./{base} or its numbered siblings")
         return fitting[-1], True, ()

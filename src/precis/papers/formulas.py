@@ -19,7 +19,6 @@ _SYMBOLS = {
     "mid": " | ", "colon": ":", "lvert": "|", "rvert": "|", "lVert": "‖", "rVert": "‖", "prime": "′", "dots": "…",
     "ldots": "…", "cdots": "…", "{": "{", "}": "}", "arg": "arg",
 }
-_FRACTIONS = {"frac", "tfrac", "dfrac", "cfrac"}
 _LINES = {"aligned", "align", "align*", "split", "gathered", "equation", "equation*", "alignedat"}
 
 
@@ -27,7 +26,8 @@ def to_unicode(tex: str) -> str:
     """The formula in Unicode; several lines only where the TeX has several (aligned equations, cases)."""
     from pylatexenc.latexwalker import LatexWalker
 
-    nodes, _, _ = LatexWalker(f"${tex.strip()}$", tolerant_parsing=True).get_latex_nodes()
+    tex = re.sub(r"\\[tdc]frac(?![A-Za-z])", r"\\frac", tex.strip())
+    nodes, _, _ = LatexWalker(f"${tex}$", tolerant_parsing=True).get_latex_nodes()
     text = "".join(_render(getattr(node, "nodelist", None) or [node]) for node in nodes)
     lines = (re.sub(r"[ \t]+", " ", line).strip() for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
@@ -58,7 +58,8 @@ def _render(nodes: list[Any]) -> str:
         else:
             text = _one(node, kind)
         if script:
-            out, script = out + _script(script, text.strip()), ""
+            made, script = _script(script, text.strip()), ""
+            out += made + (getattr(node, "macro_post_space", "") if made[0] in "^_" else "")
         elif re.fullmatch(r"[A-Za-z]{2,}", text):  # a function's name keeps apart from its neighbours
             after = nodes[position] if position < len(nodes) else None
             touches = after is None or getattr(after, "chars", "")[:1] in tuple("(^_[,).")
@@ -85,7 +86,7 @@ def _one(node: Any, kind: str) -> str:
             return ""
         if name in _SYMBOLS:
             return _SYMBOLS[name]
-        if name in _FRACTIONS and len(parts) == 2:
+        if name == "frac" and len(parts) == 2:
             return f"{_bracketed(parts[0])}/{_bracketed(parts[1])}"
         if name == "sqrt" and parts:
             return f"{_script('^', parts[0]) if len(parts) == 2 else ''}√{_bracketed(parts[-1])}"

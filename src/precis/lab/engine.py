@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from precis.errors import InputError, RunFailed
 from precis.lab.claim import Metrics
@@ -56,6 +55,7 @@ class Progress:
     scalars: dict[str, float | None] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What `check` asks of an engine; it raises InputError, or RunFailed, for what ends the whole check."""
 
@@ -75,7 +75,6 @@ class LocalEngine:
         self.workers, self.threads, self.gpus = workers, threads, gpus
         self._inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         self._alive: list[_Worker] = []
-        self._logs = Path(tempfile.mkdtemp(prefix="precis-workers-"))
 
     def __enter__(self) -> "LocalEngine":
         return self
@@ -88,7 +87,6 @@ class LocalEngine:
         for worker in self._alive:
             worker.kill()
         self._alive.clear()
-        shutil.rmtree(self._logs, ignore_errors=True)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Result | Progress]:
         waiting = iter(tasks)
@@ -131,6 +129,7 @@ class LocalEngine:
             return
         self._alive.remove(worker)
         reason = worker.death()
+        worker.close_files()
         if not worker.ready:
             raise RunFailed(f"a worker process could not start: {reason}")
         if worker.task is not None:
@@ -143,15 +142,14 @@ class _Worker:
     def __init__(self, slot: int, engine: LocalEngine) -> None:
         self.slot, self.ready = slot, False
         self.task: Task | None = None
-        self.log = engine._logs / f"{time.monotonic_ns()}.log"
+        self.log = tempfile.TemporaryFile()
         self.about: dict[str, Any] = {}
         code = ("import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-                "from precis.lab.worker import main; main(sys.argv[2])")
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code, json.dumps([os.path.abspath(p) for p in sys.path]), str(self.log)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, encoding="utf-8",
-                env=_environment(slot, engine.threads, engine.gpus), start_new_session=True)
+                "from precis.lab.worker import main; main()")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, json.dumps([os.path.abspath(p) for p in sys.path])],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, encoding="utf-8",
+            env=_environment(slot, engine.threads, engine.gpus), start_new_session=True)
         threading.Thread(target=self._read, args=(engine._inbox,), daemon=True).start()
 
     def _read(self, inbox: "queue.Queue[tuple[_Worker, dict[str, Any] | None]]") -> None:
@@ -165,6 +163,7 @@ class _Worker:
         assert self.process.stdin is not None
         self.task, self.left, self.burst = task, task.rows(), []
         self.counted = self.arrived = 0.0
+        self.reason = "the batch ended without giving this row"
         with contextlib.suppress(OSError):              # it died just now: its end is on the way
             self.process.stdin.write(json.dumps(task.to_json()) + "\n")
             self.process.stdin.flush()
@@ -191,9 +190,9 @@ class _Worker:
         elif kind == "failed":
             yield from self._flush()
             _raise_if_for_all(message)
-            yield from self.ended(message["error"])
-        elif kind == "end" and self.task:
-            yield from self.ended("the batch ended without giving this row")
+            self.reason = message["error"]
+        elif kind == "end":
+            yield from self.ended(self.reason)
 
     def settled(self) -> Iterator[Result]:
         """The rows of a batch that are waiting for others of the same moment, when none came."""
@@ -226,18 +225,21 @@ class _Worker:
             name = signal.Signals(-code).name
             text = f"the worker process was killed by {name}"
             text += " (as the system does when memory runs out)" if name == "SIGKILL" else ""
-        with contextlib.suppress(OSError):
-            text += "\n" + self.log.read_text(errors="replace")[-2000:].strip()
-        return text.strip()
+        self.log.seek(0)
+        return f"{text}\n{self.log.read().decode(errors='replace')[-2000:]}".strip()
 
     def kill(self) -> None:
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.close_files()
+
+    def close_files(self) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
+        self.log.close()
 
 
 def _raise_if_for_all(message: dict[str, Any]) -> None:

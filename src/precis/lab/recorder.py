@@ -40,8 +40,8 @@ class TrialRecord:
         self._kept: dict[str, Any] = {"curves": {}, "images": [], "tables": {}, "examples": {}, "notes": [],
                                       "shared": {}}
 
-    def log(self, step: int, total: int, **scalars: float) -> None:
-        """Progress, and scalars as they move; each scalar is kept as a series over steps."""
+    def log(self, step: int, total: int, **scalars: Any) -> None:
+        """Progress, and scalars (numbers, tensors of one) as they move; each is kept as a series over steps."""
         values = {name: float(value) for name, value in scalars.items()}
         for name, value in values.items():
             self._scalars.setdefault(name, _Series()).add(step, value)
@@ -138,7 +138,7 @@ class _Series:
         self.y: list[float | None] = []
         self.every, self.seen, self.last = 1, 0, (0.0, 0.0)
 
-    def add(self, step: float, value: float) -> None:
+    def add(self, step: int, value: float) -> None:
         self.last = (float(step), value)
         if self.seen % self.every == 0:
             self.x.append(float(step))

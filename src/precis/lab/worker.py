@@ -99,6 +99,7 @@ class Bench:
         send({"kind": "end"})
 
     def _run(self, task: Task, send: Send) -> None:
+        from precis.lab.fingerprint import data_fingerprint
         from precis.lab.trial import make_repeatable, seed_globals
 
         make_repeatable(task.threads)
@@ -116,6 +117,8 @@ class Bench:
         start = time.perf_counter()
 
         def row(arm: str, seed: int, returned: Any) -> None:
+            if task.profile == "smoke" and data_fingerprint(data) != task.contents:
+                raise ValueError("the trial changed the data that it was given: other trials read them too")
             record = records[arm, seed]
             metrics, notes = metrics_of(returned)
             for note in notes:
@@ -136,11 +139,6 @@ class Bench:
             for arm, seed in records:
                 seed_globals(seed)
                 row(arm, seed, claim.trial(arm, seed, settings, data, records[arm, seed]))
-        if task.profile == "smoke" and data is not None:
-            from precis.lab.fingerprint import data_fingerprint
-
-            if data_fingerprint(data) != task.contents:
-                raise ValueError("the trial changed the data that it was given: other trials read them too")
 
     def _claim(self, task: Task) -> Claim:
         from precis.lab.fingerprint import source_fingerprint
@@ -266,13 +264,11 @@ def _traceback(error: BaseException) -> str:
     return text if len(text) < 8000 else text[:2000] + "\n…\n" + text[-6000:]
 
 
-def main(log: str) -> None:
-    """Read tasks from stdin until it closes."""
+def main() -> None:
+    """Read tasks from stdin until it closes; stderr is the log, begun anew for each task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the process that the user started
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    printed = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(printed, 1)
-    os.dup2(printed, 2)
+    os.dup2(2, 1)
     tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
     lock = threading.Lock()
 
@@ -298,5 +294,6 @@ def main(log: str) -> None:
         if not told:
             send({"kind": "about", "versions": versions(), "host": host(task.device)})
             told = True
-        os.ftruncate(printed, 0)
+        os.lseek(2, 0, os.SEEK_SET)
+        os.ftruncate(2, 0)
         bench.run(task, send)

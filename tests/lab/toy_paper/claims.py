@@ -200,3 +200,38 @@ class Sharing(_Scores):
         before = _noise(record)
         number = float((record.shared("encoder", train, {"width": 3}) / "number").read_text())
         return {"score": before + number + _noise(record)}
+
+
+class Changing(_Scores):
+    """Changes the data it was given."""
+
+    name = "changing"
+    statement = "never"
+    profiles: ClassVar = {"smoke": Profile(Settings(), seeds=1)}
+
+    def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
+        data[0] += 1.0
+        return {"score": data[0]}
+
+
+class Unsteady(_Scores):
+    """Loads something else in each process."""
+
+    name = "unsteady"
+    statement = "never"
+
+    def load(self, settings: Settings, source: Path | None) -> Any:
+        return [float(os.getpid())]
+
+
+class Writes(_Scores):
+    """Leaves a picture of noise, which cannot be made small."""
+
+    name = "writes"
+    statement = "pictures are kept"
+
+    def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
+        import torch
+
+        record.image("noise", torch.rand(3, 256, 256, generator=record.streams["eval"]), step=seed)
+        return super().trial(arm, seed, settings, data, record)

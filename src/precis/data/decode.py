@@ -35,18 +35,25 @@ def open_pillow(data: bytes | IO[bytes], label: str, max_pixels: int) -> Any:
     except Pillow.DecompressionBombError as error:
         too_many = f"the picture has more pixels than the limit of {max_pixels:,}; make it smaller"
         raise InputError(too_many, file=label) from error
+    except Exception as error:  # a decoder may raise anything on broken bytes
+        raise InputError(f"the picture is damaged or cut short ({error}); save it again", file=label) from error
     check_size(*picture.size, label, max_pixels)
     return picture
 
 
-def decode(data: bytes, label: str, max_pixels: int) -> Decoded:
-    """Pixels, alpha and meta of the first picture in `data`; any exception may come out of broken bytes."""
+def decode(data: bytes, label: str, max_pixels: int, near: int | None = None, page: int = 0) -> Decoded:
+    """Pixels, alpha and meta of a picture in `data`; any exception may come out of broken bytes."""
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        deep = _deep_tiff(data, label, max_pixels)
+        deep = _deep_tiff(data, label, max_pixels, page)
         if deep is not None:
             return deep
     picture = open_pillow(data, label, max_pixels)
+    if page:
+        picture.seek(page)
+        check_size(picture.width, picture.height, label, max_pixels)
     stored, fmt = picture.mode, picture.format or ""
+    if near is not None and fmt == "JPEG":
+        picture.draft(stored, (near, near))
     frames = int(getattr(picture, "n_frames", 1))
     deep_png = fmt == "PNG" and data[24:25] == b"\x10"
     if fmt == "PPM" and stored == "RGB" and picture.tile[0][3] not in ("RGB", ("RGB", 255)):
@@ -109,13 +116,13 @@ def _deep_png(picture: Any, data: bytes, label: str, max_pixels: int) -> np.ndar
     return samples.astype(np.float32) / np.float32(65535)
 
 
-def _deep_tiff(data: bytes, label: str, max_pixels: int) -> Decoded | None:
+def _deep_tiff(data: bytes, label: str, max_pixels: int, index: int) -> Decoded | None:
     """16-bit, 32-bit and float TIFF, which Pillow cannot read with several channels; None for 8-bit (or fewer) ones."""
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is told by an exception, not on stderr
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        page: Any = tiff.pages[0]
+        page: Any = tiff.pages[index]
         width, height, count = page.imagewidth, page.imagelength, page.samplesperpixel
         dtype, colour = page.dtype, page.photometric
         check_size(width, height, label, max_pixels)

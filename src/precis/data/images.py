@@ -33,8 +33,14 @@ class Image(NamedTuple):
     meta: dict[str, Any]
 
 
-def read_image(source: str | Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
+def read_image(
+    source: str | Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS, near: int | None = None,
+    page: int = 0,
+) -> Image:  # fmt: skip
     """Decode a file (or its bytes, called `name` in errors).
+
+    `near`: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as no side falls below this.
+    `page`: which picture of a TIFF with several.
 
     InputError for anything that is not a whole picture of at most `max_pixels` pixels with finite values; the size is
     checked before anything is decoded.
@@ -52,7 +58,7 @@ def read_image(source: str | Path | bytes, *, name: str | None = None, max_pixel
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image(*decode(data, label, max_pixels))
+            image = Image(*decode(data, label, max_pixels, near, page))
     except InputError:
         raise
     except MemoryError as error:
@@ -63,7 +69,7 @@ def read_image(source: str | Path | bytes, *, name: str | None = None, max_pixel
     return image
 
 
-def composite(image: Image, background: "str | tuple[float, ...]" = "white") -> Image:
+def composite(image: Image, background: "str | tuple[float | int, ...]" = "white") -> Image:
     """Lay the picture on a plain `background` (a colour name, #rrggbb, or 1 or 3 numbers in [0, 1]); alpha is used up.
 
     The kind of the pixels is kept.  A grey picture becomes RGB only if the background is not grey.
@@ -78,7 +84,7 @@ def composite(image: Image, background: "str | tuple[float, ...]" = "white") -> 
     return Image(as_bytes(pixels) if image.pixels.dtype == np.uint8 else pixels.astype(np.float32), None, image.meta)
 
 
-def colour_of(background: "str | tuple[float, ...]") -> np.ndarray:
+def colour_of(background: "str | tuple[float | int, ...]") -> np.ndarray:
     """A colour as three float32 numbers in [0, 1]."""
     if isinstance(background, str):
         from PIL import ImageColor

@@ -22,7 +22,9 @@ def kept(folder):
 
 
 def test_an_entry_is_kept_without_what_is_this_machines_alone(folder):
-    file = recorded.record(folder, [entry(["key"], data="/home/me/photo.jpg", command="precis check x --data /home/me/photo.jpg")])
+    file = recorded.record(
+        folder, [entry(["key"], data="/home/me/photo.jpg", command="precis check x --data /home/me/photo.jpg")]
+    )
     one = kept(folder)["fits"]["quick"]
     assert one["verdict"] == "supported" and one["source"] == "sourcehash" and one["minutes"] == 0.83
     assert one["metrics"]["siren"]["3"]["psnr"] == entry()["metrics"]["siren"]["3"]["psnr"]
@@ -41,8 +43,13 @@ def test_hardware_of_this_machine_is_named(folder, monkeypatch):
 
 def test_profiles_and_claims_of_another_day_stay(folder):
     recorded.record(folder, [entry(profile="full"), entry(id="siren/a")])
-    recorded.record(folder, [entry(verdict="contradicted"), not_run(), entry(id="siren/b", profile="smoke", verdict=None)])
-    assert {name: list(profiles) for name, profiles in kept(folder).items()} == {"a": ["quick"], "fits": ["quick", "full"]}
+    recorded.record(
+        folder, [entry(verdict="contradicted"), not_run(), entry(id="siren/b", profile="smoke", verdict=None)]
+    )
+    assert {name: list(profiles) for name, profiles in kept(folder).items()} == {
+        "a": ["quick"],
+        "fits": ["quick", "full"],
+    }
     assert kept(folder)["fits"]["quick"]["verdict"] == "contradicted"
     assert kept(folder)["fits"]["full"]["verdict"] == "supported"
 
@@ -104,17 +111,33 @@ def paper(folder, title="A | <b>title</b>"):
 
 
 def test_results_say_verdict_effect_scale_and_hardware(folder):
-    recorded.record(folder, [
-        entry(), entry(profile="full", source="old"), entry(id="siren/gone"),
-        entry(id="siren/unclear", verdict="inconclusive", reason="undecided: its interval lies on both sides"),
-        entry(id="siren/extra"),
-    ])  # fmt: skip
+    recorded.record(
+        folder,
+        [
+            entry(),
+            entry(profile="full", source="old"),
+            entry(id="siren/gone"),
+            entry(id="siren/unclear", verdict="inconclusive", reason="undecided: its interval lies on both sides"),
+            entry(id="siren/extra"),
+        ],
+    )
     today = {"fits": "sourcehash", "unclear": "sourcehash", "extra": None}
     text = recorded.results_markdown([paper(folder)], lambda source: today)
-    rows = {line.split("`")[1] + line.split(" | ")[3][:5]: line for line in text.splitlines() if "`" in line and "|" in line[:1]}
+    rows = {
+        line.split("`")[1] + line.split(" | ")[3][:5]: line
+        for line in text.splitlines()
+        if "`" in line and "|" in line[:1]
+    }
     assert "4 supported, 1 inconclusive" in text and "A \\| \\<b\\>title" in text
     quick, full = rows["fitsquick"], rows["fitsfull:"]
-    for words in ("**supported** |", "siren's psnr is 9.1 above relu's", "48×48, width 64, 300 steps", "2 cores", "| 5 |", "0.83"):
+    for words in (
+        "**supported** |",
+        "siren's psnr is 9.1 above relu's",
+        "48×48, width 64, 300 steps",
+        "2 cores",
+        "| 5 |",
+        "0.83",
+    ):
         assert words in quick, words
     assert "*older source*" in full and "older" not in quick
     assert "*claim no longer there*" in rows["gonequick"] and "*source not compared*" in rows["extraquick"]
@@ -140,13 +163,18 @@ class Fits(Claim):
 
 
 def test_a_change_of_the_code_makes_the_source_older(tmp_path):
-    for name, code in (("paper_one", CLAIMS), ("paper_two", CLAIMS.replace("1.0", "2.0")), ("paper_three", CLAIMS.replace("It fits", "So"))):
+    for name, code in (
+        ("paper_one", CLAIMS),
+        ("paper_two", CLAIMS.replace("1.0", "2.0")),
+        ("paper_three", CLAIMS.replace("It fits", "So")),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "claims.py").write_text(code)
     one, two, three = (
-        recorded.source_of_today(PaperSource(n, tmp_path / n))["fits"] for n in ("paper_one", "paper_two", "paper_three")
+        recorded.source_of_today(PaperSource(n, tmp_path / n))["fits"]
+        for n in ("paper_one", "paper_two", "paper_three")
     )
-    assert one and two and one != two
+    assert one and two and one != two and three
     recorded.record(tmp_path / "paper_one", [entry(source=one)])
     source = PaperSource("paper_one", tmp_path / "paper_one")
     text = recorded.results_markdown([SimpleNamespace(id="paper_one", title="t", source=source)])

@@ -11,25 +11,52 @@ P = "\u00a0%"
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(9.1, "9.10"), (-0.00213, "−0.00213"), (12345.6, "12,346"), (3.2e-7, "3.20e−07"), (0.0, "0"), (5, "5"), (None, "–"),
-     (float("nan"), "not finite"), (30.0, "30"), (1e9, "1.00e09"), ("lr", "lr"), (True, "True")],
-)  # fmt: skip
+    [
+        (9.1, "9.10"),
+        (-0.00213, "−0.00213"),
+        (12345.6, "12,346"),
+        (3.2e-7, "3.20e−07"),
+        (0.0, "0"),
+        (5, "5"),
+        (None, "–"),
+        (float("nan"), "not finite"),
+        (30.0, "30"),
+        (1e9, "1.00e09"),
+        ("lr", "lr"),
+        (True, "True"),
+    ],
+)
 def test_numbers(value, text):
     assert words.number(value) == text
 
 
 @pytest.mark.parametrize(
     ("interval", "text"),
-    [((8.31, 9.92), "8.3 to 9.9"), ((-10.4, -9.4), "−10.4 to −9.4"), ((0.01234, 0.01251), "0.01234 to 0.01251"),
-     ((100.0, 900.0), "100 to 900"), ((2.0, 2.0), "2 to 2"), (None, "")],
-)  # fmt: skip
+    [
+        ((8.31, 9.92), "8.3 to 9.9"),
+        ((-10.4, -9.4), "−10.4 to −9.4"),
+        ((0.01234, 0.01251), "0.01234 to 0.01251"),
+        ((100.0, 900.0), "100 to 900"),
+        ((2.0, 2.0), "2 to 2"),
+        (None, ""),
+    ],
+)
 def test_intervals_end_at_one_place(interval, text):
     assert words.interval_words(interval) == text
 
 
 def row(hypothesis, effect, interval=(8.31, 9.92), **changes):
-    base = {"text": "as the author says", "effect": effect, "interval": interval, "n": 5, "unit": "seed", "sabotaged": None,
-            "holds": True, "counts": True, "note": ""}
+    base = {
+        "text": "as the author says",
+        "effect": effect,
+        "interval": interval,
+        "n": 5,
+        "unit": "seed",
+        "sabotaged": None,
+        "holds": True,
+        "counts": True,
+        "note": "",
+    }
     return {**base, "hypothesis": words.fields_of(hypothesis), **changes}
 
 
@@ -52,7 +79,9 @@ def test_sentences_name_arms_and_direction(hypothesis, effect, start):
 def test_sentences_of_other_rows():
     beats = h.Greater("psnr", "siren", "relu")
     assert f"98.33{P} interval" in words.sentence(row(beats, 9.1), 1 / 60)
-    assert words.sentence(row(beats, 9.1, sabotaged={"broken": "siren"})).startswith("broken's psnr is 9.1 above relu's")
+    assert words.sentence(row(beats, 9.1, sabotaged={"broken": "siren"})).startswith(
+        "broken's psnr is 9.1 above relu's"
+    )
     assert words.sentence(row(beats, None, None)) == "as the author says: no number"
     exact = row(h.Exact("bytes", "siren", 7.0), 7.0, None, n=1)
     assert words.sentence(exact) == "as the author says: 7, exact, 1 seed"
@@ -64,23 +93,33 @@ def test_sentences_of_other_rows():
 @pytest.mark.parametrize(
     ("hypothesis", "side"),
     [
-        (h.Greater("m", "a", "b", by=3.0), (3.0, None)), (h.Less("m", "a", "b"), (0.0, None)),
-        (h.NotWorse("m", "a", "b", 0.5), (-0.5, None)), (h.Equivalent("m", "a", "b", within=0.2), (-0.2, 0.2)),
-        (h.Equivalent("m", "a", target=1.0, within=0.25), (0.75, 1.25)), (h.AtLeast("m", "a", 2.0), (2.0, None)),
-        (h.AtMost("m", "a", 2.0), (None, 2.0)), (h.Between("m", "a", 1.0, 2.0), (1.0, 2.0)),
-        (h.Trend("m", ("a", "b")), (0.0, None)), (h.Trend("m", ("a", "b"), falling=True, by=1.0), (None, -1.0)),
-        (h.Trend("m", ("a", "b"), between=(1.0, 2.0)), (1.0, 2.0)), (h.Proportion("m", "a", at_most=0.1), (None, 0.1)),
-        (h.Proportion("m", "a", "b"), (0.0, None)), (h.Spread("m", "a", "b"), (1.0, None)),
+        (h.Greater("m", "a", "b", by=3.0), (3.0, None)),
+        (h.Less("m", "a", "b"), (0.0, None)),
+        (h.NotWorse("m", "a", "b", 0.5), (-0.5, None)),
+        (h.Equivalent("m", "a", "b", within=0.2), (-0.2, 0.2)),
+        (h.Equivalent("m", "a", target=1.0, within=0.25), (0.75, 1.25)),
+        (h.AtLeast("m", "a", 2.0), (2.0, None)),
+        (h.AtMost("m", "a", 2.0), (None, 2.0)),
+        (h.Between("m", "a", 1.0, 2.0), (1.0, 2.0)),
+        (h.Trend("m", ("a", "b")), (0.0, None)),
+        (h.Trend("m", ("a", "b"), falling=True, by=1.0), (None, -1.0)),
+        (h.Trend("m", ("a", "b"), between=(1.0, 2.0)), (1.0, 2.0)),
+        (h.Proportion("m", "a", at_most=0.1), (None, 0.1)),
+        (h.Proportion("m", "a", "b"), (0.0, None)),
+        (h.Spread("m", "a", "b"), (1.0, None)),
         (h.Differs("m", "a", "b", 0.1), None),
     ],
-)  # fmt: skip
+)
 def test_the_claimed_side_is_where_the_hypothesis_holds(hypothesis, side):
     assert words.claimed_side(words.fields_of(hypothesis)) == side
 
 
 def test_verdicts_headlines_and_scales():
     assert words.headline(entry()) == f"siren's psnr is 9.1 above relu's, 95{P} interval 8.3 to 9.9, 5 seeds"
-    assert words.headline(entry(verdict="inconclusive", reason="the baseline was not fitted")) == "the baseline was not fitted"
+    assert (
+        words.headline(entry(verdict="inconclusive", reason="the baseline was not fitted"))
+        == "the baseline was not fitted"
+    )
     assert words.verdict_of(not_run()) == "not run"
     assert words.verdict_of(entry(verdict=None, profile="smoke")) == "no verdict"
     assert words.scale_words(entry()) == "quick (48×48, width 64, 300 steps, 5 seeds)"

@@ -126,9 +126,14 @@ def _pictures(trial: Trial, ledger: Ledger, place: Any, notes: list[tuple[str, s
 
 def _row(trial: Trial) -> dict[str, Any]:
     return {
-        "arm": trial.arm, "seed": trial.seed, "time": words.duration(trial.seconds),
-        "peak memory": f"{trial.peak_memory_mb:,.0f} MB", "device": trial.device, "host": trial.host,
-        "finished": trial.finished[:19].replace("T", " "), "key": trial.key[:12],
+        "arm": trial.arm,
+        "seed": trial.seed,
+        "time": words.duration(trial.seconds),
+        "peak memory": f"{trial.peak_memory_mb:,.0f} MB",
+        "device": trial.device,
+        "host": trial.host,
+        "finished": trial.finished[:19].replace("T", " "),
+        "key": trial.key[:12],
     }
 
 
@@ -228,18 +233,30 @@ def _markdown_claim(entry: Entry, evidence: Evidence, charts: Charts, files: Pat
         (files / file).write_text(chart.svg, encoding="utf-8")
         return f"![{escape_markdown(chart.alt)}](files/{file})\n"
 
-    lines = [f"### {escape_markdown(entry.get('statement') or entry['id'])}\n",
-             f"`{entry['id']}`: **{words.verdict_of(entry)}** at {escape_markdown(words.scale_words(entry))}\n"]
+    lines = [
+        f"### {escape_markdown(entry.get('statement') or entry['id'])}\n",
+        f"`{entry['id']}`: **{words.verdict_of(entry)}** at {escape_markdown(words.scale_words(entry))}\n",
+    ]
     if words.headline(entry):
         lines.append(escape_markdown(words.headline(entry)) + "\n")
     if entry.get("reason") and entry["reason"] != words.headline(entry):
         lines.append(escape_markdown(entry["reason"]) + "\n")
     tests = []
     for row in entry.get("hypotheses") or []:
-        role = f"broken on purpose: {words.sabotage_words(row)}" if row.get("sabotaged") else (
-            "" if row.get("counts", True) else "shown, not counted")
-        tests.append({"hypothesis": row.get("text"), "outcome": words.held(row), "measured": words.sentence(row, alpha),
-                      "role": role, "note": row.get("note") or ""})
+        role = (
+            f"broken on purpose: {words.sabotage_words(row)}"
+            if row.get("sabotaged")
+            else ("" if row.get("counts", True) else "shown, not counted")
+        )
+        tests.append(
+            {
+                "hypothesis": row.get("text"),
+                "outcome": words.held(row),
+                "measured": words.sentence(row, alpha),
+                "role": role,
+                "note": row.get("note") or "",
+            }
+        )
     lines.append(_table(tests))
     lines += [drawn("interval", i, chart) for i, chart in enumerate(charts.intervals) if chart is not None]
     if entry.get("preconditions"):
@@ -247,17 +264,28 @@ def _markdown_claim(entry: Entry, evidence: Evidence, charts: Charts, files: Pat
     lines += [drawn("points", i, chart) for i, chart in enumerate(charts.points)]
     for metric in metrics_of(entry):
         values = values_of(entry, metric)
-        lines += [f"{escape_markdown(metric)}:\n", _table([{"arm": arm, **{str(s): v for s, v in row.items()}}
-                                                    for arm, row in values.items()])]
+        lines += [
+            f"{escape_markdown(metric)}:\n",
+            _table([{"arm": arm, **{str(s): v for s, v in row.items()}} for arm, row in values.items()]),
+        ]
     lines += [drawn("curve", i, chart) for i, chart in enumerate(charts.curves)]
     for group in picture_groups(evidence.pictures):
         seed, tiles = group.seeds[0]
         shown = [f"![{escape_markdown(caption)}](files/{picture.file})" for caption, picture in tiles]
-        lines.append(f"{escape_markdown(group.title)}, seed {seed}: {' · '.join(escape_markdown(c) for c, _ in tiles)}\n\n"
-                     + " ".join(shown) + "\n")
+        lines.append(
+            f"{escape_markdown(group.title)}, seed {seed}: {' · '.join(escape_markdown(c) for c, _ in tiles)}\n\n"
+            + " ".join(shown)
+            + "\n"
+        )
     for title, its in evidence.tables.items():
-        lines += [f"{escape_markdown(title)}:\n", _table(its[:40]), f"({len(its) - 40} more rows)\n" if len(its) > 40 else ""]
-    lines += [f"- {escape_markdown(text)} ({escape_markdown(where)})" for text, where in note_lines(evidence.notes)] + [""]
+        lines += [
+            f"{escape_markdown(title)}:\n",
+            _table(its[:40]),
+            f"({len(its) - 40} more rows)\n" if len(its) > 40 else "",
+        ]
+    lines += [f"- {escape_markdown(text)} ({escape_markdown(where)})" for text, where in note_lines(evidence.notes)] + [
+        ""
+    ]
     if failure_rows(entry):
         lines += ["Trials that failed:\n", _table(failure_rows(entry))]
     lines.append(f"Not tried: {escape_markdown(entry.get('untried') or 'the author names nothing beyond the scale')}\n")

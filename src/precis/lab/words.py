@@ -5,6 +5,7 @@ names arms and metric, and the claimed side can be drawn; else its own text and 
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -96,13 +97,21 @@ def sentence(row: Row, alpha: Number = 0.05) -> str:
 
 
 def fields_of(hypothesis: Any) -> dict[str, Any]:
-    """{"kind": "Greater", "metric": "psnr", "a": "siren", …}: what a row carries as `hypothesis`; JSON values only."""
+    """{"kind": "Greater", "metric": "psnr", "a": "siren", …}: what a row carries as `hypothesis` beside its own fields.
+
+    JSON values only: functions and infinite bounds are left out, and so is what is None.
+    """
     kept: dict[str, Any] = {"kind": type(hypothesis).__name__}
-    for field in dataclasses.fields(hypothesis):
+    for field in dataclasses.fields(hypothesis) if dataclasses.is_dataclass(hypothesis) else ():
         value = getattr(hypothesis, field.name)
+        if value is None or field.name in ("counts", "profiles", "unit"):
+            continue
         value = list(value) if isinstance(value, tuple) else value
-        if value is None or isinstance(value, str | int | float | list):
-            kept[field.name] = value
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            continue
+        kept[field.name] = value
     return kept
 
 

@@ -99,7 +99,7 @@ def test_names_that_are_not_for_files_of_a_run(tmp_path, name):
 def test_events_are_whole_lines_in_order(tmp_path):
     heard = []
     work = start(tmp_path / "run", listen=heard.append)
-    work.log(1, 2, loss=torch.tensor(0.5), psnr=float("-inf"))
+    work.log(1, 2, loss=0.5, psnr=float("-inf"))
     work.image("p", np.zeros((2, 2)), step=1)
     work.note("a\n note")
     work.note("a note")

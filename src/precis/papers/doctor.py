@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 from precis.errors import EXTRAS, InputError, RunFailed
 from precis.papers.catalogue import Library, Paper
 from precis.papers.opening import claims_of, job_of
-from precis.papers.verdicts import recorded_problem
-
-VERDICTS = ("supported", "contradicted", "inconclusive", None)
 
 
 class Finding(NamedTuple):
@@ -62,8 +59,13 @@ def problems_of(paper: Paper) -> Iterator[str]:
                 yield f"claim {name}: the statements in summary.md and claims.py differ"
             if not claims[name].arms or not claims[name].profiles:
                 yield f"claim {name}: it has no arms or no profiles"
-    if problem := recorded_problem(paper):
-        yield problem
+    try:
+        recorded = paper.recorded
+    except InputError as error:
+        yield str(error)
+    else:
+        if unknown := set(recorded) - set(paper.claims):
+            yield f"assets/recorded.json has claims that summary.md lacks: {', '.join(sorted(unknown))}"
     yield from _weights(paper.assets)
 
 

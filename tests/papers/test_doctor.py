@@ -57,3 +57,15 @@ def test_ledger_and_data_folders(toy, monkeypatch, tmp_path):
     assert any(f.sound is False and "PRECIS_DATA" in f.text for f in findings)
     (home() / "ledger.sqlite").write_text("no database" * 500)
     assert any(f.sound is False and f.text.startswith("ledger:") for f in examine(find()))
+
+
+def test_an_older_source_is_told(toy):
+    from precis.lab.fingerprint import source_fingerprint
+    from precis.papers.opening import claim_of
+
+    told = lambda: next(f for f in examine(find()) if f.text.startswith(toy.id))
+    toy.assets.mkdir()
+    for source, words in ((source_fingerprint(claim_of(toy, "up_beats_down")), "1 recorded"), ("old", "1 of an older")):
+        claims = {"up_beats_down": {"quick": {"verdict": "supported", "source": source}}}
+        (toy.assets / "recorded.json").write_text(json.dumps({"claims": claims}))
+        assert told().sound and words in told().text

@@ -32,8 +32,8 @@ def examine(library: Library) -> Iterator[Finding]:
         if broken:
             yield from (Finding(False, f"{paper.id}: {line}") for line in broken)
         else:
-            recorded = "recorded verdicts" if paper.recorded else "nothing recorded"
-            yield Finding(True, f"{paper.id}: {len(paper.claims)} claims, {recorded}")
+            claims = f"{len(paper.claims)} claim{'' if len(paper.claims) == 1 else 's'}"
+            yield Finding(True, f"{paper.id}: {claims}, {_recorded(paper)}")
     if not len(library):
         yield Finding(None, "no papers were found")
 
@@ -67,6 +67,20 @@ def problems_of(paper: Paper) -> Iterator[str]:
         if unknown := set(recorded) - set(paper.claims):
             yield f"assets/recorded.json has claims that summary.md lacks: {', '.join(sorted(unknown))}"
     yield from _weights(paper.assets)
+
+
+def _recorded(paper: Paper) -> str:
+    """How many claims have a recorded verdict, and how many of those are of an older source."""
+    from precis.lab.fingerprint import source_fingerprint
+
+    if not paper.recorded:
+        return "nothing recorded"
+    now = {name: source_fingerprint(claim) for name, claim in claims_of(paper).items()}
+    older = sum(
+        any(report.get("source") != now[name] for report in profiles.values())
+        for name, profiles in paper.recorded.items()
+    )
+    return f"{len(paper.recorded)} recorded" + (f", {older} of an older source (`make results`)" if older else "")
 
 
 def _installation() -> Iterator[Finding]:

@@ -35,7 +35,7 @@ class Shown:
         place = f"at {report.get('profile')}" + (f" ({scale})" if scale else "")
         if self.own is not None or self.recorded is None:
             return place
-        return place + ", recorded" + (", older source" if report.get("older_source") else "")
+        return place + ", recorded"
 
 
 def shown(papers: Iterable[Paper], problems: list[str]) -> dict[str, Shown]:

@@ -1,6 +1,8 @@
 import gc
+import sys
 from math import exp, log
 from statistics import median
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,3 +103,35 @@ def test_a_real_difference_is_seen():
 def test_too_little_to_compare(fns, options):
     with pytest.raises(ValueError):
         interleaved(fns, **options)
+
+
+@pytest.mark.parametrize("in_use", [True, False])
+def test_a_gpu_in_use_is_waited_for_and_one_that_is_not_stays_alone(clock, monkeypatch, in_use):
+    """A stand-in whose calls only queue a second of work, done when one waits for it."""
+    queued = []
+
+    class Queue:
+        @staticmethod
+        def is_initialized():
+            return in_use
+
+        @staticmethod
+        def synchronize():
+            assert in_use
+            clock.now += len(queued)
+            queued.clear()
+
+    no_mps = SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=Queue, backends=no_mps))
+
+    def launch():
+        queued.append(1)
+
+    def launch_twice():
+        queued.extend([1, 1])
+
+    found = interleaved({"once": launch, "twice": launch_twice}, repeats=3, warmup=1)
+    if in_use:
+        assert found.medians == {"once": 1.0, "twice": 2.0}
+    else:
+        assert max(found.medians.values()) < 1e-6

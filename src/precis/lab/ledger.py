@@ -246,10 +246,12 @@ class Ledger:
         db = sqlite3.connect(uri, uri=True, timeout=WAIT, isolation_level=None)
         try:
             db.execute("PRAGMA synchronous = EXTRA")  # a row that was reported kept survives a power cut
-            db.execute("BEGIN" if self.read_only else "BEGIN IMMEDIATE")  # the latter fails where one cannot write
+            db.execute("BEGIN" if self.read_only else "BEGIN IMMEDIATE")
             known = self._known(db)
             if not known and not self.read_only:
                 _make(db)
+            if not self.read_only:
+                db.execute("UPDATE chain SET rows = rows WHERE 0")  # changes nothing, and fails where one cannot write
             db.execute("COMMIT")
             db.execute(f"PRAGMA query_only = {int(self.read_only)}")
         except BaseException:

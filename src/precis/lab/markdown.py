@@ -12,12 +12,17 @@ from typing import Any
 
 def render_markdown(text: str, *, heading_shift: int = 1) -> str:
     """HTML of a Markdown text; `heading_shift` makes `#` an <h2> and so on, below the page's own heading."""
-    return str(_parser().render(text, {"shift": heading_shift}))
+    return _kept_together(str(_parser().render(text, {"shift": heading_shift})))
 
 
 def render_inline(text: str) -> str:
     """HTML of one sentence, without a paragraph around it."""
-    return str(_parser().renderInline(text, {"shift": 0}))
+    return _kept_together(str(_parser().renderInline(text, {"shift": 0})))
+
+
+def _kept_together(page: str) -> str:
+    """A formula and the comma after it on one line."""
+    return re.sub(r"(<math (?:(?!</math>).)*</math>)([,.;:!?)]+)", r'<span class="whole">\1\2</span>', page)
 
 
 def mathml(latex: str, *, display: bool = False) -> str:
@@ -33,6 +38,11 @@ def mathml(latex: str, *, display: bool = False) -> str:
             # read them here, so that the serialiser escapes it all, and keep only attributes that lay out.
             node.text = html.unescape(node.text) if node.text else None
             node.attrib = {k: _WIDTHS.get(v, v) for k, v in node.attrib.items() if k in _LAYOUT}
+            if node.tag == "mi" and node.text == "~":  # \sim, a relation with room on both sides
+                node.tag, node.text = "mo", "∼"
+            if node.tag == "mover" and len(node) == 2 and html.unescape(node[1].text or "") in _BARS:
+                node.tag, node.attrib = "mrow", {"class": "over"}  # a line by the style sheet: few fonts stretch it
+                node.remove(node[1])
         found = tostring(tree, encoding="unicode")
     except Exception:  # the converter has no error class of its own: IndexError, KeyError and its own mixed
         found = f'<code class="formula">{html.escape(latex.strip())}</code>'
@@ -45,7 +55,20 @@ _LAYOUT = frozenset(
     "rspace accent accentunder movablelimits largeop symmetric separator mathvariant columnalign columnspacing "
     "columnlines rowspacing rowlines linethickness notation".split()
 )
+_BARS = ("\u00af", "\u203e", "\u2015", "\u005f")
 _WIDTHS = {"negativethinmathspace": "-0.167em", "negativemediummathspace": "-0.222em"}
+
+
+def escape_markdown(text: Any) -> str:
+    """Words as words, on one line, fit for a table's cell: nothing in them marks up; formulas ($…$) stay."""
+    pieces = " ".join(str(text).split()).split("$")
+    if len(pieces) % 2 == 0:  # dollars that are no pairs are dollars
+        pieces = ["$".join(pieces).replace("$", "\\$")]
+    for i in range(0, len(pieces), 2):
+        pieces[i] = re.sub(r"([`*_\[\]<>|#~]|\\(?!\$))", r"\\\1", pieces[i])
+    for i in range(1, len(pieces), 2):
+        pieces[i] = pieces[i].replace("|", r"\vert ").replace("<", r"\lt ").replace(">", r"\gt ")
+    return "$".join(pieces)
 
 
 @cache

@@ -16,7 +16,8 @@ from typing import Any
 from precis.lab import figures, words
 
 Entry = Mapping[str, Any]
-Line = tuple[Sequence[float | None], Sequence[float | None]]
+Number = int | float
+Line = tuple[Sequence[Number | None], Sequence[Number | None]]
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 4  # charts of a kind before the rest is folded away
@@ -110,21 +111,27 @@ def render_paper(
 
 def render_claim(
     entry: Entry, evidence: Evidence | None = None, about: Any = None, *, links: Links = Links("../../"),
-    version: str = "",
+    version: str = "", charts: "Charts | None" = None,
 ) -> str:
-    """One claim at one profile: verdict, hypotheses, every paired point, what the trials left, and how it was run."""
+    """One claim at one profile: verdict, hypotheses, every paired point, what the trials left, and how it was run.
+
+    `charts`: those of `draw(entry, evidence)`, if they are drawn already.
+    """
     evidence = evidence or Evidence()
-    charts = points_charts(entry)
+    charts = charts or draw(entry, evidence)
     return _page(
         "claim.html", links, version, entry=entry, paper=words.paper_of(entry), claim=words.claim_of(entry),
         words=about or {}, shown=SHOWN,
-        rows=[{**row, "chart": _markup(chart.svg() if chart else "")} for row, chart in interval_charts(entry)],
+        rows=[
+            {**row, "chart": _markup(chart.svg if chart else "")}
+            for row, chart in zip(entry.get("hypotheses") or [], charts.intervals)
+        ],
         preconditions=preconditions(entry),
-        points=[_markup(chart.svg()) for chart in charts.values()],
+        points=[_markup(chart.svg) for chart in charts.points],
         numbers=number_rows(entry),
-        curves=[_markup(chart.svg()) for chart in curve_charts(entry, evidence).values()],
+        curves=[_markup(chart.svg) for chart in charts.curves],
         pictures=picture_groups(evidence.pictures),
-        tables=[(name, list(rows)[:TABLE_ROWS], max(0, len(rows) - TABLE_ROWS)) for name, rows in evidence.tables.items()],
+        tables=[(name, rows[:TABLE_ROWS], max(0, len(rows) - TABLE_ROWS)) for name, rows in evidence.tables.items()],
         notes=note_lines(evidence.notes), failures=failure_rows(entry), arms=_arms(entry), facts=facts(entry),
         settings=[{"setting": k, "value": v} for k, v in evidence.settings.items()], trials=list(evidence.trials),
         tiles_of=lambda tiles: _tiles(tiles, links),
@@ -142,21 +149,26 @@ def by_paper(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 # What a claim's page holds; the Markdown report shows the same.
 
 
-def values_of(entry: Entry, metric: str) -> dict[str, dict[Any, float | None]]:
+def values_of(entry: Entry, metric: str) -> dict[str, dict[Any, Number | None]]:
     """{arm: {seed: value}} in the arms' order; a metric with one number a task: {arm: {task: mean over seeds}}."""
-    found: dict[str, dict[Any, float | None]] = {}
+    found: dict[str, dict[Any, Number | None]] = {}
     metrics = entry.get("metrics") or {}
-    for arm in entry.get("arms") or metrics:
+    for arm in words.arms_of(entry):
         rows = {seed: row.get(metric) for seed, row in (metrics.get(arm) or {}).items() if metric in (row or {})}
         if any(isinstance(value, Mapping) for value in rows.values()):
-            tasks: dict[Any, list[float | None]] = {}
+            tasks: dict[Any, list[Number | None]] = {}
             for value in rows.values():
                 for task, one in (value if isinstance(value, Mapping) else {}).items():
                     tasks.setdefault(task, []).append(one)
-            found[arm] = {t: None if any(v is None for v in vs) else math.fsum(vs) / len(vs) for t, vs in tasks.items()}
+            found[arm] = {task: _mean(ones) for task, ones in tasks.items()}
         elif rows:
             found[arm] = rows
     return found
+
+
+def _mean(values: Sequence[Number | None]) -> Number | None:
+    known = [v for v in values if v is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def metrics_of(entry: Entry) -> list[str]:
@@ -168,46 +180,69 @@ def metrics_of(entry: Entry) -> list[str]:
     ]
 
 
-def points_charts(entry: Entry) -> dict[str, figures.Chart]:
-    """{metric: every paired point}."""
-    charts: dict[str, figures.Chart] = {}
-    order = list(entry.get("arms") or entry.get("metrics") or [])
+@dataclass(frozen=True)
+class Drawn:
+    """A chart as SVG, and what it shows in words."""
+
+    svg: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Charts:
+    """A claim's charts: one a hypothesis (None where there is no number), one a metric, one a curve."""
+
+    intervals: Sequence[Drawn | None] = ()
+    points: Sequence[Drawn] = ()
+    curves: Sequence[Drawn] = ()
+
+
+def draw(entry: Entry, evidence: Evidence | None = None) -> Charts:
+    """Intervals with their paired differences and claimed sides, every paired point, and the curves."""
+    order = words.arms_of(entry)
+    intervals = [_interval(entry, row) for row in entry.get("hypotheses") or []]
+    points, curves = [], []
     for metric in metrics_of(entry):
         values = values_of(entry, metric)
         if any(v is not None for row in values.values() for v in row.values()):
-            charts[metric] = figures.paired_dots(
-                values, label=metric, order=order, broken=list(entry.get("sabotaged") or {})
-            )
-    return charts
+            broken = list(entry.get("sabotaged") or {})
+            points.append(_drawn(figures.paired_dots(values, label=metric, order=order, broken=broken)))
+    for name, arms in (evidence.curves if evidence else {}).items():
+        lines = {arm: list(arms[arm].values()) for arm in sorted(arms, key=lambda arm: _place(arm, order))}
+        ys = [y for many in lines.values() for _, line in many for y in line if y is not None]
+        if ys:
+            log_y = min(ys) > 0 and max(ys) > LOG_FROM * min(ys)
+            curves.append(_drawn(figures.curves(lines, y_label=name, x_label="", log_y=log_y, order=order)))
+    return Charts(intervals, points, curves)
 
 
-def interval_charts(entry: Entry) -> list[tuple[Entry, figures.Chart | None]]:
-    """Each hypothesis with its effect, interval, paired differences and claimed side; no chart where no number is."""
-    charts: list[tuple[Entry, figures.Chart | None]] = []
-    for row in entry.get("hypotheses") or []:
-        effect, kind = row.get("effect"), row.get("hypothesis") or {}
-        if effect is None:
-            charts.append((row, None))
-            continue
-        pair, points = words.pair_of(kind), _replications(entry, row)
-        label = f"{pair[0]} − {pair[1]}: {kind.get('metric')}" if pair else str(kind.get("metric") or "effect")
-        if row.get("sabotaged") and pair:
-            label = f"{' − '.join(_playing(row).get(arm, arm) for arm in pair)}: {kind.get('metric')}"
-        interval = tuple(row["interval"]) if row.get("interval") else None
-        alt = words.sentence(row, entry.get("alpha") or 0.05)
-        chart = figures.interval_of_difference(effect, interval, words.claimed_side(kind), points=points, label=label)
-        charts.append((row, figures.Chart(chart.figure, alt)))
-    return charts
+def _drawn(chart: figures.Chart, alt: str = "") -> Drawn:
+    chart = figures.Chart(chart.figure, alt or chart.alt)
+    return Drawn(chart.svg(), chart.alt)
 
 
-def _replications(entry: Entry, row: Entry) -> list[float]:
+def _interval(entry: Entry, row: Entry) -> Drawn | None:
+    """A hypothesis's effect; None if it has none."""
+    effect, kind = row.get("effect"), words.as_played(row)
+    if effect is None:
+        return None
+    pair = words.pair_of(kind)
+    label = f"{pair[0]} − {pair[1]}: {kind.get('metric')}" if pair else str(kind.get("metric") or "effect")
+    interval = tuple(row["interval"]) if row.get("interval") else None
+    chart = figures.interval_of_difference(
+        effect, interval, words.claimed_side(kind), points=_replications(entry, row), label=label
+    )
+    return _drawn(chart, words.sentence(row, entry.get("alpha") or 0.05))
+
+
+def _replications(entry: Entry, row: Entry) -> list[Number]:
     """What the effect is the mean of, one number a replication; [] if the hypothesis is no mean of one or two arms."""
-    kind = row.get("hypothesis") or {}
-    metric, pair, playing = kind.get("metric"), words.pair_of(kind), _playing(row)
+    kind = words.as_played(row)
+    metric, pair = kind.get("metric"), words.pair_of(kind)
     if not metric or (pair is None and kind.get("kind") not in ("AtLeast", "AtMost", "Between", "Equivalent")):
         return []
     values = values_of(entry, metric)
-    arms = [playing.get(arm, arm) for arm in pair or (kind.get("a"),) if isinstance(arm, str)]
+    arms = [arm for arm in pair or (kind.get("a"),) if isinstance(arm, str)]
     columns = [values.get(arm, {}) for arm in arms]
     if not columns or (pair is None and isinstance(kind.get("b"), str)):
         return []
@@ -216,25 +251,7 @@ def _replications(entry: Entry, row: Entry) -> list[float]:
     return [one[0] - one[1] if len(one) == 2 else one[0] for one in whole if len(one) == len(columns)]
 
 
-def _playing(row: Entry) -> dict[str, str]:
-    """{arm: the broken arm in its place}."""
-    return {arm: broken for broken, arm in (row.get("sabotaged") or {}).items()}
-
-
-def curve_charts(entry: Entry, evidence: Evidence) -> dict[str, figures.Chart]:
-    """{name: the curves of all arms and seeds}."""
-    order = list(entry.get("arms") or [])
-    charts: dict[str, figures.Chart] = {}
-    for name, arms in evidence.curves.items():
-        lines = {arm: list(seeds.values()) for arm, seeds in sorted(arms.items(), key=lambda i: _place(i[0], order))}
-        ys = [y for many in lines.values() for _, line in many for y in line if y is not None]
-        if ys:
-            log_y = min(ys) > 0 and max(ys) > LOG_FROM * min(ys)
-            charts[name] = figures.curves(lines, y_label=name, x_label="", log_y=log_y, order=order)
-    return charts
-
-
-def _place(arm: str, order: list[str]) -> int:
+def _place(arm: str, order: Sequence[str]) -> int:
     return order.index(arm) if arm in order else len(order)
 
 
@@ -282,12 +299,11 @@ def preconditions(entry: Entry) -> list[dict[str, Any]]:
     """What had to hold, in words."""
     rows = []
     for one in entry.get("preconditions") or []:
-        low, high = one.get("at_least"), one.get("at_most")
-        wanted = [f"at least {words.number(low)}"] * (low is not None) + [f"at most {words.number(high)}"] * (high is not None)
-        text = one.get("text") or f"{one.get('metric')} of {one.get('arm')} {' and '.join(wanted)}"
-        state = {True: "✓ held", False: "✗ did not hold"}.get(one.get("holds"), "? not known")
-        rows.append({"what": text, "in every seed": state, "otherwise": one.get("why") or "", "note": one.get("note") or ""})
-    return [{k: v for k, v in row.items() if k != "note" or any(r["note"] for r in rows)} for row in rows]
+        state = {True: "✓ held", False: "✗ did not hold", None: "? not known"}[one.get("holds")]
+        rows.append({"what": one.get("text"), "worst value": one.get("effect"), "": state, "otherwise": one.get("why")})
+        if one.get("note"):
+            rows[-1][""] += f": {one['note']}"
+    return rows
 
 
 def failure_rows(entry: Entry) -> list[dict[str, Any]]:
@@ -332,13 +348,13 @@ def facts(entry: Entry) -> list[tuple[str, str]]:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {words.number(v) if isinstance(v, float) else v}" for k, v in values.items() if v is not None)
+    return ", ".join(f"{k} {f'{v:g}' if isinstance(v, float) else v}" for k, v in values.items() if v is not None)
 
 
 def _arms(entry: Entry) -> list[tuple[str, str, str]]:
     """(arm, colour, the arm whose part it plays broken)."""
     broken = entry.get("sabotaged") or {}
-    arms = list(entry.get("arms") or entry.get("metrics") or [])
+    arms = words.arms_of(entry)
     return [(arm, colour, broken.get(arm, "")) for arm, colour in figures.arm_colours(arms).items()]
 
 
@@ -398,10 +414,11 @@ def environment(first: Path | None = None) -> Any:
         trim_blocks=True, lstrip_blocks=True,
     )
     made.globals.update(
-        inline=lambda text: _markup(render_inline(str(text or ""))), markdown=lambda text: _markup(render_markdown(text)),
+        inline=lambda text: _markup(render_inline(str(text or ""))),
+        markdown=lambda text, **options: _markup(render_markdown(text, **options)), cell=_cell, columns_of=columns_of,
         verdict_of=words.verdict_of, marks=words.MARKS, meaning=words.MEANING, headline=words.headline,
         scale_words=words.scale_words, sentence=words.sentence, held=words.held, is_well=words.is_well,
-        sabotage_words=words.sabotage_words, byline=byline, code_address=code_address, cell=_cell, columns_of=columns_of,
+        sabotage_words=words.sabotage_words, byline=byline, code_address=code_address,
     )
     return made
 

@@ -6,7 +6,6 @@ A claim's entry gives verdict, numbers and trial keys; the ledger gives what tho
 tables, notes.  The pages themselves are in `precis.lab.pages`.
 """
 
-import os
 import shutil
 import struct
 import uuid
@@ -15,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from precis.errors import InputError, RunFailed
-from precis.lab import figures, words
+from precis.lab import words
 from precis.lab.ledger import Ledger, Trial
+from precis.lab.markdown import escape_markdown
 from precis.lab.pages import (
+    TEMPLATES,
+    Charts,
+    Drawn,
     Entry,
     Evidence,
     Links,
@@ -25,22 +28,20 @@ from precis.lab.pages import (
     by_paper,
     byline,
     columns_of,
-    curve_charts,
+    draw,
+    facts,
     failure_rows,
-    interval_charts,
     metrics_of,
     note_lines,
     picture_groups,
-    points_charts,
     preconditions,
     render_claim,
     render_index,
     render_paper,
     values_of,
 )
-from precis.lab.pages import TEMPLATES as TEMPLATES
 
-__all__ = ["evidence_of", "markdown_report", "render_claim", "render_index", "render_paper", "write_report"]
+__all__ = ["evidence_of", "render_claim", "render_index", "render_paper", "write_report"]
 
 MARK = "report.md"  # its first line tells a report of ours from any other folder
 FIRST = "<!-- precis report -->"
@@ -75,8 +76,8 @@ def evidence_of(entry: Entry, ledger: Ledger, place: Any) -> Evidence:
     """What the trials of `entry["keys"]` left.  `place(path, name)` puts a picture where pages find it, returns its
     address there."""
     keys = list(_keys(entry.get("keys") or []))
-    trials = [t for t in ledger.trials(keys).values()]
-    order = list(entry.get("arms") or [])
+    trials = list(ledger.trials(keys).values())
+    order = words.arms_of(entry)
     trials.sort(key=lambda t: (order.index(t.arm) if t.arm in order else len(order), t.seed))
     curves: dict[str, dict[str, dict[int, Any]]] = {}
     pictures: list[Picture] = []
@@ -125,9 +126,14 @@ def _pictures(trial: Trial, ledger: Ledger, place: Any, notes: list[tuple[str, s
 
 def _row(trial: Trial) -> dict[str, Any]:
     return {
-        "arm": trial.arm, "seed": trial.seed, "time": words.duration(trial.seconds),
-        "peak memory": f"{trial.peak_memory_mb:,.0f} MB", "device": trial.device, "host": trial.host,
-        "finished": trial.finished[:19].replace("T", " "), "key": trial.key[:12],
+        "arm": trial.arm,
+        "seed": trial.seed,
+        "time": words.duration(trial.seconds),
+        "peak memory": f"{trial.peak_memory_mb:,.0f} MB",
+        "device": trial.device,
+        "host": trial.host,
+        "finished": trial.finished[:19].replace("T", " "),
+        "key": trial.key[:12],
     }
 
 
@@ -155,8 +161,9 @@ def _write(folder: Path, entries: list[Entry], ledger: Ledger, papers: dict[str,
             evidence = evidence_of(entry, ledger, place)
             page = folder / top.claim(entry)
             page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(render_claim(entry, evidence, about, version=version), encoding="utf-8")
-            parts.append(_markdown_claim(entry, evidence, files))
+            charts = draw(entry, evidence)
+            page.write_text(render_claim(entry, evidence, about, version=version, charts=charts), encoding="utf-8")
+            parts.append(_markdown_claim(entry, evidence, charts, files))
     (folder / MARK).write_text(f"{FIRST}\n\n# Results\n\n" + "\n".join(parts), encoding="utf-8")
 
 
@@ -197,79 +204,91 @@ def _version() -> str:
 # Markdown.
 
 
-def _escaped(text: Any) -> str:
-    """A user's words as words: nothing in them marks Markdown or HTML up; formulas ($…$) stay."""
-    pieces = str(text).split("$")
-    plain = len(pieces) % 2 == 0  # an odd number of dollars: no formulas
-    for i in range(0, len(pieces), 1 if plain else 2):
-        for mark in "\\`*_[]<>|#~":
-            pieces[i] = pieces[i].replace(mark, "\\" + mark)
-    for i in range(1, len(pieces), 2):
-        pieces[i] = pieces[i].replace("<", "\\lt ").replace(">", "\\gt ") if not plain else pieces[i]
-    return " ".join(("\\$" if plain else "$").join(pieces).split())
-
-
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     columns = columns_of(rows)
-    cell = lambda value: _escaped(words.number(value, 4) if isinstance(value, float) or value is None else value)
-    lines = ["| " + " | ".join(map(_escaped, columns)) + " |", "|" + " --- |" * len(columns)]
+
+    def cell(value: Any) -> str:
+        return escape_markdown(words.number(value, 4) if isinstance(value, float) or value is None else value)
+
+    lines = ["| " + " | ".join(map(escape_markdown, columns)) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(cell(row.get(c)) for c in columns) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def _markdown_paper(paper: str, about: Any) -> str:
     title = (about.get("title") if isinstance(about, Mapping) else getattr(about, "title", None)) or paper
-    return f"## {_escaped(title)}\n\n{_escaped(byline(about))}\n"
+    return f"## {escape_markdown(title)}\n\n{escape_markdown(byline(about))}\n"
 
 
-def _markdown_claim(entry: Entry, evidence: Evidence, files: Path) -> str:
+def _markdown_claim(entry: Entry, evidence: Evidence, charts: Charts, files: Path) -> str:
     """One claim; its charts are written to `files` as SVG."""
     name = Path(Links("").claim(entry)).stem
     stem = f"{words.paper_of(entry)}-{name}"
     alpha = entry.get("alpha") or 0.05
 
-    def drawn(kind: str, i: int, chart: figures.Chart) -> str:
+    def drawn(kind: str, i: int, chart: Drawn) -> str:
         file = f"{stem}-{kind}-{i}.svg"
-        (files / file).write_text(chart.svg(), encoding="utf-8")
-        return f"![{_escaped(chart.alt)}](files/{file})\n"
+        (files / file).write_text(chart.svg, encoding="utf-8")
+        return f"![{escape_markdown(chart.alt)}](files/{file})\n"
 
-    lines = [f"### {_escaped(entry.get('statement') or entry['id'])}\n",
-             f"`{entry['id']}`: **{words.verdict_of(entry)}** at {_escaped(words.scale_words(entry))}\n"]
+    lines = [
+        f"### {escape_markdown(entry.get('statement') or entry['id'])}\n",
+        f"`{entry['id']}`: **{words.verdict_of(entry)}** at {escape_markdown(words.scale_words(entry))}\n",
+    ]
     if words.headline(entry):
-        lines.append(_escaped(words.headline(entry)) + "\n")
+        lines.append(escape_markdown(words.headline(entry)) + "\n")
     if entry.get("reason") and entry["reason"] != words.headline(entry):
-        lines.append(_escaped(entry["reason"]) + "\n")
+        lines.append(escape_markdown(entry["reason"]) + "\n")
     tests = []
-    for row, _ in (rows := interval_charts(entry)):
-        role = f"broken on purpose: {words.sabotage_words(row)}" if row.get("sabotaged") else (
-            "" if row.get("counts", True) else "shown, not counted")
-        tests.append({"hypothesis": row.get("text"), "outcome": words.held(row), "measured": words.sentence(row, alpha),
-                      "role": role, "note": row.get("note") or ""})
+    for row in entry.get("hypotheses") or []:
+        role = (
+            f"broken on purpose: {words.sabotage_words(row)}"
+            if row.get("sabotaged")
+            else ("" if row.get("counts", True) else "shown, not counted")
+        )
+        tests.append(
+            {
+                "hypothesis": row.get("text"),
+                "outcome": words.held(row),
+                "measured": words.sentence(row, alpha),
+                "role": role,
+                "note": row.get("note") or "",
+            }
+        )
     lines.append(_table(tests))
-    lines += [drawn("interval", i, chart) for i, (_, chart) in enumerate(rows) if chart is not None]
+    lines += [drawn("interval", i, chart) for i, chart in enumerate(charts.intervals) if chart is not None]
     if entry.get("preconditions"):
         lines += ["What had to hold first:\n", _table(preconditions(entry))]
-    lines += [drawn("points", i, chart) for i, chart in enumerate(points_charts(entry).values())]
+    lines += [drawn("points", i, chart) for i, chart in enumerate(charts.points)]
     for metric in metrics_of(entry):
         values = values_of(entry, metric)
-        lines += [f"{_escaped(metric)}:\n", _table([{"arm": arm, **{str(s): v for s, v in row.items()}}
-                                                    for arm, row in values.items()])]
-    lines += [drawn("curve", i, chart) for i, chart in enumerate(curve_charts(entry, evidence).values())]
+        lines += [
+            f"{escape_markdown(metric)}:\n",
+            _table([{"arm": arm, **{str(s): v for s, v in row.items()}} for arm, row in values.items()]),
+        ]
+    lines += [drawn("curve", i, chart) for i, chart in enumerate(charts.curves)]
     for group in picture_groups(evidence.pictures):
         seed, tiles = group.seeds[0]
-        shown = [f"![{_escaped(caption)}](files/{picture.file})" for caption, picture in tiles]
-        lines.append(f"{_escaped(group.title)}, seed {seed}: {' · '.join(_escaped(c) for c, _ in tiles)}\n\n"
-                     + " ".join(shown) + "\n")
+        shown = [f"![{escape_markdown(caption)}](files/{picture.file})" for caption, picture in tiles]
+        lines.append(
+            f"{escape_markdown(group.title)}, seed {seed}: {' · '.join(escape_markdown(c) for c, _ in tiles)}\n\n"
+            + " ".join(shown)
+            + "\n"
+        )
     for title, its in evidence.tables.items():
-        lines += [f"{_escaped(title)}:\n", _table(its[:40]), f"({len(its) - 40} more rows)\n" if len(its) > 40 else ""]
-    lines += [f"- {_escaped(text)} ({_escaped(where)})" for text, where in note_lines(evidence.notes)] + [""]
+        lines += [
+            f"{escape_markdown(title)}:\n",
+            _table(its[:40]),
+            f"({len(its) - 40} more rows)\n" if len(its) > 40 else "",
+        ]
+    lines += [f"- {escape_markdown(text)} ({escape_markdown(where)})" for text, where in note_lines(evidence.notes)] + [
+        ""
+    ]
     if failure_rows(entry):
         lines += ["Trials that failed:\n", _table(failure_rows(entry))]
-    lines.append(f"Not tried: {_escaped(entry.get('untried') or 'the author names nothing beyond the scale')}\n")
-    from precis.lab.pages import facts
-
+    lines.append(f"Not tried: {escape_markdown(entry.get('untried') or 'the author names nothing beyond the scale')}\n")
     lines.append(_table([{"how it was run": k, "": v} for k, v in facts(entry)]))
     if evidence.settings:
         lines.append(_table([{"setting": k, "value": v} for k, v in evidence.settings.items()]))

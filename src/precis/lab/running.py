@@ -177,7 +177,7 @@ class Running:
 def _shape(group: Group) -> tuple[int, float]:
     """Threads and GPUs of a trial; where a profile names no share of the GPU, a trial has one to itself."""
     shape = group.claim.profiles[group.profile]
-    return shape.threads, (shape.gpus or 1.0) if group.device == "cuda" else 0.0
+    return shape.threads, float(shape.gpus or 1.0) if group.device == "cuda" else 0.0
 
 
 def _units(wanted: dict[str, Wanted]) -> list[list[str]]:

@@ -5,41 +5,52 @@ names arms and metric, and the claimed side can be drawn; else its own text and 
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 Row = Mapping[str, Any]
+Number = int | float
 
-VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
-MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not run": "–"}
+VERDICTS = ("supported", "contradicted", "inconclusive", "no verdict", "not run")
+MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "no verdict": "–", "not run": "–"}
 MEANING = {
     "supported": "every counting hypothesis holds: its interval lies wholly on the claimed side",
     "contradicted": "the interval of at least one counting hypothesis lies wholly on the other side",
     "inconclusive": "the intervals do not tell, or something the claim rests on did not hold",
-    "not run": "no verdict was read",
+    "no verdict": "its trials ran, and no verdict is read from them",
+    "not run": "nothing was run",
 }
 
 
 def verdict_of(entry: Row) -> str:
-    """One of VERDICTS; a null verdict is "not run"."""
+    """One of VERDICTS; a null verdict is "no verdict" where trials ran (smoke), else "not run"."""
     verdict = entry.get("verdict")
-    return verdict if verdict in VERDICTS else "not run"
+    if verdict in VERDICTS:
+        return str(verdict)
+    return "no verdict" if entry.get("n") and entry.get("ran", True) else "not run"
 
 
 def number(value: Any, digits: int = 3) -> str:
     """A number as one would write it: 9.1, −0.002, 12,345, 3.2e−07; "–" for none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None else str(value)
+    return _written(value, _decimals(value, digits), digits)
+
+
+def _decimals(value: Number, digits: int) -> int:
+    """Decimals at which a number has that many significant digits."""
+    return 0 if not value or not math.isfinite(value) else max(0, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def _written(value: Number, decimals: int, digits: int = 3) -> str:
     if not math.isfinite(value):
         return "not finite"
-    if value == 0:
-        return "0"
-    size = abs(value)
-    if isinstance(value, int) or (value == int(value) and size < 1e6):
-        text = f"{value:,.0f}"
-    elif 1e-3 <= size < 1e6:
-        text = f"{value:,.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
+    if value == 0 or 1e-3 <= abs(value) < 1e6 or (isinstance(value, int) and abs(value) < 1e15):
+        text = f"{value:,.{0 if isinstance(value, int) or value == 0 else decimals}f}"
+        if "." in text and float(text.replace(",", "")) == int(value):
+            text = text.split(".")[0]
     else:
         text = f"{value:.{digits - 1}e}".replace("e+", "e")
     return text.replace("-", "−")
@@ -55,14 +66,13 @@ def duration(seconds: Any) -> str:
 
 
 def interval_words(interval: Any) -> str:
-    """ "8.3 to 9.9", at one precision for both ends."""
+    """ "8.3 to 9.9", both ends to the same place: the second digit of the width."""
     if not interval:
         return ""
-    low, high = interval
-    width = abs(high - low)
-    size = max(abs(low), abs(high))
-    digits = 3 if not width or not math.isfinite(size) else max(2, math.ceil(math.log10(size / width)) + 2)
-    return f"{number(low, digits)} to {number(high, digits)}"
+    low, high = map(float, interval)
+    width = high - low
+    decimals = _decimals(width, 2) if width else _decimals(high, 3)
+    return f"{_written(low, decimals)} to {_written(high, decimals)}"
 
 
 def replications(row: Row) -> str:
@@ -71,31 +81,57 @@ def replications(row: Row) -> str:
     return "" if not n else f"{n} {unit}{'' if n == 1 else 's'}"
 
 
-def sentence(row: Row, alpha: float = 0.05) -> str:
+def sentence(row: Row, alpha: Number = 0.05) -> str:
     """ "siren's psnr is 9.1 above relu's, 95 % interval 8.3 to 9.9, 5 seeds"."""
     effect, interval = row.get("effect"), row.get("interval")
     if effect is None:
         return f"{row.get('text', '')}: no number"
-    kind = row.get("hypothesis") or {}
-    digits = 3
-    if interval and interval[1] > interval[0] and effect:
-        digits = min(6, max(2, math.ceil(math.log10(max(abs(effect) / (interval[1] - interval[0]), 1e-9))) + 2))
-    said = _two_arms(kind, effect, digits) or f"{row.get('text', '')}: {number(effect, digits)}"
+    kind = as_played(row)
+    width = interval[1] - interval[0] if interval else 0.0
+    size = _written(abs(float(effect)), _decimals(width, 2) if width else _decimals(effect, 4), 4)
+    said = _two_arms(kind, effect, size) or f"{row.get('text', '')}: {'−' if effect < 0 else ''}{size}"
     exact = kind.get("kind") == "Exact"
-    level = f"{100 * (1 - alpha):.4g} % interval"
+    level = f"{100 * (1 - alpha):.4g}\u00a0% interval"
     parts = [said, f"{level} {interval_words(interval)}" if interval else "exact" if exact else "", replications(row)]
     return ", ".join(part for part in parts if part)
 
 
 def fields_of(hypothesis: Any) -> dict[str, Any]:
-    """{"kind": "Greater", "metric": "psnr", "a": "siren", …}: what a row carries as `hypothesis`; JSON values only."""
+    """{"kind": "Greater", "metric": "psnr", "a": "siren", …}: what a row carries as `hypothesis` beside its own fields.
+
+    JSON values only: functions and infinite bounds are left out, and so is what is None.
+    """
     kept: dict[str, Any] = {"kind": type(hypothesis).__name__}
-    for field in dataclasses.fields(hypothesis):
+    for field in dataclasses.fields(hypothesis) if dataclasses.is_dataclass(hypothesis) else ():
         value = getattr(hypothesis, field.name)
+        if value is None or field.name in ("counts", "profiles", "unit"):
+            continue
         value = list(value) if isinstance(value, tuple) else value
-        if value is None or isinstance(value, str | int | float | list):
-            kept[field.name] = value
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            continue
+        kept[field.name] = value
     return kept
+
+
+def as_played(row: Row) -> dict[str, Any]:
+    """The row's hypothesis with the broken arm's name in the place of the arm it plays."""
+    kind, played = dict(row.get("hypothesis") or {}), {arm: b for b, arm in (row.get("sabotaged") or {}).items()}
+    for name, value in kind.items():
+        if name not in ("kind", "metric", "text", "unit"):
+            kind[name] = [_played(v, played) for v in value] if isinstance(value, list) else _played(value, played)
+    return kind
+
+
+def _played(value: Any, played: Mapping[str, str]) -> Any:
+    return played.get(value, value) if isinstance(value, str) else value
+
+
+def arms_of(entry: Row) -> list[str]:
+    """The claim's arms, then those broken on purpose."""
+    places = (entry.get("arms"), entry.get("sabotaged"), entry.get("metrics"))
+    return list(dict.fromkeys(arm for place in places for arm in place or ()))
 
 
 def pair_of(kind: Row) -> tuple[str, str] | None:
@@ -109,7 +145,7 @@ def pair_of(kind: Row) -> tuple[str, str] | None:
     return (b, a) if turned else (a, b)
 
 
-def claimed_side(kind: Row) -> tuple[float | None, float | None] | None:
+def claimed_side(kind: Row) -> tuple[Number | None, Number | None] | None:
     """Where the claim says the interval lies, None where a side is open; None if that is not one stretch."""
     name, get = str(kind.get("kind")), kind.get
     if name in ("Greater", "Less", "Interaction", "Ordered"):
@@ -139,15 +175,15 @@ def claimed_side(kind: Row) -> tuple[float | None, float | None] | None:
     return None
 
 
-def _two_arms(kind: Row, effect: float, digits: int) -> str:
+def _two_arms(kind: Row, effect: Number, size: str) -> str:
     """The arm that the claim names first stands first, whichever way the effect is counted."""
     pair, metric = pair_of(kind), kind.get("metric")
     if pair is None or not metric:
         return ""
-    a, b = str(kind["a"]), str(kind["b"])
+    a, b = kind["a"], kind["b"]
     up = effect >= 0 if pair == (a, b) else effect < 0
     where = "above" if up else "below"
-    return f"{a}'s {metric} is {number(abs(effect), digits)} {where} {b}'s"
+    return f"{a}'s {metric} is {size} {where} {b}'s"
 
 
 def held(row: Row) -> str:

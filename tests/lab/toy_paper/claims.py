@@ -1,6 +1,8 @@
 """Claims whose trials add numbers; what they do wrong is switched on by files in $TOY (see `_counted`)."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ class _Scores(Claim):
     profiles: ClassVar = {
         "smoke": Profile(Settings(), seeds=1),
         "quick": Profile(Settings(), seeds=3, scale="one number"),
-        "full": Profile(Settings(wait=0.3), seeds=4),
+        "full": Profile(Settings(wait=0.2), seeds=4),
     }
     hypotheses: ClassVar = (Greater("score", "method", "baseline"),)
 
@@ -136,6 +138,9 @@ class Tuned(_Scores):
     tuning = Tuning({"rate": (1.0, 2.0, 3.0)}, "score", seeds=2)
 
     def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
+        fault = Path(os.environ["TOY"]) / "fault"
+        if arm == "baseline" and fault.exists():
+            return {"score": float("nan")}
         best = 2.0 if arm == "method" else 1.0
         _counted(self.name, arm, seed)
         return {"score": -abs(record.tuned["rate"] - best) + (arm == "method") + 0.001 * seed % 1}
@@ -166,7 +171,7 @@ class Close(_Scores):
 
     def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
         _counted(self.name, arm, seed)
-        return {"score": (0.3 if arm == "method" else 0.0) + (0.5 * _noise(record) if arm == "method" else 0.0)}
+        return {"score": (0.6 if arm == "method" else 0.0) + (0.5 * _noise(record) if arm == "method" else 0.0)}
 
 
 class Null(Close):
@@ -235,3 +240,40 @@ class Writes(_Scores):
 
         record.image("noise", torch.rand(3, 256, 256, generator=record.streams["eval"]), step=seed)
         return super().trial(arm, seed, settings, data, record)
+
+
+class Talks(_Scores):
+    """Says something before its process is killed."""
+
+    name = "talks"
+    statement = "never"
+
+    def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
+        if arm == "method" and seed == 1:
+            print("my last words", flush=True)
+            os.kill(os.getpid(), 9)
+        return super().trial(arm, seed, settings, data, record)
+
+
+class Starts(_Scores):
+    """Starts a process of its own and waits for long."""
+
+    name = "starts"
+    statement = "never"
+
+    def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        (Path(os.environ["TOY"]) / "pids").write_text(f"{os.getpid()}\n{child.pid}\n")
+        time.sleep(600)
+        return {}
+
+
+class Threads(_Scores):
+    name = "threads"
+    statement = "never"
+
+    def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
+        import torch
+
+        return {"torch": torch.get_num_threads(), "omp": float(os.environ["OMP_NUM_THREADS"]),
+                "interop": torch.get_num_interop_threads(), "hash": float(os.environ["PYTHONHASHSEED"])}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from precis.lab.check import check
 from precis.lab.engine import LocalEngine
 from precis.lab.loading import PaperSource, claims_of

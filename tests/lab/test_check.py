@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+
 from precis.errors import InputError, RunFailed, Stopped
 from precis.lab import AtLeast, Claim, Profile
 from precis.lab.check import check

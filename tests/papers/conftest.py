@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
+from tests.papers.toys import write_toy
 
 from precis.papers.catalogue import Paper, find
-from tests.papers.toys import write_toy
 
 
 @pytest.fixture(autouse=True)

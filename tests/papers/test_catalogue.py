@@ -3,10 +3,10 @@ import subprocess
 import sys
 
 import pytest
+from tests.papers.toys import SUMMARY, write_toy
 
 from precis.errors import InputError
 from precis.papers.catalogue import find
-from tests.papers.toys import SUMMARY, write_toy
 
 
 def test_ids_aliases_and_dashes(papers):

@@ -66,7 +66,7 @@ def test_input_is_looked_at_before_work_starts(toy, tmp_path):
 
 
 def test_stop_and_resume(toy, tmp_path):
-    stop = {"after": 2}
+    stop = {"after": 2, "now": False}
 
     def hear(event):
         stop["now"] = event["event"] == "log" and event["step"] >= stop["after"]

@@ -53,7 +53,7 @@ class Paper:
 
     @cached_property
     def recorded(self) -> dict[str, Any]:
-        """`assets/recorded.json`, {} if there is none; InputError if it is not what it should be."""
+        """`claims` of `assets/recorded.json`, name → profile → report; {} if there is no such file."""
         file = self.assets / "recorded.json"
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -61,9 +61,13 @@ class Paper:
             return {}
         except (OSError, ValueError) as error:
             raise InputError(f"cannot be read: {error}", file=file) from None
-        if not isinstance(found, dict):
-            raise InputError("must hold one JSON object", file=file)
-        return found
+        claims = found.get("claims") if isinstance(found, dict) else None
+        if not isinstance(claims, dict) or not all(
+            isinstance(profiles, dict) and all(isinstance(report, dict) for report in profiles.values())
+            for profiles in claims.values()
+        ):
+            raise InputError("must hold claims: name → profile → report, as `make results` writes it", file=file)
+        return claims
 
 
 class Library:

@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 from precis.errors import EXTRAS, InputError, RunFailed
 from precis.papers.catalogue import Library, Paper
 from precis.papers.opening import claims_of, job_of
-from precis.papers.verdicts import recorded_problem
-
-VERDICTS = ("supported", "contradicted", "inconclusive", None)
 
 
 class Finding(NamedTuple):
@@ -35,8 +32,8 @@ def examine(library: Library) -> Iterator[Finding]:
         if broken:
             yield from (Finding(False, f"{paper.id}: {line}") for line in broken)
         else:
-            recorded = "recorded verdicts" if paper.recorded else "nothing recorded"
-            yield Finding(True, f"{paper.id}: {len(paper.claims)} claims, {recorded}")
+            claims = f"{len(paper.claims)} claim{'' if len(paper.claims) == 1 else 's'}"
+            yield Finding(True, f"{paper.id}: {claims}, {_recorded(paper)}")
     if not len(library):
         yield Finding(None, "no papers were found")
 
@@ -62,9 +59,28 @@ def problems_of(paper: Paper) -> Iterator[str]:
                 yield f"claim {name}: the statements in summary.md and claims.py differ"
             if not claims[name].arms or not claims[name].profiles:
                 yield f"claim {name}: it has no arms or no profiles"
-    if problem := recorded_problem(paper):
-        yield problem
+    try:
+        recorded = paper.recorded
+    except InputError as error:
+        yield str(error)
+    else:
+        if unknown := set(recorded) - set(paper.claims):
+            yield f"assets/recorded.json has claims that summary.md lacks: {', '.join(sorted(unknown))}"
     yield from _weights(paper.assets)
+
+
+def _recorded(paper: Paper) -> str:
+    """How many claims have a recorded verdict, and how many of those are of an older source."""
+    from precis.lab.fingerprint import source_fingerprint
+
+    if not paper.recorded:
+        return "nothing recorded"
+    now = {name: source_fingerprint(claim) for name, claim in claims_of(paper).items()}
+    older = sum(
+        any(report.get("source") != now[name] for report in profiles.values())
+        for name, profiles in paper.recorded.items()
+    )
+    return f"{len(paper.recorded)} recorded" + (f", {older} of an older source (`make results`)" if older else "")
 
 
 def _installation() -> Iterator[Finding]:

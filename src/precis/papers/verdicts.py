@@ -35,7 +35,7 @@ class Shown:
         place = f"at {report.get('profile')}" + (f" ({scale})" if scale else "")
         if self.own is not None or self.recorded is None:
             return place
-        return place + ", recorded" + (", older source" if report.get("older_source") else "")
+        return place + ", recorded"
 
 
 def shown(papers: Iterable[Paper], problems: list[str]) -> dict[str, Shown]:
@@ -73,7 +73,7 @@ def own_verdicts(problems: list[str]) -> dict[str, dict[str, Any]]:
 def recorded_verdicts(paper: Paper, problems: list[str]) -> dict[str, dict[str, Any]]:
     """The shipped verdict of each claim by name: of the largest profile that has one."""
     try:
-        entries = paper.recorded.get("claims", {})
+        entries = paper.recorded
     except InputError as error:
         problems.append(str(error))
         return {}
@@ -85,12 +85,3 @@ def recorded_verdicts(paper: Paper, problems: list[str]) -> dict[str, dict[str, 
                 break
     return found
 
-
-def recorded_problem(paper: Paper) -> str | None:
-    """What is wrong with `assets/recorded.json`, in one line; None if nothing is, or there is no such file."""
-    problems: list[str] = []
-    try:
-        recorded_verdicts(paper, problems)
-    except (AttributeError, TypeError):
-        return "assets/recorded.json is not of the form that `make results` writes"
-    return problems[0] if problems else None

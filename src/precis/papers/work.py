@@ -77,6 +77,8 @@ class RunFolder:
         self._events = _locked(folder / EVENTS)
         if not resume:
             write_json(folder / BEGUN, begun)
+        elif not (folder / EVENTS).read_bytes().endswith(b"\n"):
+            self._events.write("\n")  # a crash cut the last line off: it must not spoil the next
 
     @property
     def seconds(self) -> float:

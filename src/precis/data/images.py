@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precis.data.decode import MAX_PIXELS, WANTED, decode
-from precis.data.files import existing, whole
+from precis.data.files import contents, whole
 from precis.errors import InputError
 
-MAX_BYTES = 1 << 30
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pfm", ".jp2", ".avif",
     ".ico", ".mpo",
@@ -51,10 +50,7 @@ def read_image(
             raise InputError(f"the file is empty; {WANTED} is wanted", file=label)
     else:
         label = name or str(source)
-        path = existing(source, WANTED)
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"the file is larger than {MAX_BYTES >> 20} MiB; {WANTED} is wanted", file=label)
-        data = path.read_bytes()
+        data = contents(source, WANTED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return read_bytes(data, label, max_pixels, near, page)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from precis.data.arrays import read_arrays
-from precis.data.files import existing, whole
+from precis.data.files import contents, existing, whole
 from precis.errors import InputError
 
 WANTED = "points as .xyz (x y z nx ny nz), .ply or .npy [N,6]"
@@ -86,7 +86,7 @@ def write_ply(
 
 def _read_xyz(path: Path) -> np.ndarray:
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = contents(path, WANTED).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"this is no text; {WANTED} is wanted", file=path) from error
     rows: list[list[float]] = []
@@ -127,7 +127,7 @@ def _checked(columns: np.ndarray, path: Path) -> Points:
 
 def _read_ply(path: Path) -> np.ndarray:
     """The columns x y z (nx ny nz) of the element `vertex`."""
-    data = path.read_bytes()
+    data = contents(path, WANTED)
     end = re.search(rb"end_header\r?\n", data)
     if end is None:
         raise InputError("the header has no end_header; this is no whole PLY", file=path)

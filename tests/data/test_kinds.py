@@ -136,7 +136,8 @@ def test_audio_programs_and_unknown(tmp_path):
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=120), st.sampled_from([
-    b"", b"PK\3\4", b"\x1f\x8b\x08", b"\x93NUMPY\1\0", b"PAR1", b"ply\n", b"RIFF\0\0\0\0WAVE", b"{", b"p cnf 1 1\n", b"GIF89a",
+    b"", b"PK\3\4", b"\x1f\x8b\x08", b"\x93NUMPY\1\0", b"PAR1", b"ply\n",
+    b"RIFF\0\0\0\0WAVE", b"{", b"p cnf 1 1\n", b"GIF89a",
 ]))  # fmt: skip
 def test_random_bytes_are_of_known_kinds_or_none(tmp_path_factory, tail, lead):
     for suffix in ("", ".csv", ".json", ".py"):

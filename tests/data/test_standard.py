@@ -58,9 +58,10 @@ def cifar_members(label_bytes: int) -> tuple[dict[str, bytes], np.ndarray, np.nd
         parts = {f"cifar-10-batches-bin/data_batch_{i}.bin": records[2 * i - 2 : 2 * i].tobytes() for i in range(1, 6)}
         parts["cifar-10-batches-bin/test_batch.bin"] = records[10:].tobytes()
     else:
-        parts = {"cifar-100-binary/train.bin": records[:10].tobytes(),
-                 "cifar-100-binary/test.bin": records[10:].tobytes(),
-                 "cifar-100-binary/fine_label_names.txt": "\n".join(f"class{i}" for i in range(100)).encode() + b"\n\n"}  # fmt: skip
+        parts = {"cifar-100-binary/train.bin": records[:10].tobytes()}
+        parts["cifar-100-binary/test.bin"] = records[10:].tobytes()
+        names = "\n".join(f"class{i}" for i in range(100))
+        parts["cifar-100-binary/fine_label_names.txt"] = names.encode() + b"\n\n"
     return parts, records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1].astype(np.int64)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
 from precis.data.arrays import read_arrays
 from precis.data.files import contents, existing, whole
@@ -24,8 +25,8 @@ Element = tuple[str, int, list[tuple[str, str]]]  # name, count, (property, type
 class Points(NamedTuple):
     """`points` float64 [N,3] in the file's units; `normals` unit vectors [N,3], or None if the file has none."""
 
-    points: np.ndarray
-    normals: np.ndarray | None
+    points: Float64[np.ndarray, "n 3"]
+    normals: Float64[np.ndarray, "n 3"] | None
 
 
 def read_points(path: str | Path) -> Points:

@@ -91,15 +91,16 @@ class Data:
     name: Annotated[Positional[str | None], Doc("the set's name, for get")] = None
 
     def __call__(self) -> int:
-        from precis.data.standard import get, locate, names
+        from precis.data.standard import catalogue, get
 
-        known = list(names())
+        sets = catalogue()
+        known = [one.name for one in sets]
         if self.action == "list":
             if self.name is not None:
                 raise InputError("data list takes no name; `precis data get NAME` fetches a set")
-            for name in known:
-                place = locate(name)
-                print(f"{name:<20}{place if place is not None else 'not here'}")
+            for one in sets:
+                absent = f"not here; get fetches {one.megabytes} MB" if one.megabytes else "not here, never fetched"
+                print(f"{one.name:<18}{one.what}\n{'':<18}{one.found or absent}")
             return 0
         if self.name is None:
             raise InputError(f"name the set to get: {', '.join(known)}")

@@ -78,7 +78,7 @@ class Bench:
 
     def __init__(self) -> None:
         self._paper: PaperSource | None = None
-        self._data: dict[tuple[str, str, str | None, bool], Any] = {}
+        self._data: dict[str, Any] = {}         # by fingerprint: claims that load the same share it
         self._checked: set[tuple[str, str]] = set()
 
     def run(self, task: Task, send: Send) -> None:
@@ -96,6 +96,10 @@ class Bench:
             cause = "changed" if isinstance(error, Changed) else "disk" if full else "trial"
             text = str(error) if cause == "changed" else _traceback(error)
             send({"kind": "failed", "cause": cause, "error": text})
+        if task.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
         send({"kind": "end"})
 
     def _run(self, task: Task, send: Send) -> None:
@@ -155,15 +159,14 @@ class Bench:
         return found()
 
     def _load(self, task: Task, claim: Claim, settings: Any) -> Any:
-        key = (claim.runs or claim.name, task.profile, task.data, task.cuda)
-        if key not in self._data:
+        if task.contents not in self._data:
             from precis.lab.fingerprint import data_fingerprint
 
             data = claim.load(settings, None if task.data is None else Path(task.data))
             if data_fingerprint(data) != task.contents:
                 raise ValueError("load gave other data than when the check started: it must give the same each time")
-            self._data[key] = data
-        return self._data[key]
+            self._data[task.contents] = data
+        return self._data[task.contents]
 
 
 def settings_of(claim: Claim | type[Claim], profile: str, cuda: bool) -> Any:

@@ -162,9 +162,14 @@ def test_smoke_reads_no_verdict(toy):
     assert len(toy.lines("ran")) == 3 and not report["failures"]
 
 
-def test_a_trial_that_changes_its_data_is_found_by_smoke(toy):
-    (report,) = toy.check("changing", profile="smoke")
+def test_a_trial_that_changes_its_data_fails_and_harms_no_other(toy):
+    with LocalEngine(1) as alone:
+        before = toy.check("pair", engine=alone)[0]["metrics"]
+        (report,) = toy.check("changing", engine=alone)
+        after = toy.check("pair", engine=alone, home=toy.home.with_name("other"))[0]["metrics"]
+    assert len(report["failures"]) == 6 and not report["keys"]
     assert "the trial changed the data that it was given" in report["failures"][0]["error"]
+    assert before == after
 
 
 def test_data_that_loads_differently_each_time_are_refused(toy):
@@ -246,7 +251,8 @@ def test_a_listener_can_stop_the_check_and_it_goes_on_later(toy):
 
     with pytest.raises(Stopped):
         toy.check("better", listen=stop)
-    assert toy.check("better")[0]["verdict"] == "supported"
+    (report,) = toy.check("better")
+    assert report["verdict"] == "supported"
     cached = [e for e in toy.events if e.kind == "done" and e.cached]
     assert len(cached) == 4
     assert [f for f in (toy.home / "scratch").iterdir() if f.name != "all.lock"] == []

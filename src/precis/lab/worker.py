@@ -92,6 +92,7 @@ class Bench:
             place = {"file": None if error.file is None else str(error.file), "line": error.line, "row": error.row}
             send({"kind": "failed", "cause": "input", "error": error.message, **place})
         except Exception as error:
+            self._data.clear()              # it may have been left half changed
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             cause = "changed" if isinstance(error, Changed) else "disk" if full else "trial"
             text = str(error) if cause == "changed" else _traceback(error)
@@ -120,9 +121,13 @@ class Bench:
         reset_peak(task.device)
         start = time.perf_counter()
 
-        def row(arm: str, seed: int, returned: Any) -> None:
-            if task.profile == "smoke" and data_fingerprint(data) != task.contents:
+        def unchanged() -> None:
+            if data_fingerprint(data) != task.contents:
                 raise ValueError("the trial changed the data that it was given: other trials read them too")
+
+        def row(arm: str, seed: int, returned: Any) -> None:
+            if not task.batch or len(left) == len(records) - 1:
+                unchanged()
             record = records[arm, seed]
             metrics, notes = metrics_of(returned)
             for note in notes:
@@ -131,14 +136,15 @@ class Bench:
                   "folder": str(record.folder) if record.folder.is_dir() else None,
                   "elapsed": time.perf_counter() - start, "peak_memory_mb": peak(task.device)})
 
+        left = set(records)
         if task.batch:
             seed_globals(task.seeds[0])
-            left = set(records)
             for arm, seed, returned in claim.batch(task.arms, task.seeds, settings, data, records):
                 if (arm, int(seed)) not in left:
                     raise ValueError(f"batch gave a row for ({arm!r}, {seed}), which was not asked for or came twice")
                 left.discard((arm, int(seed)))
                 row(arm, int(seed), returned)
+            unchanged()
         else:
             for arm, seed in records:
                 seed_globals(seed)

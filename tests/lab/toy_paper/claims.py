@@ -212,7 +212,6 @@ class Changing(_Scores):
 
     name = "changing"
     statement = "never"
-    profiles: ClassVar = {"smoke": Profile(Settings(), seeds=1)}
 
     def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
         data[0] += 1.0

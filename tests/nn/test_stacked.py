@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.helpers import check_component
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -157,3 +158,10 @@ def test_training_together_is_training_apart():
 def test_bad_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_component(layer_norm, tmp_path):
+    build = lambda g: StackedMLP(1, [3, 8, 2], layer_norm=layer_norm, generators=[g])
+    x = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
+    check_component(build, x, batch_dim=1, tmp_path=tmp_path)

@@ -251,7 +251,7 @@ def test_optimisers_in_keep_follow_the_schedule():
 
     fit(lambda b: {"loss": step(b)}, [0], budget=Budget(steps=4), optimizer=None, schedule=linear(),
         keep={"optimizer": optimizer})  # fmt: skip
-    assert float(p) == -(1 + 0.75 + 0.5 + 0.25)
+    assert float(p.detach()) == -(1 + 0.75 + 0.5 + 0.25)
 
 
 def test_index_batches_cover_every_example_once_an_epoch():

@@ -6,12 +6,13 @@ A paper's `claims.py` holds subclasses of `Claim`.  A class without a `name` is 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
 
-Metrics = dict[str, "float | dict[str, float]"]
+Number = int | float  # annotations are enforced in tests, where 5 is no float
+Metrics = dict[str, Number | dict[str, Number]]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Profile:
     seeds: int = 5
     scale: str = ""
     threads: int = 1
-    gpus: float = 0.0
+    gpus: Number = 0.0
     cuda: Any = None
 
 
@@ -61,11 +62,12 @@ class Table:
         per_task: dict[int | str, list[float]] = {}
         for value in found.values():
             for task, number in (value if isinstance(value, dict) else {}).items():
-                per_task.setdefault(task, []).append(float(number))
+                per_task.setdefault(task, []).append(float(number) if isinstance(number, int | float) else float("nan"))
         complete = len(self.seeds)
         return {t: sum(v) / len(v) if len(v) == complete else float("nan") for t, v in per_task.items()}
 
 
+@runtime_checkable
 class Hypothesis(Protocol):
     """A frozen dataclass that judges a table; a paper may bring its own."""
 
@@ -82,8 +84,8 @@ class Precondition:
 
     metric: str
     arm: str
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
     why: str = ""
 
 
@@ -101,6 +103,7 @@ class Tuning:
     maximise: bool = True
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """What a trial writes to.  `streams`: generators init, data, noise and eval, the same for every arm of a seed."""
 

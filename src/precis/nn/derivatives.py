@@ -64,21 +64,27 @@ def gradient(y: Tensor | Net, x: Float[Tensor, "*rest"]) -> Float[Tensor, "*rest
 def jacobian(y: Tensor | Net, x: Float[Tensor, "n d"]) -> Float[Tensor, "n o d"]:
     """∂y_k/∂x_i of each row."""
     if not isinstance(y, Tensor):
-        return jet(y, x, 1).grad
+        grad = jet(y, x, 1).grad
+        assert grad is not None
+        return grad
     return torch.stack([_grad(column, x, keep=True) for column in _columns(y)], 1)
 
 
 def laplacian(y: Tensor | Net, x: Float[Tensor, "n d"]) -> Float[Tensor, "n o"]:
     """Δy_k = Σ_i ∂²y_k/∂x_i² of each row."""
     if not isinstance(y, Tensor):
-        return jet(y, x, 2, True).lap
+        lap = jet(y, x, 2, True).lap
+        assert lap is not None
+        return lap
     return torch.stack([_second(column, x).diagonal(dim1=-2, dim2=-1).sum(-1) for column in _columns(y)], 1)
 
 
 def hessian(y: Tensor | Net, x: Float[Tensor, "n d"]) -> Float[Tensor, "n o d d"]:
     """∂²y_k/∂x_i∂x_j of each row."""
     if not isinstance(y, Tensor):
-        return jet(y, x, 2).hess
+        hess = jet(y, x, 2).hess
+        assert hess is not None
+        return hess
     return torch.stack([_second(column, x) for column in _columns(y)], 1)
 
 
@@ -254,19 +260,21 @@ def _forward_jet(net: Net, x: Tensor, order: int, laplacian_only: bool) -> Jet:
     d = x.shape[-1]
     basis = torch.eye(d, dtype=x.dtype, device=x.device)
 
-    def along(f: Net, i: int) -> Net:
-        return lambda z: torch.func.jvp(f, (z,), (basis[i].expand_as(z),))[1]
+    def push(f: Net, i: int, z: Tensor) -> tuple[Tensor, Tensor]:
+        value, tangent = torch.func.jvp(f, (z,), (basis[i].expand_as(z),))[:2]
+        return value, tangent
+
+    def along(i: int) -> Net:
+        return lambda z: push(net, i, z)[1]
 
     if order == 1:
-        pairs = [torch.func.jvp(net, (x,), (basis[i].expand_as(x),)) for i in range(d)]
-        return Jet(pairs[0][0], torch.stack([t for _, t in pairs], -1))
+        pairs = [push(net, i, x) for i in range(d)]
+        return Jet(pairs[0][0], torch.stack([tangent for _, tangent in pairs], -1))
 
     def columns(i: int) -> range:
         return range(i, i + 1) if laplacian_only else range(i, d)
 
-    twice = [
-        [torch.func.jvp(along(net, i), (x,), (basis[j].expand_as(x),)) for j in columns(i)] for i in range(d)
-    ]  # twice[i][j − i] = ∂_i net, ∂_i ∂_j net
+    twice = [[push(along(i), j, x) for j in columns(i)] for i in range(d)]  # [i][j − i]: ∂_i net, ∂_i ∂_j net
     value, grad = net(x), torch.stack([row[0][0] for row in twice], -1)
     if laplacian_only:
         return Jet(value, grad, lap=torch.stack([row[0][1] for row in twice]).sum(0))

@@ -79,6 +79,23 @@ class StackedLinear(nn.Module):
             return torch.bmm(x, self.weight) if self.scale == 1 else torch.bmm(x, self.weight) * self.scale
         return torch.baddbmm(self.bias, x, self.weight, beta=self.scale, alpha=self.scale)
 
+    @torch.no_grad()
+    def put(self, m: int, single: nn.Linear) -> None:
+        """Copy a single layer's values into copy m."""
+        self.weight[m] = single.weight.T
+        if self.bias is not None:
+            self.bias[m, 0] = single.bias
+
+    @torch.no_grad()
+    def take(self, m: int) -> nn.Linear:
+        """Copy m as a single layer, the scale multiplied in."""
+        like = {"dtype": self.weight.dtype, "device": self.weight.device}
+        single: nn.Linear = nn.utils.skip_init(nn.Linear, self.d_in, self.d_out, bias=self.bias is not None, **like)
+        single.weight.copy_(self.weight[m].T * self.scale)
+        if self.bias is not None:
+            single.bias.copy_(self.bias[m, 0] * self.scale)
+        return single
+
     def extra_repr(self) -> str:
         return f"{self.copies} × ({self.d_in} → {self.d_out}), scale={self.scale:g}"
 
@@ -94,6 +111,19 @@ class StackedLayerNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "m n w"]) -> Float[Tensor, "m n w"]:
         return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:], eps=self.eps), self.weight)
+
+    @torch.no_grad()
+    def put(self, m: int, single: nn.LayerNorm) -> None:
+        """Copy a single layer norm's values into copy m."""
+        self.weight[m, 0], self.bias[m, 0], self.eps = single.weight, single.bias, single.eps
+
+    @torch.no_grad()
+    def take(self, m: int) -> nn.LayerNorm:
+        """Copy m as a single layer norm."""
+        single = nn.LayerNorm(self.weight.shape[-1], eps=self.eps).to(self.weight)
+        single.weight.copy_(self.weight[m, 0])
+        single.bias.copy_(self.bias[m, 0])
+        return single
 
 
 class StackedMLP(nn.Module):
@@ -121,18 +151,20 @@ class StackedMLP(nn.Module):
             raise ValueError(f"scale must be a number or one for each of the {depth} layers, got {len(scales)}")
         draw = _per_copy(generators, copies)
         self.copies, self.sizes, self.activation = copies, tuple(sizes), activation
-        self.layers = nn.ModuleList(
+        self.layers: Sequence[StackedLinear] = nn.ModuleList(  # type: ignore[assignment]
             StackedLinear(copies, a, b, scale=s, init=init, bias_init=bias_init, generators=draw, layer=i)
             for i, (a, b, s) in enumerate(zip(sizes[:-1], sizes[1:], scales))
         )
-        self.norms = nn.ModuleList(StackedLayerNorm(copies, w) for w in sizes[1:-1]) if layer_norm else None
+        self.norms: Sequence[StackedLayerNorm] = nn.ModuleList(  # type: ignore[assignment]
+            StackedLayerNorm(copies, width) for width in sizes[1:-1] if layer_norm
+        )
 
     def forward(self, x: Float[Tensor, "*copies n d"]) -> Float[Tensor, "m n o"]:
         f = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if i < len(self.layers) - 1:
-                x = f(x if self.norms is None else self.norms[i](x))
+                x = f(self.norms[i](x) if self.norms else x)
         return x
 
     def jet(self, x: Float[Tensor, "*copies n d"], order: int, laplacian_only: bool = False) -> Jet:
@@ -141,7 +173,7 @@ class StackedMLP(nn.Module):
         Raises ValueError with layer norm, or for an activation whose derivatives are not in `ELEMENTWISE`.
         """
         f = ELEMENTWISE.get(self.activation) if isinstance(self.activation, str) else None
-        if f is None or self.norms is not None:
+        if f is None or self.norms:
             raise ValueError(f"a jet needs no layer norm and an activation among {', '.join(ELEMENTWISE)}")
         streams = begin(x, order, laplacian_only)
         for i, layer in enumerate(self.layers):
@@ -162,32 +194,21 @@ class StackedMLP(nn.Module):
             if [(a.in_features, a.out_features) for a in other] != list(zip(sizes[:-1], sizes[1:])):
                 raise ValueError(f"module {i} has other layer sizes than the first ({sizes})")
         stack = cls(len(modules), sizes, activation, bool(norms)).to(linear[0].weight)
-        with torch.no_grad():
-            for m, (linear, norms, _) in enumerate(chains):
-                for layer, single in zip(stack.layers, linear):
-                    layer.weight[m], layer.bias[m, 0] = single.weight.T, single.bias
-                for norm, single in zip(stack.norms or (), norms):
-                    norm.weight[m, 0], norm.bias[m, 0], norm.eps = single.weight, single.bias, single.eps
+        for m, chain in enumerate(chains):
+            for layer, single in zip(stack.layers, chain[0]):
+                layer.put(m, single)
+            for norm, single_norm in zip(stack.norms, chain[1]):
+                norm.put(m, single_norm)
         return stack
 
     def to_modules(self) -> list[nn.Sequential]:
         """The copies as M chains of torch's own layers, values copied; a scale is multiplied into the weights."""
         singles = []
         for m in range(self.copies):
-            chain: list[nn.Module] = []
-            for i, layer in enumerate(self.layers):
-                linear = nn.utils.skip_init(nn.Linear, layer.d_in, layer.d_out, dtype=layer.weight.dtype)
-                linear.weight.data.copy_(layer.weight[m].T * layer.scale)
-                linear.bias.data.copy_(layer.bias[m, 0] * layer.scale)
-                chain.append(linear.to(layer.weight.device))
-                if i == len(self.layers) - 1:
-                    break
-                if self.norms is not None:
-                    norm = nn.LayerNorm(layer.d_out, eps=self.norms[i].eps).to(layer.weight)
-                    norm.weight.data.copy_(self.norms[i].weight[m, 0])
-                    norm.bias.data.copy_(self.norms[i].bias[m, 0])
-                    chain.append(norm)
-                chain.append(_module(self.activation))
+            chain: list[nn.Module] = [self.layers[0].take(m)]
+            for i, layer in enumerate(self.layers[1:]):
+                chain += [self.norms[i].take(m)] if self.norms else []
+                chain += [_module(self.activation), layer.take(m)]
             singles.append(nn.Sequential(*chain))
         return singles
 
@@ -229,8 +250,9 @@ def _chain(module: nn.Module) -> tuple[list[nn.Linear], list[nn.LayerNorm], "str
     if not between:
         return linear, norms, "identity"
     name = MODULES.get(type(between[0]))
-    plain = name is not None and repr(between[0]) == repr(type(between[0])())
-    return linear, norms, name if plain else between[0]
+    if name is None or repr(between[0]) != repr(type(between[0])()):  # not as torch makes it by default
+        return linear, norms, between[0]
+    return linear, norms, name
 
 
 def _per_copy(given: Sequence[torch.Generator] | None, copies: int) -> Sequence[torch.Generator]:

@@ -35,9 +35,10 @@ def ema_(
 class EMA:
     """The average of a model's weights along its training, as a model of its own: `ema.model`, in evaluation mode.
 
-    Give `decay`, or `half_life` in whatever `update(amount)` counts (steps by default, images with
-    `update(batch_size)`): then β = ½^(amount / half_life).  `buffers`: "copy" takes the model's as they are, "average"
-    averages those of floating point too, "own" leaves the average's alone (to be recomputed, for instance).
+    Give `decay` (β), or `half_life` in whatever `update(amount)` counts (steps by default, images with
+    `update(batch_size)`): then β = ½^(1 / half_life).  The average moves by β^amount.  `buffers`: "copy" takes the
+    model's as they are, "average" averages those of floating point too, "own" leaves the average's alone (to be
+    recomputed, for instance).
     """
 
     def __init__(
@@ -50,13 +51,15 @@ class EMA:
             raise ValueError(f"decay must lie in [0, 1], got {decay}")
         if half_life is not None and half_life <= 0:
             raise ValueError(f"half_life must be positive, got {half_life}")
-        self.decay, self.half_life, self.buffers, self.source = decay, half_life, buffers, model
+        # decay an amount of 1, so that β = decay^amount either way
+        self.decay = float(decay) if decay is not None else 0.5 ** (1 / (half_life or 1))
+        self.buffers, self.source = buffers, model
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, amount: float | int = 1) -> None:
         """Move the average towards the model, after the model's step."""
-        decay = self.decay if self.half_life is None else 0.5 ** (amount / self.half_life)
+        decay = self.decay**amount
         ema_(self.model, self.source, decay)
         if self.buffers == "own":
             return

@@ -180,8 +180,8 @@ def param_groups(
             seen.add(id(p))
             named = "bias" in skip and name.rpartition(".")[2].startswith("bias")
             (spare if normalises or named or any(word in name for word in words) else decay).append(p)
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": spare, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    found = ((decay, float(weight_decay)), (spare, 0.0))
+    return [{"params": params, "weight_decay": rate} for params, rate in found if params]
 
 
 @dataclass
@@ -220,7 +220,7 @@ class _Loop:
 
     def groups(self) -> list[dict[str, Any]]:
         """Parameter groups of all optimisers; other objects after a `load`."""
-        found = [self.optimizer, *self.keep.values()]
+        found: list[Any] = [self.optimizer, *self.keep.values()]
         return [group for thing in found if isinstance(thing, Optimizer) for group in thing.param_groups]
 
     def set_rates(self, factor: float) -> None:

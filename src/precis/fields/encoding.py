@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from precis.nn.derivatives import Streams
 
+Number = float | int
+
 
 class FrequencyEncoding(nn.Module):
     """x [..., dim] to [..., out_dim]: x (if `include_input`), then of each band k all sines, all cosines of 2ᵏ s x."""
 
-    def __init__(self, dim: int, bands: int, *, include_input: bool = True, scale: float = 1.0) -> None:
+    def __init__(self, dim: int, bands: int, *, include_input: bool = True, scale: Number = 1.0) -> None:
         super().__init__()
         if dim < 1 or bands < 0 or (bands == 0 and not include_input):
             raise ValueError(f"an encoding needs a dimension and at least one feature, got dim={dim}, bands={bands}")
@@ -101,7 +103,7 @@ class RadialBasis(nn.Module):
     """
 
     def __init__(
-        self, dim: int, centres: int = 1024, sigma: float = 10.0, *, generator: torch.Generator | None = None,
+        self, dim: int, centres: int = 1024, sigma: Number = 10.0, *, generator: torch.Generator | None = None,
         generators: Sequence[torch.Generator] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()

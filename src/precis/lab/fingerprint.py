@@ -67,7 +67,7 @@ def trial_key(
 
 
 def source_fingerprint(claim_class: type[Claim]) -> str:
-    """SHA-256 over the code that this claim's `load`, `trial` and `batch` can reach (interfaces.md §3.3).
+    """SHA-256 over the code that this claim's `load`, `trial` and `batch` can reach.
 
     Of the claim classes there count the methods and helper attributes of this one and of those it inherits from, but
     not what judges or describes; of precis.lab there counts `lab.trial`.

@@ -15,14 +15,14 @@ from precis.lab.syntax import Code, File, Import, read
 
 _HOUSE = "precis"
 _FOLDER_PAPER = "precis_paper_"
-_LAB, _LAB_TRIAL = "precis.lab", "precis.lab.trial"
+_LAB, _LAB_TRIAL, _ERRORS = "precis.lab", "precis.lab.trial", "precis.errors"
 # They only find papers and hand out names; importing a module below them runs nothing that computes.
 _PASSED_BY = ("precis", "precis.papers")
 
 
 def source_digests(claim_class: type[Claim]) -> dict[str, object]:
     """{module: hash of its code} of all that is reached, and the hashes of the claim class and its bases."""
-    bases = [c for c in claim_class.__mro__ if issubclass(c, Claim) and not _in_lab(c.__module__)]
+    bases = [c for c in claim_class.__mro__ if issubclass(c, Claim) and not _left_out(c.__module__)]
     walk = _Walk({_HOUSE} | {c.__module__.partition(".")[0] for c in bases}, bases)
     for module in dict.fromkeys((_start(claim_class.__module__), *(c.__module__ for c in bases), _LAB_TRIAL)):
         walk.passing(module)
@@ -42,8 +42,9 @@ def _start(module: str) -> str:
     return module
 
 
-def _in_lab(module: str) -> bool:
-    return module != _LAB_TRIAL and (module == _LAB or module.startswith(_LAB + "."))
+def _left_out(module: str) -> bool:
+    """The lab judges and records, and the errors only speak: neither moves a number."""
+    return module != _LAB_TRIAL and (module in (_LAB, _ERRORS) or module.startswith(_LAB + "."))
 
 
 @dataclass
@@ -99,13 +100,13 @@ class _Walk:
         """The packages above a module, whose `__init__` runs first."""
         while "." in module:
             module = module.rpartition(".")[0]
-            file = None if module in _PASSED_BY or _in_lab(module) else self.file(module)
+            file = None if module in _PASSED_BY or _left_out(module) else self.file(module)
             if file is not None and not file.lazy:
                 self.module(module)
 
     def module(self, module: str) -> None:
         """Count a whole module and what it imports."""
-        if module in self.digests or _in_lab(module):
+        if module in self.digests or _left_out(module):
             return
         file = self.file(module)
         if file is None:
@@ -133,7 +134,7 @@ class _Walk:
             parent = target
             while "." in parent and not statement.renamed:  # `import a.b` gives `a`: what else is read off it?
                 parent = parent.rpartition(".")[0]
-                if parent not in _PASSED_BY and not _in_lab(parent):
+                if parent not in _PASSED_BY and not _left_out(parent):
                     self.reach(parent, attributes)
         elif statement.name == "*":
             self.module(target)
@@ -155,7 +156,7 @@ class _Walk:
 
     def member(self, module: str, name: str, attributes: frozenset[str]) -> None:
         """One name of a module: a submodule, what the `__init__` holds, or what it gives lazily."""
-        if (module, name) in self.members or _in_lab(module):
+        if (module, name) in self.members or _left_out(module):
             return
         self.members.add((module, name))
         if self.is_package(module) and self.find(f"{module}.{name}") is not None:

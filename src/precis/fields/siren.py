@@ -12,6 +12,7 @@ Do not run these nets in half precision or TF32: sin(30 z) turns a rounding erro
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -40,6 +41,9 @@ class ScaledLinear(nn.Linear):
 class _Field(nn.Module):
     """`hidden_layers` counts hidden-to-hidden layers, as the paper does: 3 means five weight layers in all."""
 
+    encoding: Any
+    layers: Any
+
     def __init__(
         self, copies: int | None, in_dim: int, out_dim: int, width: int, hidden_layers: int, activation: str,
         encoding: nn.Module | None, omega: Number, first_omega: Number, outermost_linear: bool,
@@ -54,7 +58,7 @@ class _Field(nn.Module):
         self.hidden_layers, self.activation, self.encoding = hidden_layers, activation, encoding
         omega, first_omega = float(omega), float(first_omega)
         self.omega, self.first_omega, self.outermost_linear = omega, first_omega, outermost_linear
-        features = in_dim if encoding is None else encoding.out_dim
+        features: int = in_dim if encoding is None else self.encoding.out_dim
         sizes = [features, *[width] * (hidden_layers + 1), out_dim]
         sine = activation == "sine"
         scales = [first_omega, *[omega] * hidden_layers, 1.0 if outermost_linear else omega] if sine else []
@@ -63,8 +67,8 @@ class _Field(nn.Module):
         for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:])):
             scale = scales[i] if sine else 1.0
             if copies is not None:
-                options = dict(scale=scale, init=init, bias_init="torch", generators=generators, layer=i)
-                self.layers.append(StackedLinear(copies, a, b, **options))
+                options: dict[str, Any] = dict(scale=scale, init=init, generators=generators, layer=i)
+                self.layers.append(StackedLinear(copies, a, b, bias_init="torch", **options))
             else:
                 self.layers.append(_single(a, b, scale, init, i, generators[0] if generators else None))
 
@@ -155,7 +159,8 @@ class StackedCoordinateMLP(_Field):
     def copy(self, m: int) -> CoordinateMLP:
         """Copy m as a net of its own (values copied)."""
         encoding = self.encoding.copy(m) if hasattr(self.encoding, "copy") else self.encoding
-        options = dict(omega=self.omega, first_omega=self.first_omega, outermost_linear=self.outermost_linear)
+        options: dict[str, Any] = dict(omega=self.omega, first_omega=self.first_omega)
+        options["outermost_linear"] = self.outermost_linear
         sizes = (self.in_dim, self.out_dim, self.width, self.hidden_layers)
         if isinstance(self, StackedSiren):
             net: CoordinateMLP = Siren(*sizes, **options)
@@ -200,7 +205,7 @@ def xavier_normal(weight: Tensor, fan_in: int, layer: int, generator: torch.Gene
 
 @torch.no_grad()
 def _single(
-    a: int, b: int, scale: Number, init: str | Init, layer: int, generator: torch.Generator | None
+    a: int, b: int, scale: Number, init: Any, layer: int, generator: torch.Generator | None
 ) -> ScaledLinear:  # fmt: skip
     linear = ScaledLinear(a, b, scale)
     if init == "kaiming":

@@ -45,7 +45,7 @@ class Options(TypedDict, total=False):
 
 
 def fit_values(
-    net: nn.Module, coords: Float[Tensor, "n d"], values: Float[Tensor, "*copies n o"], *, batch: int | None = None,
+    net: Any, coords: Float[Tensor, "n d"], values: Float[Tensor, "*copies n o"], *, batch: int | None = None,
     generator: Draw = None, weight: Float[Tensor, "n 1"] | None = None,
     jitter: "Callable[[Tensor, torch.Generator | None], Tensor] | None" = None, **options: Any,
 ) -> Run:  # fmt: skip
@@ -70,7 +70,7 @@ def fit_values(
 
 
 def fit_derivatives(
-    net: nn.Module, coords: Float[Tensor, "n d"], *, values: Float[Tensor, "*v n o"] | None = None,
+    net: Any, coords: Float[Tensor, "n d"], *, values: Float[Tensor, "*v n o"] | None = None,
     gradients: Float[Tensor, "*g n o d"] | None = None, laplacians: Float[Tensor, "*l n o"] | None = None,
     weights: tuple[Number, Number, Number] = (1.0, 1.0, 1.0), batch: int | None = None, generator: Draw = None,
     **options: Any,
@@ -87,8 +87,8 @@ def fit_derivatives(
     if gradients is None and laplacians is None:
         return fit_values(net, coords, given[0], batch=batch, generator=generator, **options)
     _check_rows(coords, *[target if target is not gradients else target[..., 0] for target in given])
-    g_scale = None if gradients is None else _scale(gradients.square().sum(-1))
-    l_scale = None if laplacians is None else _scale(laplacians.square())
+    g_scale = 1.0 if gradients is None else _scale(gradients.square().sum(-1))
+    l_scale = 1.0 if laplacians is None else _scale(laplacians.square())
 
     def step(rows: Tensor | None) -> dict[str, Tensor]:
         jet = net.jet(_take(coords, rows), 1 if laplacians is None else 2, laplacian_only=laplacians is not None)
@@ -105,7 +105,7 @@ def fit_derivatives(
 
 
 def fit_poisson(
-    net: nn.Module, coords: Float[Tensor, "n d"], target: Float[Tensor, "..."],
+    net: Any, coords: Float[Tensor, "n d"], target: Float[Tensor, "..."],
     kind: Literal["gradient", "laplacian"] = "gradient", **options: Any,
 ) -> Run:  # fmt: skip
     """Fit ∇Φ = target [N,o,d] or ΔΦ = target [N,o] alone; the values follow up to a constant, or a harmonic function.

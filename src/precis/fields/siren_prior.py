@@ -83,7 +83,7 @@ class HyperNetwork(nn.Module):
         if generator is None:
             generator = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
         layers: list[Any] = list(target.layers)
-        self.in_dim, self.out_dim = target.in_dim, target.out_dim
+        self.latent, self.in_dim, self.out_dim = latent, target.in_dim, target.out_dim
         self.scales = tuple(layer.scale for layer in layers)
         self.outermost_linear = target.outermost_linear
         self.shapes = [shape for layer in layers for shape in (tuple(layer.weight.T.shape), tuple(layer.bias.shape))]
@@ -126,10 +126,15 @@ class HyperNetwork(nn.Module):
 class SirenPrior(nn.Module):
     """Context samples in, function out: `prior(ctx_x [B,n,dx], ctx_y [B,n,c], x, mask [B,n]) -> [B,m,c]`."""
 
+    code_mean: Tensor
+    code_factor: Tensor
+    encoder: Any
+    hyper: Any
+
     def __init__(self, encoder: SetEncoder, hyper: HyperNetwork) -> None:
         super().__init__()
         self.encoder, self.hyper = encoder, hyper
-        latent = hyper.trunk[0].d_in
+        latent = hyper.latent
         self.register_buffer("code_mean", torch.zeros(latent))
         self.register_buffer("code_factor", torch.zeros(latent, latent))
 

@@ -8,6 +8,7 @@ are independent given r.  Garnelo et al., ICML 2018, §2 (arXiv 1807.01613).
 
 import math
 from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn

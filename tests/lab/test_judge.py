@@ -40,7 +40,8 @@ def test_one_hypothesis(t, verdict, reason):
     assert (found.verdict, found.reason) == (verdict, reason)
     assert found.preconditions == []
     (row,) = found.rows
-    assert set(row) == {"text", "effect", "interval", "holds", "n", "note", "counts", "unit", "sabotaged"}
+    assert set(row) == {"text", "effect", "interval", "holds", "n", "note", "counts", "unit", "sabotaged", "hypothesis"}
+    assert row["hypothesis"] == {"kind": "Greater", "metric": "m", "a": "a", "b": "b", "by": 1}
     assert row["counts"] is True and row["unit"] == "seed" and row["sabotaged"] is None and row["n"] == 5
     assert json.loads(json.dumps(found)) == [found.verdict, found.reason, found.rows, []]
 

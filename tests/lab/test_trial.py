@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+
 from precis.lab.claim import Claim, Recorder
 from precis.lab.recorder import POINTS, TrialRecord, plain
 from precis.lab.shared import SharedPlace, code_digest

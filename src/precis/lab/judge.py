@@ -17,13 +17,15 @@ from typing import Any, NamedTuple
 
 from precis.lab.claim import Claim, Hypothesis, Outcome, Precondition, Table
 from precis.lab.reading import watch
+from precis.lab.words import fields_of
 
 
 class Judgement(NamedTuple):
     """verdict: "supported", "contradicted", "inconclusive" or None (none is read), with the reason in a sentence.
 
-    rows: text, effect, interval, holds, n, note, counts, unit, sabotaged, one a hypothesis of this profile, each
-    followed by its rows with a broken arm in place (sabotaged: {broken: the arm it stands for}, else None).
+    rows: text, effect, interval, holds, n, note, counts, unit, sabotaged, hypothesis (its kind and fields), one a
+    hypothesis of this profile, each followed by its rows with a broken arm in place (sabotaged: {broken: the arm it
+    stands for}, else None).
     preconditions: text, effect (the worst value), holds, n, note, why.
     """
 
@@ -100,6 +102,7 @@ def _row(hypothesis: Hypothesis, outcome: Outcome, sabotaged: dict[str, str] | N
         "counts": hypothesis.counts,
         "unit": hypothesis.unit,
         "sabotaged": sabotaged,
+        "hypothesis": fields_of(hypothesis),
     }
 
 

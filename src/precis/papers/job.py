@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_type_hints, runtime_checkable
 
 import tyro
 from typing_extensions import Doc
@@ -16,10 +16,11 @@ from precis.errors import InputError
 class Range:
     """Bounds of a number, both inclusive; None is open.  Checked when the job is made, whoever makes it."""
 
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
 
 
+@runtime_checkable
 class Work(Protocol):
     """Where a run writes and reports; made alike by the command line, the site, `precis.run()` and tests."""
 
@@ -47,7 +48,10 @@ class Job:
     kinds: ClassVar[tuple[str, ...]] = ()
     views: ClassVar[tuple[str, ...]] = ()
 
-    input: Annotated[str | None, tyro.conf.Positional, Doc("what to work on; the built-in sample if absent")] = None
+    input: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT"),
+        Doc("what to work on; the built-in sample if absent"),
+    ] = None
     seed: Annotated[int, Doc("random seed"), Range(0)] = 0
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where to compute")] = "auto"
 

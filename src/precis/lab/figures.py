@@ -1,0 +1,377 @@
+"""Figures: arrays in, PNG bytes or SVG text out; used by reports, by the site and by every job.
+
+`contact_sheet` and `strip` (`precis.lab.sheets`) lay pictures out with captions and give PNG bytes.  The charts
+(`curves`, `bars`, `heat_map`, `scatter`, `paired_dots`, `interval_of_difference`) give a `Chart`, which writes itself
+as SVG or PNG.
+An arm has one colour and one marker in all figures that are given the same `order`; the palette (Okabe and Ito,
+without its yellow) is told apart by colour-blind readers.  SVG draws its lines and words in the page's own text
+colour, so that it reads on light and on dark; PNG has a white ground.  Matplotlib is used through its objects alone,
+never through pyplot.
+"""
+
+import html
+import io
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from precis.lab.sheets import FAINT, INK, contact_sheet, pixels_of, strip
+
+__all__ = [
+    "Chart", "arm_colours", "bars", "contact_sheet", "curves", "heat_map", "interval_of_difference", "paired_dots",
+    "pixels_of", "scatter", "strip",
+]
+
+Number = int | float
+Pair = tuple[Number, Number]
+Sides = tuple[Number | None, Number | None]
+
+PALETTE = ("#2b7bba", "#e69f00", "#009e73", "#cc4f0a", "#b565a7", "#67bdf0", "#8a8a8a", "#85531c")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+CLAIMED = "#009e73"
+_lock = threading.RLock()
+
+
+def arm_colours(order: Iterable[str]) -> dict[str, str]:
+    """{arm: colour} by the arm's place in the claim, so that it keeps it in every figure."""
+    return {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(dict.fromkeys(order))}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn chart.  `alt` says in words what it shows."""
+
+    figure: Any
+    alt: str
+
+    def svg(self) -> str:
+        """SVG text, to be put into a page as it is or saved as a file of its own."""
+        import matplotlib
+
+        out = io.StringIO()
+        with _lock, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "precis"}):
+            self._settle()
+            self.figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        return _page_svg(out.getvalue(), self.alt)
+
+    def png(self, dpi: int = 160) -> bytes:
+        """PNG on white."""
+        out = io.BytesIO()
+        with _lock:
+            self._settle()
+            self.figure.savefig(out, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+        return out.getvalue()
+
+    def _settle(self) -> None:
+        """Lay out once, so that a chart drawn twice is the same to the byte."""
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+
+    def save(self, path: Path) -> Path:
+        """Write `path`, .svg or .png, whole or not at all."""
+        makers: dict[str, Callable[[], bytes]] = {".svg": lambda: self.svg().encode(), ".png": self.png}
+        if path.suffix not in makers:
+            raise ValueError(f"a chart is saved as .svg or .png, not {path.suffix or path.name!r}")
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            part.write_bytes(makers[path.suffix]())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+
+def curves(
+    series: Mapping[str, tuple[Any, Any] | Sequence[tuple[Any, Any]]],
+    *,
+    title: str = "",
+    x_label: str = "step",
+    y_label: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+    order: Sequence[str] | None = None,
+) -> Chart:
+    """Lines.  `series`: {arm: (x, y)}, or {arm: [(x, y), …]} with one a seed: thin, their mean (if x agree) thick."""
+    import numpy as np
+
+    figure, axes = _axes(title, x_label, y_label, 3.1)
+    order = list(order or series)
+    for arm, lines in series.items():
+        colour, dash, _ = _style(arm, order)
+        many = [(_numbers(x), _numbers(y)) for x, y in ([lines] if isinstance(lines, tuple) else lines)]
+        for x, y in many:
+            if x.shape != y.shape or x.ndim != 1:
+                raise ValueError(f"curve {arm!r}: x {x.shape} and y {y.shape} must be equally long rows")
+        same = all(x.shape == many[0][0].shape and (x == many[0][0]).all() for x, _ in many)
+        alone = len(many) == 1 or not same
+        for i, (x, y) in enumerate(many):
+            axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.6 if alone else 0.7, alpha=1 if alone else 0.45,
+                      label=arm if alone and i == 0 else None, marker="o" if len(x) == 1 else None, markersize=4)
+        if not alone:
+            mean = np.mean([y for _, y in many], 0)
+            axes.plot(many[0][0], mean, color=colour, linestyle=dash, linewidth=2, label=arm)
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    _legend(axes, len(series))
+    return Chart(figure, title or f"{y_label or 'curves'} of {', '.join(series)}")
+
+
+def bars(
+    values: Mapping[str, Number],
+    *,
+    intervals: Mapping[str, Pair] | None = None,
+    title: str = "",
+    label: str = "",
+    order: Sequence[str] | None = None,
+) -> Chart:
+    """One horizontal bar a name, with its number and, if given, its interval; a value that is not finite has no bar."""
+    import math
+
+    figure, axes = _axes(title, label, "", 0.75 + 0.34 * len(values))
+    order = list(order or values)
+    for i, (name, value) in enumerate(values.items()):
+        if not math.isfinite(value):
+            axes.text(0, i, " no number", va="center", color=INK, fontsize=8.5)
+            continue
+        axes.barh(i, value, height=0.62, color=_style(name, order)[0])
+        low, high = (intervals or {}).get(name, (value, value))
+        if low != high:
+            axes.plot([low, high], [i, i], color=INK, linewidth=1.4, solid_capstyle="butt")
+        axes.annotate(f"{value:.4g}", (max(value, high, 0), i), xytext=(4, 0), textcoords="offset points", va="center",
+                      color=INK, fontsize=8.5)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.margins(x=0.14)
+    _names(axes, list(values))
+    return Chart(figure, title or ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+
+
+def heat_map(
+    matrix: Any,
+    *,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    title: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    diverging: bool = False,
+    low: Number | None = None,
+    high: Number | None = None,
+) -> Chart:
+    """A matrix [R,C] in colour, with its numbers while there are at most 144; `diverging`: 0 is the middle colour."""
+    import numpy as np
+
+    x = _numbers(matrix)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"a heat map needs a matrix, got {x.shape}")
+    finite = x[np.isfinite(x)] if np.isfinite(x).any() else np.zeros(1)
+    low, high = finite.min() if low is None else low, finite.max() if high is None else high
+    if diverging:
+        high = max(abs(low), abs(high)) or 1.0
+        low = -high
+    figure, axes = _axes(title, x_label, y_label, min(6.0, max(1.8, 1.0 + 4.2 * x.shape[0] / max(x.shape[1], 4))))
+    shown = axes.imshow(x, cmap="RdBu_r" if diverging else "viridis", vmin=low, vmax=high, aspect="auto")
+    if x.size <= 144:
+        for (r, c), value in np.ndenumerate(x):
+            red, green, blue, _ = shown.cmap(shown.norm(value))
+            bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+            ink = "#101010" if bright else "#fafafa"
+            axes.text(c, r, f"{value:.3g}", ha="center", va="center", fontsize=8, color=ink)
+    if rows is not None:
+        axes.set_yticks(range(len(rows)), rows)
+    if columns is not None:
+        turned = sum(map(len, columns)) > 48
+        axes.set_xticks(range(len(columns)), columns, rotation=35 if turned else 0, ha="right" if turned else "center")
+    bar = figure.colorbar(shown, ax=axes, pad=0.02)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+    bar.outline.set_visible(False)
+    axes.grid(False)
+    return Chart(figure, title or f"heat map of {x.shape[0]} by {x.shape[1]} values")
+
+
+def scatter(
+    points: Mapping[str, tuple[Any, Any]],
+    *,
+    title: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    identity: bool = False,
+    log_x: bool = False,
+    log_y: bool = False,
+    order: Sequence[str] | None = None,
+) -> Chart:
+    """Points {group: (x, y)}; `identity` adds the line y = x."""
+    figure, axes = _axes(title, x_label, y_label, 3.4)
+    order = list(order or points)
+    most = max((len(x) for x, _ in points.values()), default=0)
+    for name, (x, y) in points.items():
+        colour, _, marker = _style(name, order)
+        axes.scatter(_numbers(x), _numbers(y), s=26 if most <= 200 else 8, color=colour, marker=marker,
+                     alpha=0.85 if most <= 200 else 0.5, linewidths=0, label=name, rasterized=most > 5000)
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    if identity:
+        both = [*axes.get_xlim(), *axes.get_ylim()]
+        axes.plot([min(both), max(both)], [min(both), max(both)], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    _legend(axes, len(points))
+    return Chart(figure, title or f"{y_label} against {x_label}".strip())
+
+
+def paired_dots(
+    values: Mapping[str, Mapping[Any, Number | None]],
+    *,
+    label: str = "",
+    title: str = "",
+    order: Sequence[str] | None = None,
+    broken: Iterable[str] = (),
+) -> Chart:
+    """Every paired point: {arm: {seed: value}}, one row an arm, a line joining the points of one seed.
+
+    The small upright bar is the arm's mean; arms named in `broken` (sabotaged on purpose) are drawn hollow.
+    """
+    import math
+
+    figure, axes = _axes(title, label, "", 0.85 + 0.42 * len(values))
+    order, broken = list(order or values), set(broken)
+    found = {
+        arm: {s: float(v) for s, v in row.items() if v is not None and math.isfinite(v)} for arm, row in values.items()
+    }
+    for seed in dict.fromkeys(s for row in found.values() for s in row):
+        line = [(row[seed], i) for i, row in enumerate(found.values()) if seed in row]
+        axes.plot(*zip(*line), color=FAINT, linewidth=0.8, alpha=0.7, zorder=1)
+    numbers = [v for row in found.values() for v in row.values()]
+    if numbers and min(numbers) > 0 and max(numbers) > 300 * min(numbers):
+        axes.set_xscale("log")
+    for i, (arm, row) in enumerate(found.items()):
+        colour, _, marker = _style(arm, order)
+        xs = list(row.values())
+        axes.scatter(xs, [i] * len(xs), s=34, marker=marker, linewidths=1.3, edgecolors=colour, zorder=3,
+                     facecolors="none" if arm in broken else colour)
+        if xs:
+            axes.plot([sum(xs) / len(xs)] * 2, [i - 0.3, i + 0.3], color=INK, linewidth=1.6, zorder=2)
+        else:
+            axes.text(0.5, i, "no finite value", va="center", ha="center", transform=axes.get_yaxis_transform(),
+                      color=INK, fontsize=8.5)
+    axes.margins(x=0.06)
+    _names(axes, list(values))
+    return Chart(figure, title or f"every {label or 'value'} by arm and seed: {', '.join(values)}")
+
+
+def interval_of_difference(
+    effect: Number | None,
+    interval: Pair | None,
+    claimed: Sides | None = None,
+    *,
+    points: Sequence[Number | None] = (),
+    label: str = "difference",
+    title: str = "",
+) -> Chart:
+    """One effect with its interval on a line, the claimed side shaded.
+
+    `claimed`: (low, high), None where that side is open, or None where it is not known; `points`: the paired
+    differences, one a seed.
+    """
+    import math
+
+    figure, axes = _axes(title, label, "", 1.15)
+    dots = [p for p in points if p is not None and math.isfinite(p)]
+    bounds = [b for b in claimed or () if b is not None]
+    known = [*dots, *bounds, *([effect] if effect is not None else []), *(interval or ())]
+    if not bounds:
+        known.append(0.0)
+    known = [k for k in known if math.isfinite(k)] or [0.0]
+    room = 0.12 * (max(known) - min(known)) or abs(known[0]) * 0.1 or 1.0
+    left, right = min(known) - room, max(known) + room
+    axes.set_xlim(left, right)
+    axes.set_ylim(-1, 1)
+    if claimed is not None:
+        low, high = (left if claimed[0] is None else claimed[0]), (right if claimed[1] is None else claimed[1])
+        axes.axvspan(low, high, color=CLAIMED, alpha=0.16, linewidth=0, label="claimed")
+        for bound in bounds:
+            axes.axvline(bound, color=CLAIMED, linewidth=1.4, linestyle=(0, (4, 2)))
+    if dots:
+        axes.scatter(dots, [-0.45 + 0.16 * (i % 3 - 1) for i in range(len(dots))], s=20, color=FAINT, linewidths=0)
+    if interval is not None:
+        axes.plot(interval, [0.25, 0.25], color=INK, linewidth=2.4, solid_capstyle="butt")
+        for end in interval:
+            axes.plot([end, end], [0.05, 0.45], color=INK, linewidth=1.4)
+    if effect is not None:
+        axes.scatter([effect], [0.25], s=46, marker="D", color=INK, zorder=3)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    said = "no effect" if effect is None else f"effect {effect:.4g}"
+    return Chart(figure, title or said + (f", interval {interval[0]:.4g} to {interval[1]:.4g}" if interval else ""))
+
+
+def _axes(title: str, x_label: str, y_label: str, height: Number, width: Number = 4.6) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height + (0.25 if title else 0) + 0.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=9, length=3)
+    axes.set_axisbelow(True)
+    axes.grid(True, color=FAINT, linewidth=0.5, alpha=0.35)
+    axes.set_xlabel(_plain(x_label), color=INK, fontsize=10)
+    axes.set_ylabel(_plain(y_label), color=INK, fontsize=10)
+    if title:
+        axes.set_title(_plain(title), color=INK, fontsize=10, loc="left")
+    return figure, axes
+
+
+def _plain(text: str) -> str:
+    """Matplotlib reads $…$ as mathematics; words of users are words."""
+    return text.replace("$", r"\$")
+
+
+def _names(axes: Any, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), [_plain(n) for n in names])
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.grid(False, axis="y")
+
+
+def _legend(axes: Any, n: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if n > 1 and handles:
+        axes.legend(handles, [_plain(text) for text in labels], fontsize=8.5, frameon=False, labelcolor=INK)
+
+
+def _style(name: str, order: Sequence[str]) -> tuple[str, Any, str]:
+    """(colour, dashes, marker) by the name's place in `order`."""
+    i = order.index(name) if name in order else len(order)
+    return PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)], MARKERS[i % len(MARKERS)]
+
+
+def _numbers(values: Any) -> Any:
+    """float64 array of a list (None is NaN), an array or a tensor on any device."""
+    import numpy as np
+
+    return np.asarray(values.detach().double().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+
+
+def _page_svg(text: str, alt: str) -> str:
+    """What matplotlib wrote, without prologue, in the page's text colour, with ids that cannot meet those of others."""
+    text = text[text.index("<svg") :]
+    mark = "f" + sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{mark}-{m[1]}"' if m[1] in used else "", text)
+    text = re.sub(r'(url\(#|href="#)([^")]+)', rf"\1{mark}-\2", text)
+    text = text.replace(INK, "currentColor").replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
+    style = f".{mark}{{color:{INK}}}@media(prefers-color-scheme:dark){{.{mark}{{color:#d8dce2}}}}"
+    head = f'<title>{html.escape(alt)}</title><style>{style}</style>'
+    return re.sub(r"<svg ([^>]*)>", lambda m: f'<svg class="chart {mark}" role="img" {m[1]}>{head}', text, count=1)

@@ -1,0 +1,210 @@
+"""Run a paper's job from its options to `result.json`: for the command line, the site and `precis.run`."""
+
+import dataclasses
+import errno
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from precis.errors import InputError, RunFailed, Stopped
+from precis.papers.catalogue import Paper
+from precis.papers.job import Job
+from precis.papers.work import REPORT, RunFolder, finite, open_folder, writing
+
+_NOT_SETTINGS = ("input", "seed", "device")
+_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "Pillow", "torch_geometric", "gymnasium")
+
+
+class Finished(NamedTuple):
+    """A finished run: its folder, what `result.json` holds, and the metrics as the job gave them (they may be inf)."""
+
+    folder: Path
+    result: dict[str, Any]
+    metrics: dict[str, float | None]
+
+
+def run_job(
+    paper: Paper, job: Job, *, out: Path | None = None, resume: bool = False,
+    listen: Callable[[dict[str, Any]], None] | None = None, stopping: Callable[[], bool] = lambda: False,
+) -> Finished:
+    """Do the job in its folder.  InputError leaves no folder; RunFailed and Stopped keep what was done."""
+    with tempfile.TemporaryDirectory(prefix="precis-sample-") as sample_folder:
+        given = job.input
+        if given is None:
+            job.input = job.sample(Path(sample_folder))
+        else:
+            check_input(given, job.kinds)
+        device = pick_device(job.device)
+        begun = {
+            "paper": paper.id, "input": given if given is None else _absolute(given), "seed": job.seed,
+            "device": device, "settings": settings_of(job),
+        }
+        if stopping():
+            raise Stopped("stopped before any work")
+        folder, going_on, made = open_folder(begun, _stem(str(job.input)), out, resume)
+        try:
+            work = RunFolder(folder, device, begun, resume=going_on, made=made, listen=listen, stopping=stopping)
+        except OSError as error:
+            if failure := _failure(error, folder):
+                raise failure from error
+            raise
+        try:
+            if given is None:
+                work.note(f"no INPUT was named: the built-in sample {Path(str(job.input)).name} was used")
+            if getattr(job, "minutes", None) is not None:
+                work.repeatable = False
+                work.note("the time was limited by the clock: another run may do more steps or fewer")
+            metrics = job.run(work)
+            result = _result(paper, job, given, metrics, device)
+            if not (folder / REPORT).exists():
+                _write_report(paper, job, work, result, given)
+            return Finished(folder, work.finish(result), metrics)
+        except InputError:
+            work.discard()
+            raise
+        except RunFailed as error:
+            raise RunFailed(f"{error} (what was finished is in {folder})") from error
+        except Stopped as error:
+            raise Stopped(f"stopped; --out {shlex.quote(str(folder))} --resume goes on") from error
+        except (MemoryError, OSError, RuntimeError) as error:
+            if failure := _failure(error, folder):
+                raise failure from error
+            raise
+        finally:
+            work.close()
+
+
+def check_input(given: str, kinds: tuple[str, ...]) -> None:
+    """InputError unless the path exists and its content is of one of `kinds` ("name" takes anything)."""
+    if "name" in kinds or not kinds:
+        return
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise InputError(f"no such file or folder; INPUT is {_either(kinds)}", file=given)
+    from precis.data import kinds_of
+
+    found = kinds_of(path)
+    if not found & set(kinds):
+        what = f"looks like {_either(sorted(found))}" if found else "is of no kind that precis reads"
+        raise InputError(f"{what}; INPUT must be {_either(kinds)}", file=given)
+
+
+def pick_device(asked: str) -> str:
+    """The device of `--device`: auto takes CUDA where there is one, else the CPU."""
+    if asked == "cpu":
+        return asked
+    import torch
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.cuda.is_available() if asked == "cuda" else torch.backends.mps.is_available()
+    if not there:
+        raise InputError(f"--device {asked}: this machine (or this build of torch) has none; use --device cpu")
+    return asked
+
+
+def settings_of(job: Job) -> dict[str, Any]:
+    """The job's options as JSON values, without input, seed and device."""
+    return {
+        f.name: finite(getattr(job, f.name)) for f in dataclasses.fields(job) if f.name not in _NOT_SETTINGS
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of precis, Python and those packages that this process has loaded."""
+    modules = {"scikit-learn": "sklearn", "scikit-image": "skimage", "Pillow": "PIL"}
+    found = {"precis": _version("precis-papers"), "python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        if modules.get(package, package) in sys.modules:
+            found[package] = _version(package)
+    return found
+
+
+def command_of(paper: Paper, job: Job, given: str | None) -> str:
+    """The command that does the same again: INPUT and the options that are not the default."""
+    words = ["precis", "run", paper.id] + ([given] if given is not None else [])
+    for f in dataclasses.fields(job):
+        value, option = getattr(job, f.name), "--" + f.name.replace("_", "-")
+        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        if f.name == "input" or value == default:
+            continue
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        else:
+            words += [option, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return shlex.join(words)
+
+
+def _result(
+    paper: Paper, job: Job, given: str | None, metrics: dict[str, float | None], device: str
+) -> dict[str, Any]:
+    return {
+        "paper": paper.id, "task": getattr(job, "task", None), "input": given or Path(str(job.input)).name,
+        "metrics": metrics, "settings": settings_of(job),
+        "seed": job.seed, "device": device, "repeatable": True, "notes": [], "versions": versions(),
+    }
+
+
+def _write_report(paper: Paper, job: Job, work: RunFolder, result: dict[str, Any], given: str | None) -> None:
+    task = f", {result['task']}" if result["task"] else ""
+    lines = [f"# {paper.title}{task}: {result['input']}", "", f"    {command_of(paper, job, given)}", ""]
+    files = work.files()
+    pictures = [name for name in files if name.endswith((".png", ".jpg", ".webp", ".gif", ".svg"))]
+    lines += [line for name in pictures[:12] for line in (f"![{name}]({name.replace(' ', '%20')})", "")]
+    lines += ["| metric | value |", "|---|---:|"]
+    lines += [f"| {name.replace('_', ' ')} | {number(value)} |" for name, value in result["metrics"].items()] + [""]
+    if work.notes:
+        lines += ["Notes:", "", *(f"- {note}" for note in work.notes), ""]
+    others = [name for name in files if name not in pictures[:12] and name != REPORT]
+    if others:
+        lines += ["Files: " + ", ".join(f"[{name}]({name.replace(' ', '%20')})" for name in others[:60]) + ".", ""]
+    lines += [f"Seed {job.seed}, device {result['device']}, {work.seconds:.1f} s; "
+              + ", ".join(f"{name} {value}" for name, value in result["versions"].items()) + ".", ""]
+    with writing(work.folder / REPORT) as beside:
+        beside.write_text("\n".join(lines), encoding="utf-8")
+
+
+def number(value: float | None) -> str:
+    """A metric as people read it: four figures, whole numbers as they are."""
+    if value is None:
+        return "not given"
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _failure(error: Exception, folder: Path) -> RunFailed | None:
+    """RunFailed for memory and disk; None for what is a bug."""
+    kept = f"what was finished is in {folder}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return RunFailed(f"the disk is full ({kept}; --resume goes on)")
+    words = str(error).lower()
+    starved = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+    if isinstance(error, MemoryError) or any(sign in words for sign in starved):
+        return RunFailed(f"out of memory: try a smaller input or fewer points at once ({kept})")
+    return None
+
+
+def _either(kinds: tuple[str, ...] | list[str]) -> str:
+    return " or ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else list(kinds))
+
+
+def _absolute(given: str) -> str:
+    path = Path(given).expanduser()
+    return str(path.resolve()) if path.exists() else given
+
+
+def _stem(given: str) -> str:
+    path = Path(given).expanduser()
+    return (path.resolve().stem or "root") if path.exists() else given
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        if package == "precis-papers":
+            return "source"
+        return str(getattr(sys.modules.get(package), "__version__", "unknown"))

@@ -1,0 +1,195 @@
+"""What people see in a terminal: the library, a summary with its formulas, the bar of a run, metrics."""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from precis.papers.catalogue import Paper
+from precis.papers.verdicts import Shown
+
+STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
+MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
+
+
+def console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, 100 columns where output is piped; no colour there."""
+    made = Console(file=file, stderr=stderr, highlight=False, soft_wrap=False)
+    return made if made.is_terminal else Console(file=file, stderr=stderr, highlight=False, width=100)
+
+
+def show(renderable: RenderableType, file: TextIO | None = None) -> None:
+    """Print it; without the blanks that fill a terminal's lines where output is piped."""
+    out = console(file)
+    if out.is_terminal:
+        out.print(renderable)
+        return
+    with out.capture() as caught:
+        out.print(renderable)
+    (file or sys.stdout).write("".join(f"{line.rstrip()}\n" for line in caught.get().splitlines()))
+
+
+def listing(papers: Iterable[Paper], shown: dict[str, Shown]) -> RenderableType:
+    """One row a paper: id, title, year, and how its claims stand."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("paper", "family", "year", "claims", "title"):
+        table.add_column(name, no_wrap=name != "title")
+    for paper in papers:
+        counts = Text()
+        verdicts = [shown[f"{paper.id}/{name}"] for name in paper.claims]
+        for verdict, mark in MARKS.items():
+            if n := sum(v.verdict == verdict for v in verdicts):
+                counts.append(f"{n}{mark} ", STYLES[verdict])
+        if n := sum(v.verdict is None for v in verdicts):
+            counts.append(f"{n}·", "dim")
+        table.add_row(Text(paper.id, "bold"), paper.family, str(paper.year), counts, paper.title)
+    return Group(table, Text("\n✓ supported  ✗ contradicted  ? inconclusive  · not checked", "dim"))
+
+
+def page(paper: Paper, shown: dict[str, Shown], missing: dict[str, str]) -> RenderableType:
+    """A paper's summary, its claims with their verdicts, and the commands to try."""
+    head = Text.assemble((paper.title, "bold"), "\n", ", ".join(paper.authors), f"\n{paper.venue} {paper.year}")
+    if paper.arxiv:
+        head.append(f"  ·  https://arxiv.org/abs/{paper.arxiv}")
+    if paper.code:
+        head.append(f"  ·  {paper.code if '://' in paper.code else 'https://github.com/' + paper.code}")
+    for extra, line in missing.items():
+        head.append(f"\nneeds the extra {extra}: {line}", "yellow")
+    titled = Group(Text("\nClaims", "bold"), claims(paper, shown))
+    return Group(head, Text(""), markdown(paper.summary), titled, commands(paper))
+
+
+def claims(paper: Paper, shown: dict[str, Shown]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("statement")
+    for name, statement in paper.claims.items():
+        found = shown[f"{paper.id}/{name}"]
+        verdict = Text(f"{found.verdict or 'not checked'}", STYLES.get(found.verdict or "", "dim"))
+        if found.verdict:
+            verdict.append(f" {found.where}", "dim")
+        if found.reason and found.verdict != "supported":
+            verdict.append(f": {found.reason}", "dim")
+        words = markdown(statement)
+        table.add_row(Text(name, "bold"), Group(words, verdict))
+    return table
+
+
+def commands(paper: Paper) -> RenderableType:
+    """What one can type next."""
+    lines = []
+    if (paper.source.folder / "job.py").exists():
+        lines += [(f"precis run {paper.id}", "the job on a built-in sample"),
+                  (f"precis run {paper.id} --help", "its input and options")]
+    if (paper.source.folder / "claims.py").exists():
+        first = next(iter(paper.claims))
+        lines += [(f"precis check {paper.id}", "all claims, about two minutes"),
+                  (f"precis check {paper.id}/{first}", "one claim")]
+    grid = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for command, what in lines:
+        grid.add_row(Text(command, "cyan"), Text(what, "dim"))
+    return Group(Text("Try", "bold"), grid)
+
+
+def markdown(source: str) -> RenderableType:
+    """Markdown with rich, `$…$` and `$$…$$` as Unicode."""
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+    from mdit_py_plugins.dollarmath import dollarmath_plugin
+    from rich import markdown as rich_markdown
+
+    from precis.papers.formulas import to_unicode
+
+    class MathBlock(rich_markdown.TextElement):
+        style_name = "none"
+
+        def on_text(self, context: Any, text: Any) -> None:
+            self.text.append(str(text), "italic cyan")
+
+        def __rich_console__(self, console: Any, options: Any) -> Iterator[RenderableType]:
+            yield Padding(self.text, (0, 0, 0, 4))
+
+    class Page(rich_markdown.Markdown):
+        elements = rich_markdown.Markdown.elements | {"math_block": MathBlock}
+
+    def readable(tokens: list[Token]) -> list[Token]:
+        for token in tokens:
+            if token.type == "math_inline":
+                token.type, token.tag, token.content = "text", "", to_unicode(token.content).replace("\n", "  ")
+            elif token.type in ("math_block", "math_block_label", "math_inline_double"):
+                token.type, token.content = "math_block" if token.block else "text", to_unicode(token.content)
+            if token.children:
+                readable(token.children)
+        return tokens
+
+    parser = MarkdownIt().enable("strikethrough").enable("table")
+    parser.use(dollarmath_plugin, double_inline=True, allow_space=False)
+    made = Page("", hyperlinks=False)
+    made.parsed = readable(parser.parse(re.sub(r"<!--.*?-->", "", source, flags=re.DOTALL)))
+    return made
+
+
+class Progress:
+    """Hears a run's events: a bar with the time left and the metrics on a terminal, else a plain line now and then."""
+
+    every = 5.0  # seconds between plain lines
+
+    def __init__(self, out: Console) -> None:
+        self.out, self._last = out, -1e9
+        self._first: tuple[float, int] | None = None
+        self._bar: Any = None
+        self._task: Any = None
+        if out.is_terminal:
+            from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[metrics]}"), console=out, transient=True,
+            )
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "note":
+            self.out.print(f"note: {event['text']}", style="yellow", markup=False)
+        elif event["event"] == "log":
+            self._step(event["step"], event["total"], scalars(event["scalars"]))
+
+    def _step(self, step: int, total: int, metrics: str) -> None:
+        if self._bar is not None:
+            if self._task is None:
+                self._bar.start()
+                self._task = self._bar.add_task("", total=total, metrics=metrics)
+            self._bar.update(self._task, completed=step, total=total, metrics=metrics)
+            return
+        now = monotonic()
+        self._first = self._first or (now, step)
+        if now - self._last >= self.every or step == total:
+            self._last = now
+            done = step - self._first[1]
+            left = f"  {(now - self._first[0]) / done * (total - step):.0f} s left" if done > 0 and step < total else ""
+            self.out.print(f"{step}/{total}  {metrics}{left}".rstrip(), markup=False)
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def progress(out: Console) -> Iterator[Progress]:
+    shown = Progress(out)
+    try:
+        yield shown
+    finally:
+        shown.stop()
+
+
+def scalars(values: dict[str, float | None]) -> str:
+    return "  ".join(f"{name} {'not finite' if value is None else format(value, '.4g')}"
+                     for name, value in values.items())

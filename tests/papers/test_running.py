@@ -1,0 +1,131 @@
+import json
+
+import pytest
+
+import precis
+from precis.errors import InputError, RunFailed, Stopped
+from precis.papers.opening import claim_of, job_of, make_job
+from precis.papers.running import command_of, number, pick_device, run_job
+
+
+def test_a_run_ends_with_its_result(toy, tmp_path):
+    (tmp_path / "in.txt").write_text("words")
+    heard = []
+    done = run_job(toy, make_job(toy, "in.txt", steps=4, device="cpu"), listen=heard.append)
+    assert done.folder.name == f"{toy.id}-in" and done.metrics["psnr"] == float("inf")
+    result = json.loads((done.folder / "result.json").read_text())
+    assert result == done.result
+    assert result["paper"] == toy.id and result["task"] == "up" and result["input"] == "in.txt"
+    assert result["metrics"] == {"count": 4.0, "psnr": None, "began": 0.0}
+    assert result["settings"]["steps"] == 4 and "seed" not in result["settings"]
+    assert result["repeatable"] is True and result["seconds"] >= 0 and result["peak_memory_mb"] > 1
+    assert result["files"][0] == "count.png" and set(result["files"]) == {"count.png", "report.md", "table.csv"}
+    assert [e["step"] for e in heard if e["event"] == "log"] == [1, 2, 3, 4]
+    report = (done.folder / "report.md").read_text()
+    assert f"precis run {toy.id} in.txt --device cpu --steps 4" in report and "![count.png](count.png)" in report
+    assert "| psnr | inf |" in report
+
+
+def test_the_sample_serves_where_no_input_is_named(toy):
+    done = precis.run(toy.id, device="cpu", out="here")
+    assert done.result["input"] == "words.txt" and done.folder.name == "here"
+    assert any("built-in sample" in note for note in done.result["notes"])
+
+
+@pytest.mark.parametrize(("fail", "words"), [
+    ("memory", "out of memory"), ("torch memory", "out of memory"), ("disk", "the disk is full"),
+    ("diverged", "not finite at step 2"),
+])
+def test_what_was_finished_is_kept(toy, tmp_path, fail, words):
+    with pytest.raises(RunFailed, match=words):
+        run_job(toy, make_job(toy, fail=fail, device="cpu"), out=tmp_path / "out")
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"run.json", "events.jsonl", "half.png"}
+
+
+def test_bad_input_leaves_no_folder(toy, tmp_path):
+    with pytest.raises(InputError, match="row 3: the row is empty"):
+        run_job(toy, make_job(toy, fail="input", device="cpu"), out=tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError):
+        run_job(toy, make_job(toy, fail="input", device="cpu"), out=tmp_path / "empty")
+    assert not (tmp_path / "out").exists() and list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_bug_keeps_its_own_name(toy, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        run_job(toy, make_job(toy, fail="bug", device="cpu"), out=tmp_path / "out")
+
+
+def test_input_is_looked_at_before_work_starts(toy, tmp_path):
+    (tmp_path / "blob.bin").write_bytes(bytes(range(256)))
+    for given, words in (("nowhere.png", "no such file"), ("blob.bin", "must be image or text")):
+        with pytest.raises(InputError, match=words):
+            run_job(toy, make_job(toy, given, device="cpu"))
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("toy_")] == []
+
+
+def test_stop_and_resume(toy, tmp_path):
+    stop = {"after": 2, "now": False}
+
+    def hear(event):
+        stop["now"] = event["event"] == "log" and event["step"] >= stop["after"]
+
+    job = lambda: make_job(toy, steps=5, device="cpu")
+    with pytest.raises(Stopped, match="--resume"):
+        run_job(toy, job(), listen=hear, stopping=lambda: stop["now"])
+    with pytest.raises(InputError, match="steps: 5, not 6"):
+        run_job(toy, make_job(toy, steps=6, device="cpu"), resume=True)
+    done = run_job(toy, job(), resume=True)
+    assert done.metrics["began"] == 2 and done.result["notes"][1:3] == ["began at 0", "began at 2"]
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"steps": 0}, "--steps must be at least 1"), ({"step": 1}, "no option 'step'; did you mean 'steps'"),
+    ({"task": "sideways"}, "task must be one of 'up', 'down'"), ({"steps": 2.5}, "steps must be int"),
+    ({"steps": True}, "steps must be int"), ({"size": (1, 2, 3)}, "size must be"), ({"fast": 1}, "fast must be bool"),
+    ({"seed": -1}, "--seed must be at least 0"),
+])
+def test_options_are_checked_in_python_too(toy, options, words):
+    with pytest.raises(InputError, match=words):
+        make_job(toy, **options)
+
+
+def test_the_command_that_does_it_again(toy):
+    job = make_job(toy, "a b.png", size=(2, 3), fast=True, seed=4, pause=1)
+    assert command_of(toy, job, "a b.png") == f"precis run {toy.id} 'a b.png' --seed 4 --pause 1 --size 2 3 --fast"
+
+
+def test_an_option_that_is_the_commands_own(toy):
+    job = toy.source.folder / "job.py"
+    job.write_text(job.read_text().replace("    fast:", "    resume:"))
+    with pytest.raises(InputError, match="--resume is the command's own"):
+        job_of(toy)
+
+
+def test_files_that_are_not_python(toy):
+    (toy.source.folder / "job.py").write_text("x = (\n")
+    with pytest.raises(InputError, match=r"job\.py:1: is not Python"):
+        job_of(toy)
+    (toy.source.folder / "claims.py").write_text("import no_such_module_here\n")
+    with pytest.raises(InputError, match="cannot be imported: No module named 'no_such_module_here'"):
+        claim_of(toy, "up_beats_down")
+    (toy.source.folder / "job.py").unlink()
+    with pytest.raises(InputError, match="nothing to run"):
+        job_of(toy)
+
+
+def test_a_device_that_is_not_there():
+    assert pick_device("cpu") == "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        assert pick_device("auto") == "cpu"
+        with pytest.raises(InputError, match="--device cuda"):
+            pick_device("cuda")
+
+
+def test_numbers_for_people():
+    assert [number(x) for x in (41.23456, 3.0, 12345.0, 1e-7, float("inf"), None)] == [
+        "41.23", "3", "12,345", "1e-07", "inf", "not given"
+    ]

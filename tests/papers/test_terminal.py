@@ -1,0 +1,110 @@
+import io
+
+from rich.console import Console
+
+from precis.lab import words
+from precis.lab.events import Event
+from precis.papers import terminal, verdict_table
+from precis.papers.verdicts import Shown
+
+
+def text_of(renderable, width=100) -> str:
+    out = Console(file=io.StringIO(), width=width)
+    out.print(renderable)
+    return out.file.getvalue()
+
+
+def test_markdown_with_formulas_tables_and_code():
+    source = (
+        "# Head\n\nA *b* $\\omega_0^2$ costs $5 to $7.\n\nCode `$x$`.\n\n$$\na = \\frac{b}{c} \\\\\nd = e\n$$\n\n"
+        "| a | b |\n|---|---|\n| $\\alpha$ | [link](https://x.org) |\n\n```\n$y_1$\n```\n\n<!-- hidden -->\n"
+    )
+    text = text_of(terminal.markdown(source))
+    for part in ("Head", "A b ω₀² costs $5 to $7.", "Code $x$.", "    a = b/c", "    d = e", "α", "$y_1$", "https://x.org"):
+        assert part in text, part
+    assert "hidden" not in text and "$$" not in text
+
+
+def test_a_page_says_verdict_scale_and_what_to_try(toy):
+    name = f"{toy.id}/up_beats_down"
+    report = {"verdict": "inconclusive", "profile": "quick", "n": 3, "scale": "tiny", "reason": "both sides"}
+    text = text_of(terminal.page(toy, {name: Shown(None, report)}, {"rl": "pip install it"}), width=200)
+    assert "inconclusive at quick (tiny, n = 3), recorded: both sides" in text
+    assert "Counting up with ω₀ ends higher" in text and "ℒ = (a+b)/2" in text
+    assert f"precis run {toy.id} --help" in text and "pip install it" in text
+    assert "https://arxiv.org/abs/2006.10000" in text
+
+
+def test_progress_piped_is_plain_lines_at_a_modest_rate():
+    out = Console(file=io.StringIO(), width=100)
+    with terminal.progress(out) as hear:
+        for step in range(1, 1001):
+            hear({"event": "log", "step": step, "total": 1000, "scalars": {"loss": 1 / step, "odd": None}})
+        hear({"event": "note", "text": "a [note]"})
+    lines = out.file.getvalue().splitlines()
+    assert lines[0].startswith("1/1000  loss 1  odd not finite") and lines[-1] == "note: a [note]"
+    assert lines[-2].startswith("1000/1000  loss 0.001") and len(lines) < 20
+
+
+def test_progress_on_a_terminal_is_a_bar():
+    out = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with terminal.progress(out) as hear:
+        hear({"event": "log", "step": 5, "total": 10, "scalars": {"loss": 0.25}})
+    assert "50%" in out.file.getvalue() and "loss 0.25" in out.file.getvalue()
+
+
+def entry(**more):
+    row = {"text": "psnr of up above down", "effect": 2.0, "interval": [1.0, 3.0], "holds": True, "n": 5, "note": "",
+           "counts": True, "unit": "seed", "sabotaged": None}
+    broken = row | {"holds": False, "effect": -1.0, "interval": [-2.0, -0.5], "sabotaged": {"flat": "up"}}
+    return {
+        "id": "toy/claim", "statement": "It is $x^2$.", "verdict": "supported", "reason": "", "ran": True,
+        "profile": "quick", "scale": "tiny", "n": 5, "hypotheses": [row, broken], "preconditions": [], "alpha": 0.05,
+        "failures": [], "seconds": 12.0,
+    } | more
+
+
+def test_the_table_of_verdicts_in_words():
+    failed = {"arm": "up", "seed": 1, "error": "Traceback\n  x\nValueError: broke\n"}
+    entries = [
+        entry(), entry(id="toy/b", verdict=None, ran=False, reason="it takes images", hypotheses=[], n=0, seconds=0.0),
+        entry(id="toy/c", verdict="inconclusive", reason="undecided", failures=[failed] * 5),
+        entry(id="toy/d", verdict=None, reason="smoke: no verdict is read", profile="smoke"),
+    ]
+    text = text_of(verdict_table.table(entries), width=200)
+    assert "toy/claim  ✓ supported  at quick (tiny, 5 seeds)" in text and "It is x²." in text
+    for row in entries[0]["hypotheses"]:
+        assert words.sentence(row) in text and "interval" in words.sentence(row)
+    assert "✓ broken on purpose: " in text
+    assert "toy/b  – not run" in text and "it takes images" in text
+    assert "failed: up, seed 1: ValueError: broke" in text and "and 2 more trials failed" in text
+    assert "1 supported, 1 inconclusive, 1 no verdict, 1 not run; 36 s of trials." in text
+
+
+def test_a_broken_arm_that_does_not_lose_is_marked():
+    rows = entry()["hypotheses"]
+    marks = {}
+    for holds, effect in ((True, 1.0), (False, -1.0), (None, 0.1), (None, None)):
+        broken = rows[1] | {"holds": holds, "effect": effect}
+        text = text_of(verdict_table.table([entry(hypotheses=[rows[0], broken])]), width=200)
+        marks[holds, effect] = next(line.strip()[0] for line in text.splitlines() if "broken on purpose" in line)
+    assert list(marks.values()) == ["✗", "✓", "✓", "?"]
+
+
+def test_progress_of_a_check_piped():
+    out = Console(file=io.StringIO(), width=200)
+    with verdict_table.progress(out) as hear:
+        for done in range(1, 101):
+            hear(Event("done", "toy/claim", arm="up", seed=done, done=done, planned=100, left=100.0 - done))
+        hear(Event("failed", "toy/claim", arm="up", seed=3, error="Traceback\nValueError: broke"))
+        hear(Event("verdict", "toy/claim", entry=entry()))
+    lines = out.file.getvalue().splitlines()
+    assert len(lines) < 20 and lines[0].startswith("1/100  toy/claim up seed 1")
+    assert lines[-2:] == ["failed: toy/claim up seed 3: ValueError: broke", "toy/claim: supported"]
+
+
+def test_progress_of_a_check_on_a_terminal():
+    out = Console(file=io.StringIO(), width=200, force_terminal=True)
+    with verdict_table.progress(out) as hear:
+        hear(Event("log", "toy/claim", arm="up", seed=2, scalars={"loss": 0.5}, done=3, planned=10, left=42.0))
+    assert "3/10" in out.file.getvalue() and "42 s left" in out.file.getvalue() and "loss 0.5" in out.file.getvalue()

@@ -16,7 +16,7 @@ from torch import Tensor
 from precis.data.shapes import band_limited
 from precis.fields.poisson import gradient_rows, image_gradient, image_laplacian
 from precis.fields.siren_fit import evaluate_image, fit_derivatives
-from precis.lab.claim import Claim, Profile, Recorder, Tuning
+from precis.lab.claim import Claim, Metrics, Profile, Recorder, Tuning
 from precis.lab.hypotheses import Greater
 from precis.nn.coordinates import coordinate_grid
 
@@ -72,7 +72,7 @@ class _Between(Claim):
     def samples(self, seed: int, settings: Any, data: Any, generator: torch.Generator) -> Samples:
         raise NotImplementedError
 
-    def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> dict[str, float]:
+    def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         streams, size, device = record.streams, settings.size, record.device
         image, gradient, laplacian = (x.to(device) for x in self.samples(seed, settings, data, streams["data"]))
         kept = image[:, ::2, ::2]
@@ -135,8 +135,8 @@ class TrueDerivativesBetweenSamples(_Between):
 class EstimatedDerivativesBetweenSamples(_Between):
     """Crops of photographs; the derivatives are central and five-point differences of the kept pixels themselves.
 
-    They hold nothing that the kept values do not, and miss what lies between, so that no gain is to be expected.  Margin,
-    weights, tuning and broken arm are those of the claim with true derivatives; rates are tuned on `chelsea`.
+    They hold nothing that the kept values do not, and miss what lies between, so that no gain is to be expected.
+    Margin, weights and broken arm are those of the claim with true derivatives; rates are tuned on `chelsea`.
     """
 
     name = "estimated_derivatives_between_samples"

@@ -58,7 +58,7 @@ def unpack(data: bytes, net: nn.Module) -> None:
 
 
 def jpeg_of(image: UInt8[np.ndarray, "h w"], truth: Float[np.ndarray, "h w"], psnr: float) -> tuple[int, float]:
-    """Bytes and PSNR of the shortest JPEG of at least this PSNR, less 0.5 dB at the most; the best one if none has it."""
+    """Bytes and PSNR of the shortest JPEG at most 0.5 dB below this PSNR; of the best one if there is none."""
     return _shortest((_encode(image, "JPEG", quality=q, optimize=True) for q in range(1, 101)), truth, psnr)
 
 

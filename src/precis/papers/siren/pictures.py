@@ -39,7 +39,9 @@ class Pictures(NamedTuple):
         """The picture of a seed, or the one `shift` places after it."""
         return self.pilot if seed >= TUNING else self.scored[(seed + shift) % len(self.scored)]
 
-    def crop(self, seed: int, size: int, generator: torch.Generator, shift: int = 0) -> Float[Tensor, "1 {size} {size}"]:
+    def crop(
+        self, seed: int, size: int, generator: torch.Generator, shift: int = 0
+    ) -> Float[Tensor, "1 {size} {size}"]:  # fmt: skip
         """A square of the seed's picture, its place uniform."""
         picture = self.of(seed, shift)
         row, column = (int(torch.randint(n - size + 1, (), generator=generator)) for n in picture.shape)
@@ -88,8 +90,26 @@ def reduce(picture: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(small).clip(0, 1)
 
 
+def interpolant_jet(
+    image: Float[Tensor, "1 h w"]
+) -> tuple[Float[Tensor, "1 2 h w"], Float[Tensor, "1 h w"]]:  # fmt: skip
+    """Gradient and Laplacian, at the pixels and in units of coordinates, of the sum of cosines through all pixels.
+
+        Σ_kl c_kl cos(πk(x + 1)/2) cos(πl(y + 1)/2),   k < H, l < W
+    """
+    values, bases = image[0].double(), []
+    for n in values.shape:
+        k, at = torch.arange(n, dtype=torch.float64), (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        phase, rate = torch.pi * at[:, None] * k, torch.pi * k / 2
+        bases.append((phase.cos(), -phase.sin() * rate, -phase.cos() * rate**2))
+    (a, da, dda), (b, db, ddb) = ([m.to(image.device) for m in basis] for basis in bases)
+    c = torch.linalg.solve(a, torch.linalg.solve(b, values.mT).mT)
+    gradient = torch.stack([da @ c @ b.mT, a @ c @ db.mT])[None]
+    return gradient.to(image.dtype), (dda @ c @ b.mT + a @ c @ ddb.mT)[None].to(image.dtype)
+
+
 def _pictures(source: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, pixels [C,H,W] in [0, 1]) of a picture, a folder or archive of pictures of any size, or a table of them."""
+    """(name, pixels [C,H,W] in [0, 1]) of a picture, a folder or archive of pictures, or a table of them."""
     kinds = kinds_of(source)
     if "image" in kinds:
         yield str(source), as_float(composite(read_image(source)).pixels)

@@ -22,7 +22,7 @@ from precis.nn.coordinates import coordinate_grid
 
 from .arms import RATES, capped_psnr, make_net
 from .claims_images import MORE, PICTURED
-from .pictures import SCORED, Pictures, load_pictures
+from .crops import SCORED, Pictures, load_pictures
 
 GRADIENT_WEIGHT, LAPLACIAN_WEIGHT = 0.1, 0.01
 

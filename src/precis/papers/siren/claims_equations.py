@@ -18,7 +18,7 @@ from precis.lab.hypotheses import AtMost, Exact, Less
 from precis.train.schedule import cosine
 
 from .arms import RATES, matched_width
-from .pictures import TUNING
+from .crops import TUNING
 
 
 @dataclass(frozen=True)

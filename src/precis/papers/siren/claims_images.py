@@ -1,6 +1,6 @@
 """Claims about fitting pictures and rebuilding them from their derivatives.
 
-Networks: `arms`; pictures: `pictures`.  Derivatives of a picture are the paper's (Sobel, five-point Laplacian) in units
+Networks: `arms`; pictures: `crops`.  Derivatives of a picture are the paper's (Sobel, five-point Laplacian) in units
 of coordinates, those of a network are exact and taken at the pixels' centres.
 """
 
@@ -31,7 +31,7 @@ from precis.nn.coordinates import coordinate_grid
 
 from .arms import RATES, capped_psnr, derivative_psnr, make_net
 from .container import jpeg_of, pack, png_of, unpack
-from .pictures import SCORED, Pictures, interpolant_jet, load_pictures
+from .crops import SCORED, Pictures, interpolant_jet, load_pictures
 
 PICTURED = 2  # seeds whose pictures are kept
 BASELINES = ("relu", "tanh", "relu_pe")

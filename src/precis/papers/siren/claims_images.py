@@ -333,8 +333,9 @@ def picture_jet(
     net: CoordinateMLP, shape: Any
 ) -> tuple[Float[Tensor, "1 h w"], Float[Tensor, "1 2 h w"], Float[Tensor, "1 h w"]]:
     """Value, gradient and Laplacian of the picture that a net is, for values in [0, 1]."""
-    device = next(net.parameters()).device
-    jets = [net.jet(x, 2, laplacian_only=True) for x in coordinate_grid(shape, device=device).split(8192)]
+    like = next(net.parameters())
+    grid = coordinate_grid(shape, device=like.device, dtype=like.dtype)
+    jets = [net.jet(x, 2, laplacian_only=True) for x in grid.split(8192)]
     value, gradient, laplacian = (torch.cat(parts) for parts in zip(*((j.value, j.grad, j.lap) for j in jets)))
     return (
         (value.T.unflatten(1, shape) + 1) / 2, gradient.permute(1, 2, 0).unflatten(2, shape) / 2,

@@ -32,8 +32,9 @@ from precis.train.checkpoint import load_state, save_state
 from precis.train.loop import index_batches
 from precis.train.schedule import cosine
 
+from .crops import TUNING
+
 LEAST = 200  # pictures
-TUNING = 10_000  # seeds from here on tune
 Kind = Literal["siren", "cnp"]
 
 

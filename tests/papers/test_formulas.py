@@ -21,6 +21,7 @@ from precis.papers.formulas import to_unicode
         (r"\arg\min_\theta f'", "arg min_θ f′"),
         (r"\begin{aligned} a &= b \\ c &= d\end{aligned}", "a = b\nc = d"),
         (r"\left(\tfrac{1}{n}\right) \le 48{\times}48", "(1/n) ≤ 48×48"),
+        (r"k \times k, a\cdot b", "k × k, a·b"),
         (r"\{x\}_{i=1}^n", "{x}ᵢ₌₁ⁿ"),
     ],
 )

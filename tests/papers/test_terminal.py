@@ -72,10 +72,20 @@ def test_the_table_of_verdicts_in_words():
     ]
     text = text_of(verdict_table.table(entries))
     assert "toy/claim  ✓ supported  at quick (tiny, 5 seeds)" in text and "It is x²." in text
-    assert "psnr of up above down: 2, 95 % interval 1 to 3, 5 seeds" in text and "✓ must not hold:" in text
+    assert "psnr of up above down: 2, 95 % interval 1 to 3, 5 seeds" in text and "✓ broken on purpose: " in text
     assert "toy/b  – not run" in text and "it takes images" in text
     assert "failed: up, seed 1: ValueError: broke" in text and "and 2 more trials failed" in text
     assert "1 supported, 1 inconclusive, 1 not run, 1 no verdict; 36 s of trials." in text
+
+
+def test_a_broken_arm_that_does_not_lose_is_marked():
+    rows = entry()["hypotheses"]
+    marks = {}
+    for holds, effect in ((True, 1.0), (False, -1.0), (None, 0.1), (None, None)):
+        broken = rows[1] | {"holds": holds, "effect": effect}
+        text = text_of(verdict_table.table([entry(hypotheses=[rows[0], broken])]), width=200)
+        marks[holds, effect] = next(line.strip()[0] for line in text.splitlines() if "broken on purpose" in line)
+    assert list(marks.values()) == ["✗", "✓", "✓", "?"]
 
 
 def test_progress_of_a_check_piped():

@@ -124,7 +124,8 @@ def _from_pages(path: Path, max_pixels: int) -> Frames:
     repeats, fps = _rate(durations)
     _check_total(sum(repeats) * math.prod(picture.size), path, max_pixels)
     frames = _stack([p for p, times in zip(pictures, repeats) for _ in range(times)], fps)
-    grey = (frames.pixels == frames.pixels[:, :1]).all() and (picture.format == "GIF" or picture.mode in ("L", "LA", "1"))
+    may_be_grey = picture.format == "GIF" or picture.mode in ("L", "LA", "1")
+    grey = may_be_grey and (frames.pixels == frames.pixels[:, :1]).all()
     opaque = frames.alpha is None or (frames.alpha == 255).all()
     return Frames(frames.pixels[:, :1].copy() if grey else frames.pixels, None if opaque else frames.alpha, fps)
 

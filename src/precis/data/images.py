@@ -55,10 +55,15 @@ def read_image(
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"the file is larger than {MAX_BYTES >> 20} MiB; {WANTED} is wanted", file=label)
         data = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read_bytes(data, label, max_pixels, near, page)
+
+
+def read_bytes(data: bytes, label: str, max_pixels: int, near: int | None = None, page: int = 0) -> Image:
+    """`read_image` for threads: Pillow's warnings are not held back (the filter belongs to the whole process)."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image(*decode(data, label, max_pixels, near, page))
+        image = Image(*decode(data, label, max_pixels, near, page))
     except InputError:
         raise
     except MemoryError as error:

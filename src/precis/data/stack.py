@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -10,7 +11,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from precis.data.images import Image, as_bytes, composite, read_image, resize
+from precis.data.decode import MAX_PIXELS
+from precis.data.images import Image, as_bytes, composite, read_bytes, resize
 from precis.errors import InputError
 
 IN_MEMORY = 512 << 20
@@ -27,7 +29,8 @@ def from_pictures(
     skipped: list[tuple[str, str]] = []
     channels: list[int] = []
     shape: tuple[int, ...] | None = None
-    with tempfile.TemporaryFile() as spool:
+    with tempfile.TemporaryFile() as spool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         for row, name, made in _decoded(stream, size, background):
             if isinstance(made, InputError):
                 skipped.append((name, str(made)))
@@ -87,7 +90,7 @@ def _decoded(stream: Iterable[tuple[int, str, bytes | InputError]], size: int | 
 
 def _prepare(body: bytes, name: str, size: int | None, background: Any) -> np.ndarray | InputError:
     try:
-        image = read_image(body, name=name, near=None if size is None else 2 * size)
+        image = read_bytes(body, name, MAX_PIXELS, None if size is None else 2 * size)
     except InputError as error:
         return error
     if image.pixels.dtype != np.uint8:

@@ -113,8 +113,13 @@ def _csv(path: Path) -> Table:
             parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=csv.ConvertOptions(timestamp_parsers=[]),
         )
+        table.column_names  # noqa: B018  raises if a name is not UTF-8
     except pa.ArrowInvalid as error:
         raise _bad_line(path, str(error), headless) from error
+    except UnicodeDecodeError as error:
+        raise _bad_line(path, "utf-8", headless) from error
+    if any(pa.types.is_binary(kind) for kind in table.schema.types):  # what pyarrow makes of text that is not UTF-8
+        raise _bad_line(path, "utf-8", headless)
     return from_arrow(table, path)
 
 

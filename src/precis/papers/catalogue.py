@@ -6,7 +6,6 @@ line in `Library.problems` and hides nothing else.
 """
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 from precis.errors import InputError
 from precis.lab.loading import PaperSource
+from precis.lab.recorded import read_recorded
 from precis.papers.frontmatter import read_front_matter
 
 BUILT_IN = Path(__file__).parent
@@ -54,19 +54,11 @@ class Paper:
     @cached_property
     def recorded(self) -> dict[str, Any]:
         """`claims` of `assets/recorded.json`, name → profile → report; {} if there is no such file."""
-        file = self.assets / "recorded.json"
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read: {error}", file=file) from None
-        claims = found.get("claims") if isinstance(found, dict) else None
-        if not isinstance(claims, dict) or not all(
-            isinstance(profiles, dict) and all(isinstance(report, dict) for report in profiles.values())
-            for profiles in claims.values()
-        ):
-            raise InputError("must hold claims: name → profile → report, as `make results` writes it", file=file)
+        claims: dict[str, Any] = read_recorded(self.source.folder)["claims"]
+        for profiles in claims.values():
+            if not isinstance(profiles, dict) or not all(isinstance(report, dict) for report in profiles.values()):
+                file = self.assets / "recorded.json"
+                raise InputError("must hold claims: name → profile → report, as `make results` writes it", file=file)
         return claims
 
 

@@ -14,6 +14,7 @@ _RAISED = str.maketrans(_DIGITS + "abcdefghijklmnoprstuvwxyzABDEGHIJKLMNOPRTUVW�
 _LOWERED = str.maketrans(_DIGITS + "aehijklmnoprstuvxβγρφχ−", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓᵦᵧᵨᵩᵪ₋")
 _SILENT = re.compile(r"left|right|middle|[bB]igg?[lrm]?|(display|text|script)style|(no)?limits|nonumber|!|notag")
 _SPACED = set("∈∉≥≤≠≈∼≃∝→←↦⇒⇔≡⊂⊆≪≫≔")
+_OPERATORS = set("×·±∓∘⊙⊗⊕∗")  # as close as the author wrote them
 _SYMBOLS = {
     ",": " ", ";": " ", ":": " ", " ": " ", "quad": "  ", "qquad": "    ", "\\": "\n", "|": "‖", "top": "⊤",
     "mid": " | ", "colon": ":", "lvert": "|", "rvert": "|", "lVert": "‖", "rVert": "‖", "prime": "′", "dots": "…",
@@ -65,7 +66,8 @@ def _render(nodes: list[Any]) -> str:
             touches = after is None or getattr(after, "chars", "")[:1] in tuple("(^_[,).")
             out += (" " if out[-1:].isalnum() else "") + text + ("" if touches else " ")
         else:
-            out += f" {text} " if text in _SPACED else text
+            spaced = text in _SPACED or (text in _OPERATORS and out.endswith(" "))
+            out += f" {text} " if spaced else text
     return out
 
 

@@ -15,6 +15,7 @@ from precis.lab import words
 from precis.lab.events import Event
 from precis.papers.terminal import STYLES, markdown, scalars
 
+_LOST = {True: "", False: ": it must lose, and does not", None: ": it was not seen to lose"}
 _HOLDS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 
@@ -49,9 +50,9 @@ def _claim(entry: Mapping[str, Any]) -> RenderableType:
     for row in entry["hypotheses"]:
         said = words.sentence(row, entry["alpha"] or 0.05)
         aside = "" if row["counts"] else "(does not count) "
-        if row["sabotaged"]:  # the broken arm must not do what the method does
-            holds = None if row["holds"] is None else not row["holds"]
-            rows.add_row(*_marked(holds, f"{aside}must not hold: {said}", row["note"]))
+        if row["sabotaged"]:
+            lost = None if row["effect"] is None else not row["holds"]
+            rows.add_row(*_marked(lost, f"broken on purpose: {said}{_LOST[lost]}", row["note"]))
         else:
             rows.add_row(*_marked(row["holds"], aside + said, row["note"]))
     if rows.row_count:

@@ -20,6 +20,7 @@ class Represent(Job):
     WAV file is audio, a GIF or a folder of frames video, oriented points sdf.  A folder of pictures needs --task prior.
     """
 
+    companion = None  # the second picture of a built-in pair
     kinds = ("image", "images", "frames", "audio", "points")
     views = ("zoom", "orbit")
 
@@ -94,9 +95,12 @@ class Represent(Job):
 
     def sample(self, folder: Path) -> str:
         from .options import settle
-        from .samples import make_sample
+        from .samples import make_sample, second_picture
 
-        return str(self.velocity or make_sample(settle(self), folder))
+        task = settle(self)
+        if task == "blend" and self.blend is None:
+            self.companion = second_picture(folder)  # type: ignore[assignment]
+        return str(self.velocity or make_sample(task, folder))
 
     def run(self, work: Work) -> dict[str, float | None]:
         from importlib import import_module

@@ -20,10 +20,10 @@ class Task(NamedTuple):
     omega: float = 30.0
 
 
-PICTURE = frozenset({"size", "align_corners", "linear", "background"})
+PICTURE = frozenset({"size", "linear", "background"})
 TASKS = {
-    "fit": Task("tasks_image", ("image",), PICTURE),
-    "resample": Task("tasks_image", ("image",), PICTURE | {"scale"}, steps=2000),
+    "fit": Task("tasks_image", ("image",), PICTURE | {"align_corners"}),
+    "resample": Task("tasks_image", ("image",), PICTURE | {"align_corners", "scale"}, steps=2000),
     "poisson": Task("tasks_gradient", ("image",), PICTURE | {"from_"}),
     "blend": Task("tasks_gradient", ("image",), PICTURE | {"blend", "alpha", "rule", "mask", "resize"}),
     "sdf": Task("tasks_shape", ("points",), frozenset({"estimate_normals", "mesh_resolution"}), 2000, 5e-4, 1400),

@@ -10,7 +10,7 @@ def make_sample(task: str, folder: Path) -> str:
     from precis.data import embedded, shapes
     from precis.data.animation import write_animation
     from precis.data.audio import write_wav
-    from precis.data.images import resize, write_image
+    from precis.data.images import write_image
     from precis.data.points import write_ply
 
     if task == "sdf":
@@ -22,14 +22,25 @@ def make_sample(task: str, folder: Path) -> str:
     if task == "video":
         return str(write_animation(folder / "moving_shapes.webp", shapes.moving_shapes(24, 64), fps=12))
     if task == "prior":
-        np.savez(folder / "digits.npz", images=np.minimum(embedded.digits(8).images.astype(int) * 16, 255).astype(np.uint8))
+        images = np.minimum(embedded.digits(8).images.astype(int) * 16, 255).astype(np.uint8)
+        np.savez(folder / "digits.npz", images=images)
         return str(folder / "digits.npz")
     if task == "helmholtz":
         return str(write_image(folder / "lens.png", _lens(128)))
     if task == "wave":
         return str(write_image(folder / "two_speeds.png", _two_speeds(128)))
-    photo = embedded.photo("coffee")
-    return str(write_image(folder / "coffee.png", resize(photo, (341, 512))))
+    if task == "blend":
+        return str(write_image(folder / "camera.png", embedded.photo("camera")))
+    return str(write_image(folder / "coffee.png", embedded.photo("coffee")))
+
+
+def second_picture(folder: Path) -> Path:
+    """What the sample of `blend` is blended with."""
+    from precis.data.embedded import photo
+    from precis.data.images import write_image
+
+    grey = np.tensordot(np.array([0.299, 0.587, 0.114]), photo("astronaut"), 1)
+    return write_image(folder / "astronaut.png", np.rint(grey).astype(np.uint8)[None])
 
 
 def _lens(size: int) -> np.ndarray:

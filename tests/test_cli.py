@@ -231,6 +231,19 @@ def test_new_then_run_check_and_doctor(cli, tmp_path):
     assert doctor.returncode == (1 if "✗" in text else 0)
 
 
+def test_data_sets(cli, tmp_path):
+    shakespeare = tmp_path / "sets" / "text"
+    shakespeare.mkdir(parents=True)
+    (shakespeare / "tinyshakespeare.txt").write_text("To be")
+    cli.env["PRECIS_DATA"] = str(tmp_path / "sets")
+    text = cli("data", "list").stdout
+    assert str(shakespeare) in text and "mnist" in text and "not here" in text
+    assert cli("data", "get", "tinyshakespeare").stdout.strip() == str(shakespeare)
+    assert "did you mean 'mnist'" in cli.refused("data", "get", "mnits")
+    assert "name the set" in cli.refused("data", "get")
+    assert "never fetched" in cli.refused("data", "get", "rt-polarity")
+
+
 def test_a_reader_that_leaves_early(cli, toy):
     process = cli.start("show", "toy_run")
     assert process.stdout is not None and process.stderr is not None

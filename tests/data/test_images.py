@@ -122,6 +122,30 @@ def test_16_bit_colour_png_loses_no_bit(colour_type, channels):
         np.testing.assert_allclose(image.alpha[0], deep[..., -1] / 65535, rtol=1e-6)
 
 
+def test_interlaced_16_bit_colour_png():
+    deep = rng.integers(0, 65536, (11, 13, 3), dtype=np.uint16)
+    adam7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = [row for y, x, down, right in adam7 for row in deep[y::down, x::right] if row.size]
+    body = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
+    plain = png16(deep, 2)
+    header = struct.pack(">IIBBBBB", 13, 11, 16, 2, 0, 0, 1)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(body)), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    image = read_image(plain[:8] + b"".join(packed), name="deep.png")
+    np.testing.assert_array_equal(image.pixels, read_image(plain).pixels)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_deep_tiff_with_orientation_and_with_white_as_zero(tmp_path, kind):
+    values = (rng.integers(0, 60_000, (4, 6)) / (1 if kind == np.uint16 else 60_000)).astype(kind)
+    tifffile.imwrite(tmp_path / "r.tif", values, extratags=[(274, "H", 1, 6, True)])
+    upright = np.rot90(values, -1) / (65535 if kind == np.uint16 else 1)
+    np.testing.assert_allclose(read_image(tmp_path / "r.tif").pixels[0], upright, rtol=1e-6)
+    if kind == np.uint16:
+        tifffile.imwrite(tmp_path / "w.tif", values, photometric="miniswhite")
+        np.testing.assert_allclose(read_image(tmp_path / "w.tif").pixels[0], 1 - values / 65535, atol=1e-6)
+
+
 def test_16_bit_rgb_png_with_a_transparent_colour():
     deep = np.full((2, 2, 3), 1000, np.uint16)
     deep[0, 1] = (1000, 1000, 1001)

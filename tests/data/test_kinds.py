@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from precis.data import kinds_of
@@ -83,6 +85,8 @@ def test_parquet(tmp_path):
     pq.write_table(pa.table({"x": [1.0], "smiles": ["CC"]}), tmp_path / "t.parquet")
     assert kinds_of(tmp_path / "i.parquet") == {"images"}
     assert kinds_of(tmp_path / "t.parquet") == {"table", "molecules"}
+    pq.write_table(pa.table({"img": [b"x"], "fine_label": [1]}), tmp_path / "i.parquet")
+    assert kinds_of(tmp_path / "i.parquet") == {"images"}
 
 
 @pytest.mark.parametrize(
@@ -128,6 +132,19 @@ def test_audio_programs_and_unknown(tmp_path):
     assert kinds_of(tmp_path / "noise.bin") == set()
     (tmp_path / "d.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(20))
     assert kinds_of(tmp_path / "d.hdf5") == {"transitions"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=120), st.sampled_from([
+    b"", b"PK\3\4", b"\x1f\x8b\x08", b"\x93NUMPY\1\0", b"PAR1", b"ply\n",
+    b"RIFF\0\0\0\0WAVE", b"{", b"p cnf 1 1\n", b"GIF89a",
+]))  # fmt: skip
+def test_random_bytes_are_of_known_kinds_or_none(tmp_path_factory, tail, lead):
+    for suffix in ("", ".csv", ".json", ".py"):
+        path = tmp_path_factory.getbasetemp() / f"fuzz{suffix}"
+        path.write_bytes(lead + tail)
+        known = "image images frames audio points scene table text molecules cnf transitions poses program".split()
+        assert kinds_of(path) <= set(known)
 
 
 def test_text_cut_in_the_middle_of_a_letter(tmp_path):

@@ -1,16 +1,18 @@
 import importlib
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from tests.lab.toys import TOY
 
 from precis.errors import InputError, RunFailed, Stopped
-from precis.lab import AtLeast, Claim, Profile
+from precis.lab import Claim, Profile
 from precis.lab.check import check
+from precis.lab.engine import LocalEngine
+from precis.lab.events import Meter
 from precis.lab.ledger import Ledger
 from precis.lab.loading import PaperSource, claims_of
 from precis.lab.statistics import look_alpha, looks
@@ -160,9 +162,14 @@ def test_smoke_reads_no_verdict(toy):
     assert len(toy.lines("ran")) == 3 and not report["failures"]
 
 
-def test_a_trial_that_changes_its_data_is_found_by_smoke(toy):
-    (report,) = toy.check("changing", profile="smoke")
+def test_a_trial_that_changes_its_data_fails_and_harms_no_other(toy):
+    with LocalEngine(1) as alone:
+        before = toy.check("pair", engine=alone)[0]["metrics"]
+        (report,) = toy.check("changing", engine=alone)
+        after = toy.check("pair", engine=alone, home=toy.home.with_name("other"))[0]["metrics"]
+    assert len(report["failures"]) == 6 and not report["keys"]
     assert "the trial changed the data that it was given" in report["failures"][0]["error"]
+    assert before == after
 
 
 def test_data_that_loads_differently_each_time_are_refused(toy):
@@ -244,7 +251,8 @@ def test_a_listener_can_stop_the_check_and_it_goes_on_later(toy):
 
     with pytest.raises(Stopped):
         toy.check("better", listen=stop)
-    assert toy.check("better")[0]["verdict"] == "supported"
+    (report,) = toy.check("better")
+    assert report["verdict"] == "supported"
     cached = [e for e in toy.events if e.kind == "done" and e.cached]
     assert len(cached) == 4
     assert [f for f in (toy.home / "scratch").iterdir() if f.name != "all.lock"] == []
@@ -287,7 +295,7 @@ def test_a_shared_training_is_done_once_a_seed(toy):
 def test_of_preconditions_that_fail_no_more_seeds_are_run(toy, monkeypatch):
     from precis.lab import Precondition
 
-    claim = claims_of(PaperSource("toy_paper", Path(__file__).parent / "toy_paper"))["null"]
+    claim = claims_of(TOY)["null"]
     monkeypatch.setattr(claim, "preconditions", (Precondition("score", "method", at_least=0.0, why="not fitted"),))
     (report,) = toy.check("null", until_verdict=True)
     assert report["verdict"] == "inconclusive" and "not fitted" in report["reason"] and report["n"] == 3
@@ -297,24 +305,33 @@ def test_nothing_asked_is_nothing_done(toy):
     assert toy.check() == []
 
 
-@dataclass(frozen=True)
-class _Nothing:
-    pass
-
-
-class Unfinished(Claim):
-    name = "unfinished"
-    arms: ClassVar = ("a",)
-    profiles: ClassVar = {"quick": Profile(_Nothing(), seeds=3)}
-    hypotheses: ClassVar = (AtLeast("m", "a", 0.0),)
-
-
-def test_a_claim_without_a_trial_says_so(toy, tmp_path):
-    paper = PaperSource("unfinished_paper", tmp_path / "unfinished")
-    paper.folder.mkdir()
-    text = Path(__file__).read_text()
-    (paper.folder / "claims.py").write_text(
-        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom precis.lab import *\n"
-        + text[text.index("@dataclass(frozen=True)\nclass _Nothing"):text.index("\n\ndef test_a_claim_without_a_trial")])
-    (report,) = check([(paper, claims_of(paper)["unfinished"])], device="cpu", home=toy.home, engine=toy.engine)
+def test_a_claim_without_a_trial_says_so(toy):
+    (report,) = toy.check("unfinished")
     assert "Unfinished gives neither trial nor batch" in report["failures"][0]["error"]
+
+
+def test_what_a_trial_leaves_switched_reaches_no_other(toy):
+    with LocalEngine(1) as alone:
+        (report,) = toy.check("leaky", engine=alone)
+    assert {m["bytes"] for of in report["metrics"].values() for m in of.values()} == {4.0}
+
+
+def test_time_left_of_single_trials_and_of_a_batch(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    meter = Meter(None)
+    meter.workers = 2
+    meter.plan("single", 4)
+    assert meter.left() is None
+    meter.begin("single", "a", 1)
+    now[0] = 5.0
+    meter.moved("a", 1, 2)
+    assert meter.left() == pytest.approx((40.0 - 5.0) / 2)      # four of ten seconds, of which five have passed
+    meter.end("single", 8.0)
+    meter.row_of("a")
+    assert meter.left() == pytest.approx(3 * 8.0 / 2)
+    meter.plan("batch", 10)
+    meter.begin("batch", "b", 10)
+    now[0] = 15.0
+    meter.moved("b", 1, 10)
+    assert meter.left() == pytest.approx(90.0)                  # a batch is not split: 100 s, ten have passed

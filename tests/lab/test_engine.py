@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TOY
+from tests.lab.toys import TOY
+
 from precis.errors import InputError, RunFailed
 from precis.lab.engine import Engine, LocalEngine, Progress, Result, _cards, _environment, cores
 from precis.lab.loading import claims_of
@@ -107,7 +108,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_leaving_early_ends_busy_workers_and_close_ends_all(toy, until):
+def test_leaving_early_ends_busy_workers_and_close_ends_all(toy):
     engine = LocalEngine(2)
     running = engine.run(tasks(toy, "better", profile="full"))
     for got in running:
@@ -115,8 +116,10 @@ def test_leaving_early_ends_busy_workers_and_close_ends_all(toy, until):
             break
     pids = [w.process.pid for w in engine._alive]
     assert len(pids) == 2 and all(map(alive, pids))
+    with pytest.raises(RuntimeError, match="running already"):
+        next(engine.run([]))
     running.close()
-    until(lambda: not any(alive(pid) for pid in pids if pid not in [w.process.pid for w in engine._alive]))
+    assert not any(alive(pid) for pid in pids if pid not in [w.process.pid for w in engine._alive])
     assert len(results(engine.run(tasks(toy, "better", seeds=1)))) == 3
     pids = [w.process.pid for w in engine._alive]
     engine.close()

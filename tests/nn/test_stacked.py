@@ -4,6 +4,7 @@ from tests.helpers import check_component
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from precis.nn import stacked
 from precis.nn.derivatives import jet
 from precis.nn.stacked import StackedLinear, StackedMLP, generators
 
@@ -25,7 +26,9 @@ def singles(copies=3, layer_norm=False, activation="tanh"):
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("activation", list(KINDS))
 @pytest.mark.parametrize("shared", [False, True])
-def test_equals_vmap_over_stacked_modules(layer_norm, activation, shared):
+@pytest.mark.parametrize("cached", [0, 2**18], ids=["in turn", "at once"])
+def test_equals_vmap_over_stacked_modules(layer_norm, activation, shared, cached, monkeypatch):
+    monkeypatch.setattr(stacked, "CACHED", cached)
     nets = singles(layer_norm=layer_norm, activation=activation)
     stack = StackedMLP.from_modules(nets)
     g = torch.Generator().manual_seed(0)
@@ -85,7 +88,9 @@ def test_known_initialisations():
     assert bool((given.bias == 4).all())
 
 
-def test_scale_multiplies_weights_and_bias():
+@pytest.mark.parametrize("cached", [0, 2**18], ids=["in turn", "at once"])
+def test_scale_multiplies_weights_and_bias(cached, monkeypatch):
+    monkeypatch.setattr(stacked, "CACHED", cached)
     scaled = StackedMLP(2, [3, 8, 8, 1], "sine", scale=30.0)
     assert [layer.scale for layer in scaled.layers] == [30, 30, 1]
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))

@@ -96,6 +96,13 @@ def test_the_command_that_does_it_again(toy):
     assert command_of(toy, job, "a b.png") == f"precis run {toy.id} 'a b.png' --seed 4 --pause 1 --size 2 3 --fast"
 
 
+def test_an_option_that_is_the_commands_own(toy):
+    job = toy.source.folder / "job.py"
+    job.write_text(job.read_text().replace("    fast:", "    resume:"))
+    with pytest.raises(InputError, match="--resume is the command's own"):
+        job_of(toy)
+
+
 def test_files_that_are_not_python(toy):
     (toy.source.folder / "job.py").write_text("x = (\n")
     with pytest.raises(InputError, match=r"job\.py:1: is not Python"):

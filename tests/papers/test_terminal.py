@@ -2,6 +2,7 @@ import io
 
 from rich.console import Console
 
+from precis.lab import words
 from precis.lab.events import Event
 from precis.papers import terminal, verdict_table
 from precis.papers.verdicts import Shown
@@ -19,8 +20,8 @@ def test_markdown_with_formulas_tables_and_code():
         "| a | b |\n|---|---|\n| $\\alpha$ | [link](https://x.org) |\n\n```\n$y_1$\n```\n\n<!-- hidden -->\n"
     )
     text = text_of(terminal.markdown(source))
-    for words in ("Head", "A b ω₀² costs $5 to $7.", "Code $x$.", "    a = b/c", "    d = e", "α", "$y_1$", "https://x.org"):
-        assert words in text, words
+    for part in ("Head", "A b ω₀² costs $5 to $7.", "Code $x$.", "    a = b/c", "    d = e", "α", "$y_1$", "https://x.org"):
+        assert part in text, part
     assert "hidden" not in text and "$$" not in text
 
 
@@ -70,12 +71,14 @@ def test_the_table_of_verdicts_in_words():
         entry(id="toy/c", verdict="inconclusive", reason="undecided", failures=[failed] * 5),
         entry(id="toy/d", verdict=None, reason="smoke: no verdict is read", profile="smoke"),
     ]
-    text = text_of(verdict_table.table(entries))
+    text = text_of(verdict_table.table(entries), width=200)
     assert "toy/claim  ✓ supported  at quick (tiny, 5 seeds)" in text and "It is x²." in text
-    assert "psnr of up above down: 2, 95 % interval 1 to 3, 5 seeds" in text and "✓ broken on purpose: " in text
+    for row in entries[0]["hypotheses"]:
+        assert words.sentence(row) in text and "interval" in words.sentence(row)
+    assert "✓ broken on purpose: " in text
     assert "toy/b  – not run" in text and "it takes images" in text
     assert "failed: up, seed 1: ValueError: broke" in text and "and 2 more trials failed" in text
-    assert "1 supported, 1 inconclusive, 1 not run, 1 no verdict; 36 s of trials." in text
+    assert "1 supported, 1 inconclusive, 1 no verdict, 1 not run; 36 s of trials." in text
 
 
 def test_a_broken_arm_that_does_not_lose_is_marked():

@@ -69,12 +69,17 @@ def _command(args: list[str]) -> int:
         from precis.cli.run import run
 
         return run(rest)
+    if name == "list":
+        from precis.cli.listing import well_formed
+
+        if (plain := well_formed(rest)) is not None:
+            return plain()
     from importlib import import_module
 
     import tyro
 
-    module = import_module("precis.cli.check" if name == "check" else "precis.cli.commands")
-    command = getattr(module, name.capitalize())
+    module = {"list": "listing", "check": "check"}.get(name, "commands")
+    command = getattr(import_module(f"precis.cli.{module}"), name.capitalize())
     chosen: Any = tyro.cli(command, args=rest, prog=f"precis {name}", config=(tyro.conf.FlagCreatePairsOff,))
     return int(chosen())
 

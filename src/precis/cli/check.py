@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from typing_extensions import Doc
 from tyro.conf import Positional
 
-from precis.cli.commands import print_json, warn
+from precis.cli.listing import print_json, warn
 from precis.errors import Stopped
 from precis.papers.catalogue import find
 

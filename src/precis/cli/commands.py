@@ -1,7 +1,5 @@
-"""The short commands: list, show, report, serve, new, data, doctor."""
+"""The short commands: show, report, serve, new, data, doctor."""
 
-import json
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,64 +8,9 @@ from typing import Annotated, Literal
 from typing_extensions import Doc
 from tyro.conf import Positional
 
+from precis.cli.listing import warn
 from precis.errors import EXTRAS, InputError
 from precis.papers.catalogue import find, nearest
-
-
-def warn(problems: list[str]) -> None:
-    for line in problems:
-        sys.stderr.write(f"precis: {' '.join(line.split())}\n")
-
-
-def print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-@dataclass(kw_only=True)
-class List:
-    """The library: papers, their claims, and the last verdicts."""
-
-    family: Annotated[str | None, Doc("only papers of this family")] = None
-    json: Annotated[bool, Doc("JSON on stdout")] = False
-
-    def __call__(self) -> int:
-        from precis.papers.verdicts import shown
-
-        library = find()
-        papers = list(library)
-        if self.family is not None:
-            family = self.family.replace("-", "_")
-            papers = [paper for paper in papers if paper.family == family]
-            if not papers:
-                families = sorted({paper.family for paper in library})
-                there = ", ".join(families) or "none"
-                raise InputError(f"no paper is of the family {self.family!r}; there are {there}")
-        problems = list(library.problems)
-        verdicts = shown(papers, problems)
-        warn(problems)
-        if self.json:
-            print_json({"papers": [
-                {
-                    "id": p.id, "title": p.title, "year": p.year, "family": p.family, "authors": list(p.authors),
-                    "venue": p.venue, "extras": list(p.extras), "aliases": list(p.aliases),
-                    "claims": [
-                        {
-                            "id": f"{p.id}/{name}", "statement": statement,
-                            "verdict": (verdicts[f"{p.id}/{name}"].own or {}).get("verdict"),
-                            "profile": (verdicts[f"{p.id}/{name}"].own or {}).get("profile"),
-                            "recorded": (verdicts[f"{p.id}/{name}"].recorded or {}).get("verdict"),
-                            "recorded_profile": (verdicts[f"{p.id}/{name}"].recorded or {}).get("profile"),
-                        }
-                        for name, statement in p.claims.items()
-                    ],
-                }
-                for p in papers
-            ]})
-            return 0
-        from precis.papers.terminal import listing, show
-
-        show(listing(papers, verdicts))
-        return 0
 
 
 @dataclass(kw_only=True)
@@ -148,15 +91,16 @@ class Data:
     name: Annotated[Positional[str | None], Doc("the set's name, for get")] = None
 
     def __call__(self) -> int:
-        from precis.data.standard import get, locate, names
+        from precis.data.standard import catalogue, get
 
-        known = list(names())
+        sets = catalogue()
+        known = [one.name for one in sets]
         if self.action == "list":
             if self.name is not None:
                 raise InputError("data list takes no name; `precis data get NAME` fetches a set")
-            for name in known:
-                place = locate(name)
-                print(f"{name:<20}{place if place is not None else 'not here'}")
+            for one in sets:
+                absent = f"not here; get fetches {one.megabytes} MB" if one.megabytes else "not here, never fetched"
+                print(f"{one.name:<18}{one.what}\n{'':<18}{one.found or absent}")
             return 0
         if self.name is None:
             raise InputError(f"name the set to get: {', '.join(known)}")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 from typing_extensions import Doc
 
-from precis.cli.commands import print_json
+from precis.cli.listing import print_json
 from precis.errors import InputError
 from precis.papers.catalogue import Paper, find
 from precis.papers.job import Job

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precis.data.decode import open_pillow
-from precis.data.files import existing, whole
-from precis.data.images import MAX_BYTES, SUFFIXES, Image, as_bytes, read_image, to_pillow, write_image
+from precis.data.files import contents, existing, whole
+from precis.data.images import SUFFIXES, Image, as_bytes, read_image, to_pillow, write_image
 from precis.data.sources import natural
 from precis.errors import InputError
 
@@ -43,8 +43,6 @@ def read_frames(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Frames:
         return _from_folder(path, max_pixels)
     if existing(path, WANTED).suffix.lower() in VIDEO:
         return _from_video(path, max_pixels)
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"the file is larger than {MAX_BYTES >> 20} MiB; {WANTED} is wanted", file=path)
     return _from_pages(path, max_pixels)
 
 
@@ -101,7 +99,7 @@ def _by_name(file: Path) -> Any:
 
 
 def _from_pages(path: Path, max_pixels: int) -> Frames:
-    data = path.read_bytes()
+    data = contents(path, WANTED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         picture = open_pillow(data, str(path), max_pixels)

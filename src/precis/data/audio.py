@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32
 
 from precis.data.files import existing, whole
 from precis.errors import InputError
@@ -16,7 +17,7 @@ MAX_SAMPLES = 1 << 29
 class Audio(NamedTuple):
     """`samples` float32 [channels, n] in −1 … 1 (float files keep their own range); `rate` in samples a second."""
 
-    samples: np.ndarray
+    samples: Float32[np.ndarray, "channels n"]
     rate: int
 
 

@@ -12,6 +12,9 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "ICO")
 WANTED = "a picture (PNG, JPEG, WebP, TIFF, GIF, BMP, PNM)"
 
+for _decoder in ("PIL", "tifffile"):  # what is wrong with a file is told by an exception, not on stderr as well
+    logging.getLogger(_decoder).setLevel(logging.CRITICAL)
+
 Decoded = tuple[np.ndarray, np.ndarray | None, dict[str, Any]]
 
 
@@ -120,7 +123,6 @@ def _deep_tiff(data: bytes, label: str, max_pixels: int, index: int) -> Decoded 
     """16-bit, 32-bit and float TIFF, which Pillow cannot read with several channels; None for 8-bit (or fewer) ones."""
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is told by an exception, not on stderr
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page: Any = tiff.pages[index]
         width, height, count = page.imagewidth, page.imagelength, page.samplesperpixel

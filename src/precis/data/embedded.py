@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 
 from precis.data.images import as_bytes, read_image, resize
 from precis.errors import InputError
@@ -42,8 +43,8 @@ _ALIASES = {"cat": "chelsea", "ihc": "immunohistochemistry", "hubble": "hubble_d
 class Labelled(NamedTuple):
     """`images` uint8 [N,C,S,S], `labels` int64 [N], `classes`: their names."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: UInt8[np.ndarray, "n c s s"]
+    labels: Int64[np.ndarray, "n"]
     classes: tuple[str, ...]
 
 
@@ -64,7 +65,9 @@ def digits(size: int = 8, split: Literal["train", "test"] | None = None) -> Labe
     return Labelled(images.copy(), labels.copy(), tuple("0123456789"))
 
 
-def split_digits(seed: int = 0, n_train: int = 1200) -> tuple[np.ndarray, np.ndarray]:
+def split_digits(
+    seed: int = 0, n_train: int = 1200
+) -> tuple[Int64[np.ndarray, "n_train"], Int64[np.ndarray, "n_test"]]:
     """Indices of training and test digits: the first `n_train` of torch's randperm(1797) under `seed`, and the rest."""
     import torch
 
@@ -84,7 +87,7 @@ def photos(grey: bool | None = None) -> tuple[str, ...]:
     return there if grey is None else tuple(n for n in there if (photo(n).shape[0] == 1) == grey)
 
 
-def photo(name: str) -> np.ndarray:
+def photo(name: str) -> UInt8[np.ndarray, "c h w"]:
     """A photograph as uint8 [C,H,W], C = 1 or 3."""
     key = _ALIASES.get(name, name)
     if key not in _PHOTOS:
@@ -100,7 +103,7 @@ def _photo(name: str) -> np.ndarray:
 
 def patches(
     size: int, n: int, *, grey: bool = False, split: Literal["train", "test"] = "train", seed: int = 0
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "{n} c {size} {size}"]:
     """`n` random square cuts uint8 [n,C,size,size] from the photographs of scenes, each photograph equally likely.
 
     Test cuts come from the right third of every picture, training cuts from the rest, so no pixel is in both.  Grey:

@@ -20,6 +20,17 @@ def whole(path: str | Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def contents(path: str | Path, what: str, limit: int = 1 << 30) -> bytes:
+    """All bytes of a file of at most `limit`, or InputError; `what` is what would be right."""
+    path = existing(path, what)
+    if path.stat().st_size > limit:
+        raise InputError(f"the file is larger than {limit >> 20} MiB; {what} is wanted", file=path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"it cannot be read: {error.strerror}", file=path) from error
+
+
 def existing(path: str | Path, what: str) -> Path:
     """The path of a file that is there and holds something, or InputError; `what` is what would be right."""
     path = Path(path)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
 
 from precis.data.decode import MAX_PIXELS, WANTED, decode
-from precis.data.files import existing, whole
+from precis.data.files import contents, whole
 from precis.errors import InputError
 
-MAX_BYTES = 1 << 30
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pfm", ".jp2", ".avif",
     ".ico", ".mpo",
@@ -51,10 +51,7 @@ def read_image(
             raise InputError(f"the file is empty; {WANTED} is wanted", file=label)
     else:
         label = name or str(source)
-        path = existing(source, WANTED)
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"the file is larger than {MAX_BYTES >> 20} MiB; {WANTED} is wanted", file=label)
-        data = path.read_bytes()
+        data = contents(source, WANTED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return read_bytes(data, label, max_pixels, near, page)
@@ -105,12 +102,12 @@ def colour_of(background: "str | tuple[float | int, ...]") -> np.ndarray:
     return np.broadcast_to(colour, (3,)).copy()
 
 
-def as_float(pixels: np.ndarray) -> np.ndarray:
+def as_float(pixels: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """uint8 → float32 in [0, 1]; floats pass as float32."""
     return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels.astype(np.float32)
 
 
-def as_bytes(pixels: np.ndarray) -> np.ndarray:
+def as_bytes(pixels: Shaped[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     """Floats in [0, 1] (clipped) → uint8, rounded; uint8 passes.  ValueError for NaN."""
     if pixels.dtype == np.uint8:
         return pixels
@@ -121,7 +118,7 @@ def as_bytes(pixels: np.ndarray) -> np.ndarray:
     return rounded.astype(np.uint8)
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(pixels: Shaped[np.ndarray, "c h w"], size: tuple[int, int]) -> Shaped[np.ndarray, "c {size[0]} {size[1]}"]:
     """[C,H,W] → [C,h,w] for size = (h, w), bicubic with antialiasing; uint8 stays uint8, floats become float32."""
     from PIL import Image as Pillow
 

@@ -169,11 +169,12 @@ def _parquet(path: Path, labels: Table | None) -> _Listing:
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"this is no whole Parquet file ({str(error)[:120]})", file=path) from error
     schema = file.schema_arrow
-    if "image" not in schema.names or pa.types.is_string(schema.field("image").type):
+    column = next((name for name in ("image", "img") if name in schema.names), None)
+    if column is None or pa.types.is_string(schema.field(column).type):
         return _named_in(read_table(path), path.parent)
     if labels is not None:
         raise InputError("a Parquet file brings its own labels; leave --labels out", file=path)
-    others = [n for n in schema.names if n != "image" and not pa.types.is_nested(schema.field(n).type)]
+    others = [n for n in schema.names if n != column and not pa.types.is_nested(schema.field(n).type)]
     table = None
     if others:
         from precis.data.tables import from_arrow
@@ -185,7 +186,7 @@ def _parquet(path: Path, labels: Table | None) -> _Listing:
         classes = tuple(features[table.first("label", "labels", "fine_label")]["names"])  # type: ignore[union-attr]
     except (KeyError, TypeError, ValueError, AttributeError):
         pass
-    return _Listing(_numbered(sources.from_parquet(path, file)), table, classes=classes)
+    return _Listing(_numbered(sources.from_parquet(path, file, column)), table, classes=classes)
 
 
 def _arrays(path: Path, labels: Table | None) -> _Listing:

@@ -203,8 +203,8 @@ def _parquet(path: Path) -> set[str]:
         schema = parquet.read_schema(path)
     except (pyarrow.ArrowException, OSError):
         return set()
-    if "image" in schema.names:
-        kind = schema.field("image").type
+    for column in {"image", "img"} & set(schema.names):
+        kind = schema.field(column).type
         if pyarrow.types.is_struct(kind) or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
             return {"images"}
     return _columns(schema.names)

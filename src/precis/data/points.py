@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
 from precis.data.arrays import read_arrays
-from precis.data.files import existing, whole
+from precis.data.files import contents, existing, whole
 from precis.errors import InputError
 
 WANTED = "points as .xyz (x y z nx ny nz), .ply or .npy [N,6]"
@@ -24,8 +25,8 @@ Element = tuple[str, int, list[tuple[str, str]]]  # name, count, (property, type
 class Points(NamedTuple):
     """`points` float64 [N,3] in the file's units; `normals` unit vectors [N,3], or None if the file has none."""
 
-    points: np.ndarray
-    normals: np.ndarray | None
+    points: Float64[np.ndarray, "n 3"]
+    normals: Float64[np.ndarray, "n 3"] | None
 
 
 def read_points(path: str | Path) -> Points:
@@ -86,7 +87,7 @@ def write_ply(
 
 def _read_xyz(path: Path) -> np.ndarray:
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = contents(path, WANTED).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"this is no text; {WANTED} is wanted", file=path) from error
     rows: list[list[float]] = []
@@ -127,7 +128,7 @@ def _checked(columns: np.ndarray, path: Path) -> Points:
 
 def _read_ply(path: Path) -> np.ndarray:
     """The columns x y z (nx ny nz) of the element `vertex`."""
-    data = path.read_bytes()
+    data = contents(path, WANTED)
     end = re.search(rb"end_header\r?\n", data)
     if end is None:
         raise InputError("the header has no end_header; this is no whole PLY", file=path)

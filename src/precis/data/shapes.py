@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, UInt8
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +23,15 @@ class BandLimited:
     phases: np.ndarray
     offset: float
 
-    def value(self, x: np.ndarray) -> np.ndarray:
+    def value(self, x: np.ndarray) -> Float64[np.ndarray, "*batch"]:
         """f [...]."""
         return np.asarray(self.offset + np.cos(self._phase(x)) @ self.amplitudes)
 
-    def gradient(self, x: np.ndarray) -> np.ndarray:
+    def gradient(self, x: np.ndarray) -> Float64[np.ndarray, "*batch 2"]:
         """∇f [..., 2] = −π Σ_j a_j k_j sin(·)."""
         return np.asarray(-np.pi * np.sin(self._phase(x)) @ (self.amplitudes[:, None] * self.frequencies))
 
-    def laplacian(self, x: np.ndarray) -> np.ndarray:
+    def laplacian(self, x: np.ndarray) -> Float64[np.ndarray, "*batch"]:
         """Δf [...] = −π² Σ_j a_j |k_j|² cos(·)."""
         return np.asarray(-(np.pi**2) * np.cos(self._phase(x)) @ (self.amplitudes * (self.frequencies**2).sum(1)))
 
@@ -64,8 +65,8 @@ def band_limited(size: int, seed: int, cutoff: float = 0.9, waves: int = 96) -> 
 class Surface(NamedTuple):
     """`points` [n,3] uniform on a surface, outward unit `normals` [n,3], and its exact signed distance (inside < 0)."""
 
-    points: np.ndarray
-    normals: np.ndarray
+    points: Float64[np.ndarray, "n 3"]
+    normals: Float64[np.ndarray, "n 3"]
     sdf: Callable[[np.ndarray], np.ndarray]
 
 
@@ -164,7 +165,9 @@ class Sound(NamedTuple):
     rate: int
 
 
-def chirp(seconds: float = 1.0, rate: int = 8000, low: float = 100.0, high: float = 1600.0) -> Sound:
+def chirp(
+    seconds: float | int = 1.0, rate: int = 8000, low: float | int = 100.0, high: float | int = 1600.0
+) -> Sound:
     """A tone that rises exponentially from `low` to `high` hertz, faded in and out over 10 ms."""
     t = np.arange(round(seconds * rate)) / rate
     growth = np.log(high / low) / seconds
@@ -172,7 +175,7 @@ def chirp(seconds: float = 1.0, rate: int = 8000, low: float = 100.0, high: floa
     return Sound((0.8 * tone * _fade(t, seconds)).astype(np.float32)[None], rate)
 
 
-def chord(seconds: float = 1.0, rate: int = 8000) -> Sound:
+def chord(seconds: float | int = 1.0, rate: int = 8000) -> Sound:
     """A plucked A minor chord: four tones of three harmonics each, decaying."""
     t = np.arange(round(seconds * rate)) / rate
     total = np.zeros_like(t)
@@ -182,11 +185,11 @@ def chord(seconds: float = 1.0, rate: int = 8000) -> Sound:
     return Sound((0.9 * total / np.abs(total).max() * _fade(t, seconds)).astype(np.float32)[None], rate)
 
 
-def _fade(t: np.ndarray, seconds: float) -> np.ndarray:
+def _fade(t: np.ndarray, seconds: float | int) -> np.ndarray:
     return np.asarray(np.clip(np.minimum(t, seconds - t) / 0.01, 0, 1))
 
 
-def moving_shapes(frames: int = 16, size: int = 32) -> np.ndarray:
+def moving_shapes(frames: int = 16, size: int = 32) -> UInt8[np.ndarray, "{frames} 3 {size} {size}"]:
     """A clip uint8 [frames,3,size,size]: an orange disc on a circle and a blue square to and fro, on a grey slope."""
     line = (2 * np.arange(size) + 1) / size - 1
     y, x = np.meshgrid(line, line, indexing="ij")

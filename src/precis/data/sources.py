@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from precis.data.images import MAX_BYTES, SUFFIXES
+from precis.data.decode import WANTED
+from precis.data.files import contents
+from precis.data.images import SUFFIXES
 from precis.data.kinds import is_image
 from precis.errors import InputError
 
@@ -84,10 +86,10 @@ def from_tar(path: Path) -> Iterator[Picture]:
         raise InputError(f"this is no whole tar file ({error})", file=path) from error
 
 
-def from_parquet(path: Path, file: Any) -> Iterator[Picture]:
-    """The column `image` of an open Parquet file: structs {bytes, path} or plain bytes."""
+def from_parquet(path: Path, file: Any, column: str) -> Iterator[Picture]:
+    """A column of pictures of an open Parquet file: structs {bytes, path} or plain bytes."""
     row = 0
-    for batch in file.iter_batches(batch_size=256, columns=["image"]):
+    for batch in file.iter_batches(batch_size=256, columns=[column]):
         for cell in batch.column(0).to_pylist():
             body, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
             name, row = name or str(row), row + 1
@@ -118,11 +120,9 @@ def _looks(path: Path) -> bool:
 
 def _read(path: Path) -> bytes | InputError:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            return InputError(f"the file is larger than {MAX_BYTES >> 20} MiB", file=path)
-        return path.read_bytes() or InputError("the file is empty", file=path)
-    except OSError as error:
-        return InputError(f"it cannot be read: {error.strerror}", file=path)
+        return contents(path, WANTED, MAX_MEMBER_BYTES)
+    except InputError as error:
+        return error
 
 
 def _bounded(body: bytes, name: str) -> bytes | InputError:

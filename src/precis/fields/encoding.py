@@ -12,6 +12,7 @@ Encodings that stand before a CoordinateMLP bring `streams`, their derivatives f
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 
 from precis.nn.derivatives import Streams
 
+Number = float | int
+Second = Literal["none", "laplacian", "hessian"]
+
 
 class FrequencyEncoding(nn.Module):
     """x [..., dim] to [..., out_dim]: x (if `include_input`), then of each band k all sines, all cosines of 2ᵏ s x."""
 
-    def __init__(self, dim: int, bands: int, *, include_input: bool = True, scale: float = 1.0) -> None:
+    def __init__(self, dim: int, bands: int, *, include_input: bool = True, scale: Number = 1.0) -> None:
         super().__init__()
         if dim < 1 or bands < 0 or (bands == 0 and not include_input):
             raise ValueError(f"an encoding needs a dimension and at least one feature, got dim={dim}, bands={bands}")
@@ -53,7 +57,7 @@ class FrequencyEncoding(nn.Module):
 
         rows = [one(x, sine, cosine)]
         rows += [one(e.expand_as(x), f * cosine * e, -f * sine * e) for e in axes] if order else []
-        second = "none" if order < 2 else "laplacian" if laplacian_only else "hessian"
+        second: Second = "none" if order < 2 else "laplacian" if laplacian_only else "hessian"
         if second == "laplacian":
             rows.append(bend(torch.ones_like(phase) if weights is None else weights.unsqueeze(-2).expand_as(phase)))
         elif second == "hessian":
@@ -101,12 +105,13 @@ class RadialBasis(nn.Module):
     """
 
     def __init__(
-        self, dim: int, centres: int = 1024, sigma: float = 10.0, *, generator: torch.Generator | None = None,
+        self, dim: int, centres: int = 1024, sigma: Number = 10.0, *, generator: torch.Generator | None = None,
         generators: Sequence[torch.Generator] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.dim, self.out_dim = dim, centres
-        draws = [torch.empty(centres, dim).uniform_(-1, 1, generator=g) for g in generators or [generator]]
+        each = [generator] if generators is None else generators
+        draws = [torch.empty(centres, dim).uniform_(-1, 1, generator=g) for g in each]
         c = torch.stack(draws) if generators is not None else draws[0]
         self.centres = nn.Parameter(c)
         self.sigma = nn.Parameter(torch.full(c.shape[:-1], float(sigma)))
@@ -125,7 +130,7 @@ class RadialBasis(nn.Module):
         slope, bend = -2 * s2 * r * phi, (4 * s2 * s2 * r * r - 2 * s2) * phi
         first = [2 * offset[..., a, :] for a in range(d)]
         rows = [phi] + ([slope * first[a] for a in range(d)] if order else [])
-        second = "none" if order < 2 else "laplacian" if laplacian_only else "hessian"
+        second: Second = "none" if order < 2 else "laplacian" if laplacian_only else "hessian"
         if second == "laplacian":
             w = [1.0] * d if weights is None else [weights[..., a, None] for a in range(d)]
             rows.append(bend * sum(w[a] * first[a].square() for a in range(d)) + slope * (2 * sum(w)))

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from precis.nn.coordinates import coordinate_grid
 
+Number = float | int
+
 
 class Mesh(NamedTuple):
     """Vertices [V,3] with unit normals [V,3], and triangles [T,3] of vertex numbers, counter-clockwise from outside."""
@@ -28,7 +30,7 @@ class Mesh(NamedTuple):
 @torch.no_grad()
 def sample_field(
     field: Callable[[Tensor], Tensor], resolution: int | tuple[int, int, int],
-    bounds: tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]] | tuple[float, float] = (-1.0, 1.0), *,
+    bounds: tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]] | tuple[Number, Number] = (-1.0, 1.0), *,
     rows: int = 1 << 16, device: torch.device | str | None = None,
 ) -> Float[np.ndarray, "x y z"]:  # fmt: skip
     """`field` [N,3] -> [N,1] or [N] on a grid that reaches to the bounds, axes in the order of the coordinates."""
@@ -40,8 +42,8 @@ def sample_field(
 
 def extract_mesh(
     field: Callable[[Tensor], Tensor], resolution: int | tuple[int, int, int] = 128,
-    bounds: tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]] | tuple[float, float] = (-1.0, 1.0),
-    level: float = 0.0, *, rows: int = 1 << 16, device: torch.device | str | None = None,
+    bounds: tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]] | tuple[Number, Number] = (-1.0, 1.0),
+    level: Number = 0.0, *, rows: int = 1 << 16, device: torch.device | str | None = None,
 ) -> Mesh:  # fmt: skip
     """The surface field = level inside the bounds, by marching cubes; normals point to where the field grows.
 

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
+Number = float | int
 Scheme = Literal["central", "sobel", "forward"]
 
 
@@ -70,7 +71,7 @@ def solve_laplacian(laplacian: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]
 
 
 def blend_gradients(
-    first: Float[Tensor, "c 2 h w"], second: Float[Tensor, "c 2 h w"], alpha: float = 0.5,
+    first: Float[Tensor, "c 2 h w"], second: Float[Tensor, "c2 2 h2 w2"], alpha: Number = 0.5,
     rule: Literal["mean", "max"] = "mean", mask: Float[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, "c 2 h w"]:  # fmt: skip
     """α g_1 + (1 − α) g_2 ("mean", the paper's), or at each pixel the longer of α g_1 and (1 − α) g_2, times 2 ("max").

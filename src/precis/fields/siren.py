@@ -12,6 +12,7 @@ Do not run these nets in half precision or TF32: sin(30 z) turns a rounding erro
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,26 +22,31 @@ from precis.fields.siren_jet import ACTIVATIONS, net_jet
 from precis.nn.derivatives import Jet
 from precis.nn.stacked import Init, StackedLinear
 
+Number = float | int
+
 
 class ScaledLinear(nn.Linear):
     """y = scale · (W x + b); the scale rides in the matrix product and costs nothing."""
 
-    def __init__(self, d_in: int, d_out: int, scale: float = 1.0) -> None:
+    def __init__(self, d_in: int, d_out: int, scale: Number = 1.0) -> None:
         super().__init__(d_in, d_out, device="meta")  # so that nothing is drawn from the global generator
         self.scale = scale
         self.to_empty(device="cpu")
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
-        out = torch.addmm(self.bias, x.flatten(0, -2), self.weight.T, beta=self.scale, alpha=self.scale)
-        return out.unflatten(0, x.shape[:-1]) if x.ndim != 2 else out
+        out = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight.T, beta=self.scale, alpha=self.scale)
+        return out.view(*x.shape[:-1], self.out_features) if x.ndim != 2 else out
 
 
 class _Field(nn.Module):
     """`hidden_layers` counts hidden-to-hidden layers, as the paper does: 3 means five weight layers in all."""
 
+    encoding: Any
+    layers: Any
+
     def __init__(
         self, copies: int | None, in_dim: int, out_dim: int, width: int, hidden_layers: int, activation: str,
-        encoding: nn.Module | None, omega: float, first_omega: float, outermost_linear: bool,
+        encoding: nn.Module | None, omega: Number, first_omega: Number, outermost_linear: bool,
         generators: Sequence[torch.Generator | None] | None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -50,8 +56,9 @@ class _Field(nn.Module):
             raise ValueError("in_dim, out_dim and width must be at least 1, hidden_layers at least 0")
         self.copies, self.in_dim, self.out_dim, self.width = copies, in_dim, out_dim, width
         self.hidden_layers, self.activation, self.encoding = hidden_layers, activation, encoding
+        omega, first_omega = float(omega), float(first_omega)
         self.omega, self.first_omega, self.outermost_linear = omega, first_omega, outermost_linear
-        features = in_dim if encoding is None else encoding.out_dim
+        features: int = in_dim if encoding is None else self.encoding.out_dim
         sizes = [features, *[width] * (hidden_layers + 1), out_dim]
         sine = activation == "sine"
         scales = [first_omega, *[omega] * hidden_layers, 1.0 if outermost_linear else omega] if sine else []
@@ -60,8 +67,8 @@ class _Field(nn.Module):
         for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:])):
             scale = scales[i] if sine else 1.0
             if copies is not None:
-                options = dict(scale=scale, init=init, bias_init="torch", generators=generators, layer=i)
-                self.layers.append(StackedLinear(copies, a, b, **options))
+                options: dict[str, Any] = dict(scale=scale, init=init, generators=generators, layer=i)
+                self.layers.append(StackedLinear(copies, a, b, bias_init="torch", **options))
             else:
                 self.layers.append(_single(a, b, scale, init, i, generators[0] if generators else None))
 
@@ -101,7 +108,7 @@ class CoordinateMLP(_Field):
 
     def __init__(
         self, in_dim: int, out_dim: int, width: int = 256, hidden_layers: int = 3, activation: str = "relu",
-        encoding: nn.Module | None = None, *, omega: float = 30.0, first_omega: float = 30.0,
+        encoding: nn.Module | None = None, *, omega: Number = 30.0, first_omega: Number = 30.0,
         outermost_linear: bool = True, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
@@ -118,8 +125,8 @@ class Siren(CoordinateMLP):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, width: int = 256, hidden_layers: int = 3, omega: float = 30.0,
-        first_omega: float = 30.0, outermost_linear: bool = True, *, generator: torch.Generator | None = None,
+        self, in_dim: int, out_dim: int, width: int = 256, hidden_layers: int = 3, omega: Number = 30.0,
+        first_omega: Number = 30.0, outermost_linear: bool = True, *, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             in_dim, out_dim, width, hidden_layers, "sine", omega=omega, first_omega=first_omega,
@@ -138,8 +145,9 @@ class StackedCoordinateMLP(_Field):
 
     def __init__(
         self, copies: int, in_dim: int, out_dim: int, width: int = 256, hidden_layers: int = 3,
-        activation: str = "relu", encoding: nn.Module | None = None, *, omega: float = 30.0, first_omega: float = 30.0,
-        outermost_linear: bool = True, generators: Sequence[torch.Generator] | None = None,
+        activation: str = "relu", encoding: nn.Module | None = None, *, omega: Number = 30.0,
+        first_omega: Number = 30.0, outermost_linear: bool = True,
+        generators: Sequence[torch.Generator] | None = None,
     ) -> None:  # fmt: skip
         if generators is None:
             generators = [torch.Generator().manual_seed(m) for m in range(copies)]
@@ -151,7 +159,8 @@ class StackedCoordinateMLP(_Field):
     def copy(self, m: int) -> CoordinateMLP:
         """Copy m as a net of its own (values copied)."""
         encoding = self.encoding.copy(m) if hasattr(self.encoding, "copy") else self.encoding
-        options = dict(omega=self.omega, first_omega=self.first_omega, outermost_linear=self.outermost_linear)
+        options: dict[str, Any] = dict(omega=self.omega, first_omega=self.first_omega)
+        options["outermost_linear"] = self.outermost_linear
         sizes = (self.in_dim, self.out_dim, self.width, self.hidden_layers)
         if isinstance(self, StackedSiren):
             net: CoordinateMLP = Siren(*sizes, **options)
@@ -169,8 +178,8 @@ class StackedSiren(StackedCoordinateMLP):
     """Several SIRENs (seeds, ω kept alike) in one pass; see `StackedCoordinateMLP`."""
 
     def __init__(
-        self, copies: int, in_dim: int, out_dim: int, width: int = 256, hidden_layers: int = 3, omega: float = 30.0,
-        first_omega: float = 30.0, outermost_linear: bool = True, *,
+        self, copies: int, in_dim: int, out_dim: int, width: int = 256, hidden_layers: int = 3, omega: Number = 30.0,
+        first_omega: Number = 30.0, outermost_linear: bool = True, *,
         generators: Sequence[torch.Generator] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
@@ -179,7 +188,7 @@ class StackedSiren(StackedCoordinateMLP):
         )  # fmt: skip
 
 
-def sine_init(omega: float = 30.0) -> Init:
+def sine_init(omega: Number = 30.0) -> Init:
     """SIREN's weights: U(±1/fan_in) in layer 0, U(±√(6/fan_in)/ω) in all others."""
 
     def fill(weight: Tensor, fan_in: int, layer: int, generator: torch.Generator | None) -> Tensor:
@@ -196,7 +205,7 @@ def xavier_normal(weight: Tensor, fan_in: int, layer: int, generator: torch.Gene
 
 @torch.no_grad()
 def _single(
-    a: int, b: int, scale: float, init: str | Init, layer: int, generator: torch.Generator | None
+    a: int, b: int, scale: Number, init: Any, layer: int, generator: torch.Generator | None
 ) -> ScaledLinear:  # fmt: skip
     linear = ScaledLinear(a, b, scale)
     if init == "kaiming":

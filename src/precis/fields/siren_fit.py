@@ -18,8 +18,10 @@ from precis.fields.siren_fused import FusedMSE
 from precis.fields.siren_losses import gradient_loss, laplacian_loss, value_loss
 from precis.nn.coordinates import coordinate_grid
 from precis.train.loop import Budget, Run, fit, index_batches
+from precis.train.optim import ManyAdam, clip_each_
 from precis.train.schedule import Schedule
 
+Number = float | int
 Draw = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -31,10 +33,10 @@ class Options(TypedDict, total=False):
     """
 
     steps: int | None
-    minutes: float | None
-    lr: float | Tensor
+    minutes: Number | None
+    lr: Number | Tensor
     schedule: Schedule | None
-    clip: float | None
+    clip: Number | None
     measure: Callable[[Any], dict[str, float]] | None
     every: int
     log: Callable[..., None] | None
@@ -43,7 +45,7 @@ class Options(TypedDict, total=False):
 
 
 def fit_values(
-    net: nn.Module, coords: Float[Tensor, "n d"], values: Float[Tensor, "*copies n o"], *, batch: int | None = None,
+    net: Any, coords: Float[Tensor, "n d"], values: Float[Tensor, "*copies n o"], *, batch: int | None = None,
     generator: Draw = None, weight: Float[Tensor, "n 1"] | None = None,
     jitter: "Callable[[Tensor, torch.Generator | None], Tensor] | None" = None, **options: Any,
 ) -> Run:  # fmt: skip
@@ -68,9 +70,9 @@ def fit_values(
 
 
 def fit_derivatives(
-    net: nn.Module, coords: Float[Tensor, "n d"], *, values: Float[Tensor, "*v n o"] | None = None,
+    net: Any, coords: Float[Tensor, "n d"], *, values: Float[Tensor, "*v n o"] | None = None,
     gradients: Float[Tensor, "*g n o d"] | None = None, laplacians: Float[Tensor, "*l n o"] | None = None,
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0), batch: int | None = None, generator: Draw = None,
+    weights: tuple[Number, Number, Number] = (1.0, 1.0, 1.0), batch: int | None = None, generator: Draw = None,
     **options: Any,
 ) -> Run:  # fmt: skip
     """Fit values, gradients and Laplacians (those that are given) together.
@@ -85,8 +87,8 @@ def fit_derivatives(
     if gradients is None and laplacians is None:
         return fit_values(net, coords, given[0], batch=batch, generator=generator, **options)
     _check_rows(coords, *[target if target is not gradients else target[..., 0] for target in given])
-    g_scale = None if gradients is None else _scale(gradients.square().sum(-1))
-    l_scale = None if laplacians is None else _scale(laplacians.square())
+    g_scale = 1.0 if gradients is None else _scale(gradients.square().sum(-1))
+    l_scale = 1.0 if laplacians is None else _scale(laplacians.square())
 
     def step(rows: Tensor | None) -> dict[str, Tensor]:
         jet = net.jet(_take(coords, rows), 1 if laplacians is None else 2, laplacian_only=laplacians is not None)
@@ -103,7 +105,7 @@ def fit_derivatives(
 
 
 def fit_poisson(
-    net: nn.Module, coords: Float[Tensor, "n d"], target: Float[Tensor, "..."],
+    net: Any, coords: Float[Tensor, "n d"], target: Float[Tensor, "..."],
     kind: Literal["gradient", "laplacian"] = "gradient", **options: Any,
 ) -> Run:  # fmt: skip
     """Fit ∇Φ = target [N,o,d] or ΔΦ = target [N,o] alone; the values follow up to a constant, or a harmonic function.
@@ -134,7 +136,7 @@ def fit_image(
 
 
 def to_values(
-    array: Float[Tensor, "c *shape"], *, align_corners: bool = False, span: tuple[float, float] = (-1.0, 1.0)
+    array: Float[Tensor, "c *shape"], *, align_corners: bool = False, span: tuple[Number, Number] = (-1.0, 1.0)
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n c"]]:
     """Coordinates [N,d] and values [N,C] of an array in [0, 1] with channels first; values are scaled to [−1, 1]."""
     grid = coordinate_grid(
@@ -145,7 +147,7 @@ def to_values(
 
 @torch.no_grad()
 def evaluate(
-    net: nn.Module, shape: Sequence[int], *, align_corners: bool = False, span: tuple[float, float] = (-1.0, 1.0),
+    net: nn.Module, shape: Sequence[int], *, align_corners: bool = False, span: tuple[Number, Number] = (-1.0, 1.0),
     average: int = 1, rows: int = 1 << 16,
 ) -> Float[Tensor, "..."]:  # fmt: skip
     """The net's outputs [C,*shape] ([M,C,*shape] for a stack) on a grid of this shape, whatever it was fitted on.
@@ -195,8 +197,8 @@ def pixel_jitter(
 
 def train(
     net: nn.Module, step: Callable[[Any], dict[str, Any]], batches: Iterable[Any], *, steps: int | None = 1000,
-    minutes: float | None = None, lr: float | Tensor = 1e-4, schedule: Schedule | None = None,
-    clip: float | None = None, measure: Callable[[Any], dict[str, float]] | None = None, every: int = 25,
+    minutes: Number | None = None, lr: Number | Tensor = 1e-4, schedule: Schedule | None = None,
+    clip: Number | None = None, measure: Callable[[Any], dict[str, float]] | None = None, every: int = 25,
     keep: dict[str, Any] | None = None, budget: Budget | None = None, log: Callable[..., None] | None = None,
     folder: str | Path | None = None, resume: bool = False,
 ) -> Run:  # fmt: skip
@@ -212,8 +214,16 @@ def train(
         return out
 
     budget = Budget(steps=steps, minutes=minutes) if budget is None else budget
+    optimizer = adam(net, lr)
+    if clip is not None and getattr(net, "copies", None) is not None:  # each copy by its own norm
+        norm, clip = clip, None
+
+        def clip_copies(*_: Any) -> None:
+            clip_each_([p.grad for p in net.parameters() if p.grad is not None], norm)
+
+        optimizer.register_step_pre_hook(clip_copies)
     return fit(
-        measured, batches, budget=budget, optimizer=adam(net, lr), schedule=schedule, clip=clip, log=log, folder=folder,
+        measured, batches, budget=budget, optimizer=optimizer, schedule=schedule, clip=clip, log=log, folder=folder,
         resume=resume, keep={"net": net, "count": count, **(keep or {})},
     )  # fmt: skip
 
@@ -231,11 +241,9 @@ class _Count:
         self.done = state["done"]
 
 
-def adam(net: nn.Module, lr: float | Tensor) -> torch.optim.Optimizer:
+def adam(net: nn.Module, lr: Number | Tensor) -> torch.optim.Optimizer:
     """Adam with one rate, or for a stack one a copy [M]."""
     if isinstance(lr, Tensor) and lr.ndim:
-        from precis.train.many import ManyAdam
-
         return ManyAdam(list(net.parameters()), lr)
     return torch.optim.Adam(net.parameters(), lr=float(lr), fused=True)
 

@@ -152,6 +152,7 @@ def _reverse(net: Any, x: Tensor) -> Jet:
         h = layer(h)
         if k < last or not net.outermost_linear:
             h, slope = SineCosine.apply(h) if net.activation == "sine" else ACTIVATIONS[net.activation](h, 1)[:2]
+            assert slope is not None
             slopes.append(slope)
     g: Tensor | None = None
     for k in range(last, -1, -1):

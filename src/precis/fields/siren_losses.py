@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+Number = float | int
+
 
 def value_loss(
     pred: Float[Tensor, "*out o"], target: Float[Tensor, "*target o"], weight: Float[Tensor, "*w 1"] | None = None
@@ -21,14 +23,14 @@ def value_loss(
 
 
 def gradient_loss(
-    grad: Float[Tensor, "*out o d"], target: Float[Tensor, "*target o d"], scale: float | Tensor = 1.0
+    grad: Float[Tensor, "*out o d"], target: Float[Tensor, "*target o d"], scale: Number | Tensor = 1.0
 ) -> Float[Tensor, "*copies"]:
     """Mean over rows and outputs of ‖∇Φ − g‖² / scale, the scale usually the mean of ‖g‖²."""
     return (grad - target).square().sum(-1).mean((-2, -1)) / scale
 
 
 def laplacian_loss(
-    lap: Float[Tensor, "*out o"], target: Float[Tensor, "*target o"], scale: float | Tensor = 1.0
+    lap: Float[Tensor, "*out o"], target: Float[Tensor, "*target o"], scale: Number | Tensor = 1.0
 ) -> Float[Tensor, "*copies"]:
     """Mean over rows and outputs of (ΔΦ − l)² / scale."""
     return (lap - target).square().mean((-2, -1)) / scale
@@ -57,7 +59,7 @@ def eikonal_loss(
 
 
 def gaussian_source(
-    x: Float[Tensor, "n 2"], centre: tuple[float, float] = (0.0, 0.0), variance: float = 1e-4, cut: float = 1e-5
+    x: Float[Tensor, "n 2"], centre: tuple[Number, Number] = (0.0, 0.0), variance: Number = 1e-4, cut: Number = 1e-5
 ) -> Float[Tensor, "n 2"]:
     """f = (1 + i) · N(x; centre, variance), real and imaginary part in two columns, 0 where it is below `cut`."""
     square = (x - x.new_tensor(centre)).square().sum(-1, keepdim=True)
@@ -67,8 +69,8 @@ def gaussian_source(
 
 def helmholtz_residual(
     value: Float[Tensor, "*out 2"], grad: Float[Tensor, "*out 2 2"], hess: Float[Tensor, "*out 2 2 2"],
-    x: Float[Tensor, "n 2"], source: Float[Tensor, "n 2"], wavenumber: float,
-    squared_slowness: Float[Tensor, " n"] | float = 1.0, *, pml: float = 0.5, a0: float = 5.0,
+    x: Float[Tensor, "n 2"], source: Float[Tensor, "n 2"], wavenumber: Number,
+    squared_slowness: Float[Tensor, " n"] | float = 1.0, *, pml: Number = 0.5, a0: Number = 5.0,
 ) -> Float[Tensor, "*out 2"]:  # fmt: skip
     """Residual of the Helmholtz equation with perfectly matched layers, for complex Φ (real and imaginary output).
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from precis.fields.siren_fit import losses, train
 from precis.fields.siren_losses import (
@@ -23,6 +23,7 @@ from precis.fields.siren_losses import (
 )  # fmt: skip
 from precis.train.loop import Budget, Run
 
+Number = float | int
 Map = Callable[[Tensor], Tensor]
 
 
@@ -38,7 +39,7 @@ class UnitBox(NamedTuple):
         return points * self.scale + self.centre.to(points)
 
 
-def to_unit_box(points: Float[Tensor, "n d"], margin: float = 0.0) -> UnitBox:
+def to_unit_box(points: Float[Tensor, "n d"], margin: Number = 0.0) -> UnitBox:
     """Centre points by their mean and scale them into [−1 + margin, 1 − margin].
 
     Raises ValueError if they all lie in one place.
@@ -51,8 +52,8 @@ def to_unit_box(points: Float[Tensor, "n d"], margin: float = 0.0) -> UnitBox:
 
 
 def fit_sdf(
-    net: nn.Module, points: Float[Tensor, "n d"], normals: Float[Tensor, "n d"], *, generator: torch.Generator,
-    batch: int = 1400, clip: float | None = 1.0, lr: float | Tensor = 1e-4, **options: Any,
+    net: Any, points: Float[Tensor, "n d"], normals: Float[Tensor, "m k"], *, generator: torch.Generator,
+    batch: int = 1400, clip: Number | None = 1.0, lr: Number | Tensor = 1e-4, **options: Any,
 ) -> Run:  # fmt: skip
     """Fit the signed distance function of oriented points in [−1, 1]ᵈ, negative on the side the normals turn away from.
 
@@ -67,7 +68,7 @@ def fit_sdf(
         rows = torch.randint(len(points), (batch,), generator=generator, device=generator.device).to(points.device)
         x = torch.cat([points[rows], _uniform(batch, points, generator)])
         n = torch.cat([normals[rows], torch.zeros_like(points[rows])])
-        jet = net.jet(x, 1)  # type: ignore[operator]
+        jet = net.jet(x, 1)
         terms = eikonal_loss(jet.value, jet.grad[..., 0, :], on_surface, n)
         return losses(sum(terms.values())) | {k: v.detach().sum() for k, v in terms.items()}  # type: ignore[arg-type]
 
@@ -75,9 +76,9 @@ def fit_sdf(
 
 
 def fit_helmholtz(
-    net: nn.Module, *, generator: torch.Generator, wavenumber: float = 20.0, squared_slowness: Map | None = None,
-    centre: tuple[float, float] = (0.0, 0.0), variance: float = 1e-4, batch: int = 4096, source_rows: int = 100,
-    lr: float | Tensor = 2e-5, **options: Any,
+    net: Any, *, generator: torch.Generator, wavenumber: Number = 20.0, squared_slowness: Map | None = None,
+    centre: tuple[Number, Number] = (0.0, 0.0), variance: Number = 1e-4, batch: int = 4096, source_rows: int = 100,
+    lr: Number | Tensor = 2e-5, **options: Any,
 ) -> Run:  # fmt: skip
     """Solve the Helmholtz equation on [−1, 1]² with absorbing layers, for a Gaussian source; net: 2 -> 2.
 
@@ -92,16 +93,16 @@ def fit_helmholtz(
         x[:source_rows] = place + 2 * variance**0.5 * _normal(x[:source_rows], generator)
         source = gaussian_source(x, centre, variance)
         m = 1.0 if squared_slowness is None else squared_slowness(x)
-        jet = net.jet(x, 2)  # type: ignore[operator]
+        jet = net.jet(x, 2)
         return losses(helmholtz_loss(helmholtz_residual(*_three(jet), x, source, wavenumber, m), source))
 
     return train(net, step, [None], lr=lr, keep={"generator": generator}, **options)
 
 
 def fit_wave(
-    net: nn.Module, initial: Map, *, generator: torch.Generator, speed: Map | None = None, until: float = 0.4,
-    batch: int = 4096, start_share: float = 0.25, warm_up: float = 0.02, steps: int | None = 1000,
-    minutes: float | None = None, lr: float | Tensor = 2e-5, **options: Any,
+    net: Any, initial: Map, *, generator: torch.Generator, speed: Map | None = None, until: Number = 0.4,
+    batch: int = 4096, start_share: Number = 0.25, warm_up: Number = 0.02, steps: int | None = 1000,
+    minutes: Number | None = None, lr: Number | Tensor = 2e-5, **options: Any,
 ) -> Run:  # fmt: skip
     """Solve ∂²_t Φ = c² ΔΦ on [−1, 1]² from Φ = initial, ∂_t Φ = 0 at t = 0; net: (t, x) 3 -> 1.
 
@@ -118,10 +119,10 @@ def fit_wave(
         reach = max(0.0, (budget.progress - warm_up) / (1 - warm_up)) * until
         x[:, 0] = torch.where(at_start, 0.0, (x[:, 0] + 1) / 2 * reach)
         if reach == 0:
-            jet, residual = net.jet(x, 1), None  # type: ignore[operator]
+            jet, residual = net.jet(x, 1), None
         else:
             c = like.new_ones(batch) if speed is None else speed(x[:, 1:])
-            jet = net.jet(x, 2, True, weights=wave_weights(c))  # type: ignore[operator]
+            jet = net.jet(x, 2, True, weights=wave_weights(c))
             residual = jet.lap
         return losses(wave_loss(residual, jet.value, jet.grad[..., 0], initial(x[:, 1:]), at_start))
 
@@ -129,7 +130,7 @@ def fit_wave(
 
 
 def map_lookup(array: Float[Tensor, "h w"]) -> Map:
-    """An array over [−1, 1]² (pixel centres) as a function x [N,2] -> [N], bilinear, constant past the outer centres."""
+    """An array over [−1, 1]² (pixel centres) as x [N,2] -> [N]: bilinear, constant past the outer centres."""
 
     def look(x: Tensor) -> Tensor:
         grid = x.flip(-1)[None, None]  # grid_sample wants (column, row)

@@ -4,7 +4,7 @@
     L = mean (Φ_θ(x) − y)² + 0.1 mean z² + 100 mean θ²
 
 E is a sine perceptron, H one ReLU perceptron for each weight tensor of Φ.  Any number of samples of a picture, in
-any order, gives a picture of any resolution.  Sitzmann et al., NeurIPS 2020, §4.4, and the released code (arXiv 2006.09661).
+any order, gives a picture of any resolution.  Sitzmann et al., NeurIPS 2020, §4.4 and the released code (2006.09661).
 """
 
 import math
@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from precis.fields.siren import Siren, _single, sine_init
+from precis.fields.siren import CoordinateMLP, _single, sine_init
 from precis.fields.siren_fit import to_values, train
 from precis.nn.stacked import StackedLinear
 from precis.train.loop import Run, index_batches
+
+Number = float | int
 
 
 class SetEncoder(nn.Module):
@@ -32,7 +34,7 @@ class SetEncoder(nn.Module):
 
     def __init__(
         self, in_dim: int, latent: int = 256, width: int = 256, hidden_layers: int = 2, activation: str = "sine", *,
-        omega: float = 30.0, last_activation: bool = True, generator: torch.Generator | None = None,
+        omega: Number = 30.0, last_activation: bool = True, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if activation not in ("sine", "relu"):
@@ -72,7 +74,7 @@ class HyperNetwork(nn.Module):
     """
 
     def __init__(
-        self, latent: int, target: Siren, width: int = 256, hidden_layers: int = 1, *,
+        self, latent: int, target: CoordinateMLP, width: int = 256, hidden_layers: int = 1, *,
         generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -81,7 +83,7 @@ class HyperNetwork(nn.Module):
         if generator is None:
             generator = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
         layers: list[Any] = list(target.layers)
-        self.in_dim, self.out_dim = target.in_dim, target.out_dim
+        self.latent, self.in_dim, self.out_dim = latent, target.in_dim, target.out_dim
         self.scales = tuple(layer.scale for layer in layers)
         self.outermost_linear = target.outermost_linear
         self.shapes = [shape for layer in layers for shape in (tuple(layer.weight.T.shape), tuple(layer.bias.shape))]
@@ -124,10 +126,15 @@ class HyperNetwork(nn.Module):
 class SirenPrior(nn.Module):
     """Context samples in, function out: `prior(ctx_x [B,n,dx], ctx_y [B,n,c], x, mask [B,n]) -> [B,m,c]`."""
 
+    code_mean: Tensor
+    code_factor: Tensor
+    encoder: Any
+    hyper: Any
+
     def __init__(self, encoder: SetEncoder, hyper: HyperNetwork) -> None:
         super().__init__()
         self.encoder, self.hyper = encoder, hyper
-        latent = hyper.trunk[0].d_in
+        latent = hyper.latent
         self.register_buffer("code_mean", torch.zeros(latent))
         self.register_buffer("code_factor", torch.zeros(latent, latent))
 
@@ -143,8 +150,8 @@ class SirenPrior(nn.Module):
 
     def loss(
         self, ctx_x: Float[Tensor, "b n dx"], ctx_y: Float[Tensor, "b n c"], x: Float[Tensor, "*b m dx"],
-        y: Float[Tensor, "b m c"], mask: Bool[Tensor, "b n"] | None = None, *, code_weight: float = 0.1,
-        weight_weight: float = 100.0,
+        y: Float[Tensor, "b m c"], mask: Bool[Tensor, "b n"] | None = None, *, code_weight: Number = 0.1,
+        weight_weight: Number = 100.0,
     ) -> dict[str, Float[Tensor, ""]]:  # fmt: skip
         """The loss and its first term, "mse"."""
         z = self.encoder(ctx_x, ctx_y, mask)
@@ -199,8 +206,8 @@ def random_context(
 
 def fit_prior(
     prior: SirenPrior, images: Float[Tensor, "n c h w"], *, generator: torch.Generator, batch: int = 100,
-    context: tuple[int, int] = (10, 200), permute_context: bool = False, lr: float = 5e-5, clip: float | None = 1.0,
-    code_weight: float = 0.1, weight_weight: float = 100.0, **options: Any,
+    context: tuple[int, int] = (10, 200), permute_context: bool = False, lr: Number = 5e-5, clip: Number | None = 1.0,
+    code_weight: Number = 0.1, weight_weight: Number = 100.0, **options: Any,
 ) -> Run:  # fmt: skip
     """Train a prior on pictures in [0, 1] of one size, then fit the density of their codes (whole pictures as context).
 

@@ -64,9 +64,10 @@ def check(
     """
     if workers is not None and workers < 1:
         raise InputError(f"--workers must be at least 1, got {workers}")
+    data = None if data is None else data.absolute()
+    home = (home or default_home()).absolute()
     options = _Options(profile, data, seeds, device, until_verdict, max_seeds)
     plans = make_plans(claims, profile, data, kinds, seeds, device, until_verdict, max_seeds)
-    home = home or default_home()
     entries = {id(plan): _not_run(plan, options) for plan in plans if plan.group is None}
     with Ledger(home) as ledger, scratch_folder(home) as scratch:
         running = Running(ledger, home, scratch, Meter(listen), workers, engine)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -45,11 +45,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Progress:
-    """A trial that began (`step` 0, no scalars) or logged; a batch begins with its first arm and seed."""
+    """A trial that logged, or (`began`) a task that was handed out, under its first arm and seed."""
 
     task: Task
     arm: str
     seed: int
+    began: bool = False
     step: int = 0
     total: int = 0
     scalars: dict[str, float | None] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Engine(Protocol):
 
     @property
     def workers(self) -> int: ...
-    def run(self, tasks: Iterable[Task]) -> Iterator[Result | Progress]: ...
+    def run(self, tasks: Iterable[Task]) -> Generator[Result | Progress, None, None]: ...
     def close(self) -> None: ...
 
 
@@ -75,6 +76,7 @@ class LocalEngine:
         self.workers, self.threads, self.gpus = workers, threads, gpus
         self._inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         self._alive: list[_Worker] = []
+        self._busy = False
 
     def __enter__(self) -> "LocalEngine":
         return self
@@ -88,7 +90,11 @@ class LocalEngine:
             worker.kill()
         self._alive.clear()
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Result | Progress]:
+    def run(self, tasks: Iterable[Task]) -> Generator[Result | Progress, None, None]:
+        """One run at a time; close it if you leave it early, and the workers that are busy end."""
+        if self._busy:
+            raise RuntimeError("this engine is running already: close the generator that an earlier run gave")
+        self._busy = True
         waiting = iter(tasks)
         more = True
         try:
@@ -99,7 +105,7 @@ class LocalEngine:
                         more = False
                         break
                     worker.begin(task)
-                    yield Progress(task, task.arms[0], task.seeds[0])
+                    yield Progress(task, task.arms[0], task.seeds[0], began=True)
                 if not any(w.task for w in self._alive):
                     return
                 with contextlib.suppress(queue.Empty):
@@ -112,6 +118,7 @@ class LocalEngine:
             for worker in [w for w in self._alive if w.task]:
                 worker.kill()
                 self._alive.remove(worker)
+            self._busy = False
 
     def _free(self) -> "_Worker | None":
         for worker in self._alive:
@@ -142,7 +149,7 @@ class _Worker:
     def __init__(self, slot: int, engine: LocalEngine) -> None:
         self.slot, self.ready = slot, False
         self.task: Task | None = None
-        self.log = tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
         self.about: dict[str, Any] = {}
         code = ("import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
                 "from precis.lab.worker import main; main()")

@@ -4,13 +4,15 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from precis.lab.engine import Engine, LocalEngine, Result, cores, visible_gpus
+from precis.lab.engine import Engine, LocalEngine, Progress, Result, cores, visible_gpus
 from precis.lab.events import Meter
 from precis.lab.ledger import Ledger, Trial
+from precis.lab.loading import PaperSource
 from precis.lab.plan import LEAST_SEEDS, TUNING_SEED, Group
 from precis.lab.recorder import plain
 from precis.lab.worker import Task
@@ -93,7 +95,7 @@ class Running:
         missing: dict[str, Wanted] = {}
         for key, one in asked.items():
             if key in known or key in self._failed:
-                self.meter.end(one.group.name, one.arm, one.seed, None)
+                self.meter.end(one.group.name, None)
             else:
                 missing[key] = one
             if key in known:
@@ -106,24 +108,29 @@ class Running:
         self.meter.workers = engine.workers
         groups = {(one.group.paper, one.group.claim.name): one.group for one in missing.values()}
         left = set(missing)
-        for got in engine.run(self._tasks(missing)):
-            group = groups[got.task.paper, got.task.claim]
-            one = Wanted(group, got.arm, got.seed, dict((got.task.tuned or {}).get(got.arm, {})))
-            about = {"arm": one.arm, "seed": one.seed, "tuning": one.tuning}
-            if isinstance(got, Result):
-                left.discard(one.key)
-                self._keep(one, got)
-            elif got.total:
-                self.meter.moved(group.name, got.arm, got.seed, got.step, got.total)
-                self.meter.tell("log", group.name, step=got.step, total=got.total, scalars=got.scalars, **about)
-            else:
-                self.meter.begin(group.name, got.arm, got.seed)
-                self.meter.tell("start", group.name, **about)
+        with closing(engine.run(self._tasks(missing))) as coming:
+            for got in coming:
+                self._take(got, groups, left)
         for key in left:                # too late, or finished meanwhile by another check on this ledger
             one = missing[key]
-            self.meter.end(one.group.name, one.arm, one.seed, None)
+            self.meter.end(one.group.name, None)
             if self.ledger.trial(key) is None:
                 self.dropped.add((one.group, one.seed))
+
+    def _take(self, got: Result | Progress, groups: dict[tuple[PaperSource, str], Group], left: set[str]) -> None:
+        group = groups[got.task.paper, got.task.claim]
+        one = Wanted(group, got.arm, got.seed, dict((got.task.tuned or {}).get(got.arm, {})))
+        about = {"arm": one.arm, "seed": one.seed, "tuning": one.tuning}
+        if isinstance(got, Result):
+            left.discard(one.key)
+            self._keep(one, got)
+            self.meter.row_of(_token(got.task))
+        elif got.began:
+            self.meter.begin(group.name, _token(got.task), len(got.task.rows()))
+            self.meter.tell("start", group.name, **about)
+        else:
+            self.meter.moved(_token(got.task), got.step, got.total)
+            self.meter.tell("log", group.name, step=got.step, total=got.total, scalars=got.scalars, **about)
 
     def _keep(self, one: Wanted, got: Result) -> None:
         group, about = one.group, {"arm": one.arm, "seed": one.seed, "tuning": one.tuning}
@@ -131,7 +138,7 @@ class Running:
             error = got.error or "no metrics came"
             self._failed.add(one.key)
             self.ledger.fail(one.key, error)
-            self.meter.end(group.name, one.arm, one.seed, None)
+            self.meter.end(group.name, None)
             self.meter.tell("failed", group.name, error=error, **about)
             return
         record = {**got.record, "tuned": plain(one.tuned)} if one.tuned else got.record
@@ -145,12 +152,15 @@ class Running:
             got.folder)
         if got.folder is not None:
             shutil.rmtree(got.folder, ignore_errors=True)
-        self.meter.end(group.name, one.arm, one.seed, got.seconds)
+        self.meter.end(group.name, got.seconds)
         self.meter.tell("done", group.name, seconds=got.seconds, **about)
 
     def _tasks(self, missing: dict[str, Wanted]) -> Iterator[Task]:
         """Tasks by their first seed; each is looked at again just before it starts."""
-        for unit in sorted(_units(missing), key=lambda unit: min(missing[key].seed for key in unit)):
+        def place(unit: list[str]) -> tuple[int, bool]:         # batches first, since they take longest
+            return min(missing[key].seed for key in unit), not missing[unit[0]].group.batch
+
+        for unit in sorted(_units(missing), key=place):
             finished = self.ledger.trials(unit)
             late = time.monotonic() > self._late_at
             some = {key: missing[key] for key in unit
@@ -172,6 +182,11 @@ class Running:
                 count = max(1, min(count, int(len(visible_gpus()) / share + 1e-9)))
             self._own = (threads, share), LocalEngine(count, threads, share)
         return self._own[1]
+
+
+def _token(task: Task) -> tuple[str, str, str, int]:
+    """What tells a running task from the others."""
+    return task.claim, repr(task.tuned), task.arms[0], task.seeds[0]
 
 
 def _shape(group: Group) -> tuple[int, float]:

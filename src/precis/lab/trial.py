@@ -41,10 +41,16 @@ def seed_globals(seed: int) -> None:
 
 
 def make_repeatable(threads: int) -> None:
-    """Fix torch's threads (the bits depend on them), and on a GPU the algorithms that always sum in one order."""
+    """Fix torch's threads (the bits depend on them), and on a GPU the algorithms that always sum in one order.
+
+    What an earlier trial of this process may have left otherwise is put back.
+    """
     import torch
 
     torch.set_num_threads(threads)
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     if torch.cuda.is_available():

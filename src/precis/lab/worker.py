@@ -78,7 +78,7 @@ class Bench:
 
     def __init__(self) -> None:
         self._paper: PaperSource | None = None
-        self._data: dict[tuple[str, str, str | None, bool], Any] = {}
+        self._data: dict[str, Any] = {}         # by fingerprint: claims that load the same share it
         self._checked: set[tuple[str, str]] = set()
 
     def run(self, task: Task, send: Send) -> None:
@@ -92,10 +92,15 @@ class Bench:
             place = {"file": None if error.file is None else str(error.file), "line": error.line, "row": error.row}
             send({"kind": "failed", "cause": "input", "error": error.message, **place})
         except Exception as error:
+            self._data.clear()              # it may have been left half changed
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             cause = "changed" if isinstance(error, Changed) else "disk" if full else "trial"
             text = str(error) if cause == "changed" else _traceback(error)
             send({"kind": "failed", "cause": cause, "error": text})
+        if task.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
         send({"kind": "end"})
 
     def _run(self, task: Task, send: Send) -> None:
@@ -116,9 +121,13 @@ class Bench:
         reset_peak(task.device)
         start = time.perf_counter()
 
-        def row(arm: str, seed: int, returned: Any) -> None:
-            if task.profile == "smoke" and data_fingerprint(data) != task.contents:
+        def unchanged() -> None:
+            if data_fingerprint(data) != task.contents:
                 raise ValueError("the trial changed the data that it was given: other trials read them too")
+
+        def row(arm: str, seed: int, returned: Any) -> None:
+            if not task.batch or len(left) == len(records) - 1:
+                unchanged()
             record = records[arm, seed]
             metrics, notes = metrics_of(returned)
             for note in notes:
@@ -127,14 +136,15 @@ class Bench:
                   "folder": str(record.folder) if record.folder.is_dir() else None,
                   "elapsed": time.perf_counter() - start, "peak_memory_mb": peak(task.device)})
 
+        left = set(records)
         if task.batch:
             seed_globals(task.seeds[0])
-            left = set(records)
             for arm, seed, returned in claim.batch(task.arms, task.seeds, settings, data, records):
                 if (arm, int(seed)) not in left:
                     raise ValueError(f"batch gave a row for ({arm!r}, {seed}), which was not asked for or came twice")
                 left.discard((arm, int(seed)))
                 row(arm, int(seed), returned)
+            unchanged()
         else:
             for arm, seed in records:
                 seed_globals(seed)
@@ -155,15 +165,14 @@ class Bench:
         return found()
 
     def _load(self, task: Task, claim: Claim, settings: Any) -> Any:
-        key = (claim.runs or claim.name, task.profile, task.data, task.cuda)
-        if key not in self._data:
+        if task.contents not in self._data:
             from precis.lab.fingerprint import data_fingerprint
 
             data = claim.load(settings, None if task.data is None else Path(task.data))
             if data_fingerprint(data) != task.contents:
                 raise ValueError("load gave other data than when the check started: it must give the same each time")
-            self._data[key] = data
-        return self._data[key]
+            self._data[task.contents] = data
+        return self._data[task.contents]
 
 
 def settings_of(claim: Claim | type[Claim], profile: str, cuda: bool) -> Any:

@@ -175,22 +175,22 @@ def propagate_linear(weight: Tensor, bias: Tensor | None, streams: Streams, scal
 def propagate_activation(f: Elementwise, streams: Streams) -> Streams:
     """f applied elementwise, with its derivatives, by the rules at the head of this module."""
     data, d, second = streams
-    u = data.select(-3, 0)
+    u, first, rest = data.split([1, d, data.shape[-3] - 1 - d], -3)  # one split: its backward pass is one copy
     a, f1, f2 = f(u, 0 if d == 0 else 1 if second == "none" else 2)
     if d == 0:
-        return streams._replace(data=a.unsqueeze(-3))
+        return streams._replace(data=a)
     assert f1 is not None
-    first = data.narrow(-3, 1, d)
-    rest = f1.unsqueeze(-3) * data.narrow(-3, 1, data.shape[-3] - 1)
-    if second == "none" or f2 is None:
-        return streams._replace(data=torch.cat([a.unsqueeze(-3), rest], -3))
-    if second == "laplacian":
-        square = first.square().sum(-3, keepdim=True)
-    else:
-        i, j = torch.triu_indices(d, d, device=data.device)
-        square = first.index_select(-3, i) * first.index_select(-3, j)
-    curved = torch.addcmul(rest.narrow(-3, d, square.shape[-3]), f2.unsqueeze(-3), square)
-    return streams._replace(data=torch.cat([a.unsqueeze(-3), rest.narrow(-3, 0, d), curved], -3))
+    parts = [a, f1 * first]
+    if second != "none":
+        parts.append(f1 * rest)
+    if second != "none" and f2 is not None:
+        if second == "laplacian":
+            product = first.square().sum(-3, keepdim=True)
+        else:
+            i, j = torch.triu_indices(d, d, device=data.device)
+            product = first.index_select(-3, i) * first.index_select(-3, j)
+        parts[2] = torch.addcmul(parts[2], f2, product)
+    return streams._replace(data=torch.cat(parts, -3))
 
 
 def finish(streams: Streams) -> Jet:

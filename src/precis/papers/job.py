@@ -48,7 +48,10 @@ class Job:
     kinds: ClassVar[tuple[str, ...]] = ()
     views: ClassVar[tuple[str, ...]] = ()
 
-    input: Annotated[str | None, tyro.conf.Positional, Doc("what to work on; the built-in sample if absent")] = None
+    input: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT"),
+        Doc("what to work on; the built-in sample if absent"),
+    ] = None
     seed: Annotated[int, Doc("random seed"), Range(0)] = 0
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where to compute")] = "auto"
 

@@ -24,6 +24,8 @@ def job_of(paper: Paper) -> type[Job]:
     ]
     if len(found) != 1:
         raise InputError(f"must hold one subclass of Job, and holds {len(found)}", file=_file(paper, "job"))
+    if taken := {"out", "resume", "json", "listen", "paper"} & {f.name for f in fields(found[0])}:
+        raise InputError(f"--{taken.pop()} is the command's own option: call it another", file=_file(paper, "job"))
     return found[0]
 
 

@@ -22,8 +22,8 @@ _HOLDS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 def table(entries: list[dict[str, Any]]) -> RenderableType:
     """One block a claim: verdict and scale, the statement, every hypothesis with effect, interval and n."""
     blocks = [block for entry in entries for block in (_claim(entry), Text(""))]
-    counts = Counter(_verdict(entry) for entry in entries)
-    told = [f"{counts[verdict]} {verdict}" for verdict in (*words.VERDICTS, "no verdict") if counts[verdict]]
+    counts = Counter(words.verdict_of(entry) for entry in entries)
+    told = [f"{counts[verdict]} {verdict}" for verdict in words.VERDICTS if counts[verdict]]
     seconds = sum(e["seconds"] for e in entries)
     end = Text(f"{', '.join(told)}; {words.duration(seconds)} of trials.")
     if any(entry["verdict"] for entry in entries):
@@ -31,13 +31,9 @@ def table(entries: list[dict[str, Any]]) -> RenderableType:
     return Group(*blocks, end)
 
 
-def _verdict(entry: Mapping[str, Any]) -> str:
-    return "no verdict" if entry["ran"] and entry["verdict"] is None else words.verdict_of(entry)
-
-
 def _claim(entry: Mapping[str, Any]) -> RenderableType:
-    verdict = _verdict(entry)
-    head = Text.assemble((entry["id"], "bold"), "  ", (f"{words.MARKS.get(verdict, '–')} {verdict}",
+    verdict = words.verdict_of(entry)
+    head = Text.assemble((entry["id"], "bold"), "  ", (f"{words.MARKS[verdict]} {verdict}",
                                                      STYLES.get(verdict, "dim")))
     scale = ", ".join(filter(None, (entry["scale"], f"{entry['n']} seeds" if entry["n"] > 1 else "")))
     head.append(f"  at {entry['profile']}" + (f" ({scale})" if scale else ""), "dim")

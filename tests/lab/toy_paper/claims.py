@@ -212,7 +212,6 @@ class Changing(_Scores):
 
     name = "changing"
     statement = "never"
-    profiles: ClassVar = {"smoke": Profile(Settings(), seeds=1)}
 
     def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
         data[0] += 1.0
@@ -277,3 +276,26 @@ class Threads(_Scores):
 
         return {"torch": torch.get_num_threads(), "omp": float(os.environ["OMP_NUM_THREADS"]),
                 "interop": torch.get_num_interop_threads(), "hash": float(os.environ["PYTHONHASHSEED"])}
+
+
+class Unfinished(Claim):
+    name = "unfinished"
+    statement = "never"
+    arms: ClassVar = ("method",)
+    profiles: ClassVar = {"quick": Profile(Settings(), seeds=3)}
+    hypotheses: ClassVar = (AtLeast("score", "method", 0.0),)
+
+
+class Leaky(_Scores):
+    """Leaves another default behind; its metric is the size of a number before."""
+
+    name = "leaky"
+    statement = "never"
+    hypotheses: ClassVar = (AtLeast("bytes", "method", 0.0),)
+
+    def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
+        import torch
+
+        size = torch.ones(1).element_size()
+        torch.set_default_dtype(torch.float64)
+        return {"bytes": size}

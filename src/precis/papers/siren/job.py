@@ -36,7 +36,7 @@ class Represent(Job):
         Doc("steps of Adam: 1,000; resample, sdf, video 2,000; helmholtz, wave 3,000; prior 4,000"), Range(1),
     ] = None
     minutes: Annotated[float | None, Doc("stop after so many minutes; rates fall in time"), Range(0.001)] = None
-    lr: Annotated[float | None, Doc("Adam's rate at the start: 1e-3; sdf, prior 5e-4; helmholtz, wave 2e-4"),
+    lr: Annotated[float | None, Doc("Adam's rate at the start: 1e-3; sdf, prior 5e-4; poisson, blend, audio, helmholtz, wave 2e-4"),
                   Range(1e-8, 1.0)] = None  # fmt: skip
     batch: Annotated[
         int | None,

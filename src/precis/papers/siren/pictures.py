@@ -32,7 +32,7 @@ class Picture(NamedTuple):
     full: tuple[int, int]
 
     def tensor(self, device: str) -> Tensor:
-        return torch.from_numpy(self.values).to(device)
+        return torch.from_numpy(np.array(self.values, np.float32)).to(device)
 
     def back(self, values: np.ndarray) -> np.ndarray:
         """Fitted values [C,h,w] as a picture in [0, 1], [1|3|4,h,w]: straight alpha, sRGB, 8 bits where the file has."""

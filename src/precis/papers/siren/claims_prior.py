@@ -118,8 +118,8 @@ class Prior(_Completes):
     against 0.039, so that a loss of that size would turn its table round, and below 1 dB nobody sees a difference.
     Both networks have the same number of parameters (2 %), batches, contexts, number of steps and grid of rates, which
     fall as a cosine; each has its paper's loss.  At quick it is 1,000 steps of 16 pictures, since after 600 of 32 the
-    neural process was no better than the mean picture on the pictures kept for tuning (they cost the same).  Those are
-    training pictures held back, so no verdict reads them.  The broken arm has the context's values at each other's
+    neural process was no better than the mean picture on the pictures kept for tuning (they cost the same).  Those
+    are training pictures held back, so no verdict reads them.  The broken arm has the context's values at each other's
     places: what remains is how bright the picture is.  Rows that do not count: pixels not shown, the mean picture, the
     three nearest pixels, and the conditional mean of a Gaussian in closed form.
     """

@@ -1,6 +1,7 @@
 """A claim about surfaces: a signed distance function from oriented points."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,7 +142,7 @@ def surfaces(seed: int, settings: Surface, data: Cloud | None, streams: Any) -> 
     return Cloud(*made[0][:2]), Cloud(*made[1][:2])
 
 
-def score(net: CoordinateMLP, truth: Cloud, settings: Surface, record: Recorder) -> dict[str, float]:
+def score(net: Callable[[Tensor], Tensor], truth: Cloud, settings: Surface, record: Recorder) -> dict[str, float]:
     """Chamfer distance and normal error of the zero set; those of `NO_SURFACE` if there is none."""
     try:
         mesh: Mesh = extract_mesh(net, settings.grid, device=record.device)

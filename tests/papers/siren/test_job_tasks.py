@@ -99,7 +99,7 @@ def test_estimated_normals_are_those_of_the_surface():
 def test_points_without_normals_get_them(tmp_path):
     given = tmp_path / "cloud.npy"
     np.save(given, sphere(300, 0).points)
-    done = run(tmp_path / "out", given, estimate_normals=True, steps=100, batch=200, mesh_resolution=16, omega=3.0, lr=4e-4)
+    done = run(tmp_path / "out", given, estimate_normals=True, steps=100, batch=200, mesh_resolution=16, lr=4e-4)
     assert done.metrics["normal_error_degrees"] < 20
 
 

@@ -11,8 +11,9 @@ from precis.data.images import as_float, composite, read_image
 from precis.data.imageset import ImageSet
 from precis.data.stack import square
 from precis.errors import InputError
+from precis.fields.neural_process import SetEncoder
 from precis.fields.siren import Siren
-from precis.fields.siren_prior import HyperNetwork, SetEncoder, SirenPrior, encode_images, fit_prior
+from precis.fields.siren_prior import HyperNetwork, SirenPrior, encode_images, fit_prior
 from precis.lab.figures import contact_sheet, curves
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
@@ -29,7 +30,7 @@ def build_prior(channels: int, width: int, latent: int = 128, omega: float = 30.
     """The prior of the job: SIRENs of this width, set encoder and hypernetwork of 2 × width (at most 256)."""
     generator = torch.Generator().manual_seed(seed)
     wide = min(256, 2 * width)
-    encoder = SetEncoder(2 + channels, latent, wide, generator=generator)
+    encoder = SetEncoder(2 + channels, latent, (wide,) * 3, "sine", generator, last_activation=True)
     target = Siren(2, channels, width, first_omega=omega, generator=generator)
     return SirenPrior(encoder, HyperNetwork(latent, target, wide, generator=generator))
 

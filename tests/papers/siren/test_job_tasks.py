@@ -66,7 +66,7 @@ def test_a_second_picture_of_another_size_is_brought_to_the_first(tmp_path):
 def test_the_mesh_of_a_ball_has_its_place_size_and_outside(tmp_path):
     ball = sphere(3000, 0, radius=1.0)
     given = write_ply(tmp_path / "ball.ply", 5 * ball.points + (10, 20, 30), normals=ball.normals)
-    done = run(tmp_path / "out", given, steps=250, batch=300, lr=1e-3, mesh_resolution=32, omega=3.0)
+    done = run(tmp_path / "out", given, steps=250, batch=300, lr=4e-4, mesh_resolution=32, omega=3.0)
     assert done.result["task"] == "sdf"
     assert done.metrics["mean_distance"] < 0.2 and done.metrics["normal_error_degrees"] < 5
     vertices, faces = read_mesh(done.folder / "mesh.ply")
@@ -99,7 +99,7 @@ def test_estimated_normals_are_those_of_the_surface():
 def test_points_without_normals_get_them(tmp_path):
     given = tmp_path / "cloud.npy"
     np.save(given, sphere(300, 0).points)
-    done = run(tmp_path / "out", given, estimate_normals=True, steps=100, batch=200, mesh_resolution=16, omega=10.0)
+    done = run(tmp_path / "out", given, estimate_normals=True, steps=100, batch=200, mesh_resolution=16, lr=4e-4)
     assert done.metrics["normal_error_degrees"] < 20
 
 

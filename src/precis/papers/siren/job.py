@@ -33,12 +33,12 @@ class Represent(Job):
     # How to fit.
     steps: Annotated[
         int | None,
-        Doc("steps of Adam: 1,000; resample, sdf, video 2,000; helmholtz, wave 3,000; prior 4,000"), Range(1),
+        Doc("steps of Adam: 1,000; sdf 1,500; resample, video 2,000; helmholtz, wave 3,000; prior 4,000"), Range(1),
     ] = None
     minutes: Annotated[float | None, Doc("stop after so many minutes; rates fall in time"), Range(0.001)] = None
     lr: Annotated[
         float | None,
-        Doc("Adam's rate at the start: 1e-3; sdf, prior 5e-4; poisson, blend, audio, helmholtz, wave 2e-4"),
+        Doc("Adam's rate at the start: 1e-3; prior 5e-4; poisson, blend, audio, helmholtz, wave 2e-4; sdf 1e-4"),
         Range(1e-8, 1.0),
     ] = None
     batch: Annotated[
@@ -47,7 +47,7 @@ class Represent(Job):
         Range(1),
     ] = None
     width: Annotated[int | None, Doc("units a layer: 256; CPU: wave, helmholtz 128, prior 64"), Range(1, 8192)] = None
-    omega: Annotated[float | None, Doc("ω of the first layer, the band of the signal: 30; audio 3,000"),
+    omega: Annotated[float | None, Doc("ω of the first layer, the band of the signal: 30; sdf 10, audio 3,000"),
                      Range(0.01, 1e6)] = None  # fmt: skip
 
     # Pictures.

@@ -138,7 +138,7 @@ def byte_counts(job: Any, metrics: Metrics, picture: Picture) -> Metrics:
 def net_derivatives(net: Any, shape: tuple[int, int], align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
     """Gradient [2,H,W] and Laplacian [H,W] of the luma of a net's picture in [0, 1], in units of coordinates."""
     like = next(net.parameters())
-    grid = coordinate_grid(shape, align_corners=align_corners, device=like.device)
+    grid = coordinate_grid(shape, align_corners=align_corners, device=like.device, dtype=like.dtype)
     mix = _luma_weights(net.out_dim).to(like) / 2  # the net's values are in −1 … 1
     parts = [net.jet(x, 2, True) for x in grid.split(1 << 14)]
     gradient = torch.cat([torch.einsum("nod,o->dn", jet.grad, mix) for jet in parts], 1)

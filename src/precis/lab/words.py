@@ -51,6 +51,7 @@ def _written(value: Number, decimals: int, digits: int = 3) -> str:
         text = f"{value:,.{0 if isinstance(value, int) or value == 0 else decimals}f}"
         if "." in text and float(text.replace(",", "")) == int(value):
             text = text.split(".")[0]
+        text = "0" if text == "-0" else text
     else:
         text = f"{value:.{digits - 1}e}".replace("e+", "e")
     return text.replace("-", "−")

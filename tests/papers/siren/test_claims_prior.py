@@ -88,7 +88,7 @@ def test_permuting_moves_values_within_a_picture_only() -> None:
 
 
 def test_gaussian_completion_is_the_conditional_mean() -> None:
-    pictures = torch.randn(300, 6, 1, generator=seeded()) @ torch.ones(1, 1) + torch.randn(300, 1, 1, generator=seeded(1))
+    pictures = torch.randn(300, 6, 1, generator=seeded()) + torch.randn(300, 1, 1, generator=seeded(1))
     found = PCAGaussian.fit(pictures, 2)
     a, n = found.factor[:, 0], 6
     covariance = a @ a.T + found.variance * torch.eye(n, dtype=torch.float64)

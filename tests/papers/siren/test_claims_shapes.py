@@ -23,8 +23,8 @@ SMALL = Surface(500, 5, 64, 16, 24, 2000)
 
 def run(home: Path, data: Path | None = None) -> dict[str, Any]:
     claim = claims_of(SOURCE)["sdf"]
-    (entry,) = check([(SOURCE, claim)], profile="smoke", device="cpu", workers=1, home=home, data=data, kinds={"points"})
-    return entry
+    claims = [(SOURCE, claim)]
+    return check(claims, profile="smoke", device="cpu", workers=1, home=home, data=data, kinds={"points"})[0]
 
 
 def cloud_file(folder: Path, rows: np.ndarray) -> Path:

@@ -23,6 +23,7 @@ from precis.papers.formulas import to_unicode
         (r"\left(\tfrac{1}{n}\right) \le 48{\times}48", "(1/n) ≤ 48×48"),
         (r"k \times k, a\cdot b", "k × k, a·b"),
         (r"\{x\}_{i=1}^n", "{x}ᵢ₌₁ⁿ"),
+        (r"\overline{x}, 50\,\overline{\bigl|\|\nabla f\|-1\bigr|}", "x\u0305, 50 ⟨|‖∇f‖-1|⟩"),
     ],
 )
 def test_formulas(tex, text):

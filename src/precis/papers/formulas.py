@@ -92,6 +92,9 @@ def _one(node: Any, kind: str) -> str:
             return f"{_bracketed(parts[0])}/{_bracketed(parts[1])}"
         if name == "sqrt" and parts:
             return f"{_script('^', parts[0]) if len(parts) == 2 else ''}√{_bracketed(parts[-1])}"
+        if name in ("overline", "bar") and parts:
+            # A bar over a long expression is a mean; character by character it could not be read.
+            return "".join(char + "\u0305" for char in parts[-1]) if len(parts[-1]) <= 3 else f"⟨{parts[-1]}⟩"
         if name in ("text", "mathrm", "textrm", "mathit", "operatorname", "boldsymbol", "bm") and parts:
             return parts[-1]
     text = str(_converter().node_to_text(node))

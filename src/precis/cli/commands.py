@@ -54,7 +54,9 @@ class Serve:
 
     port: Annotated[int, Doc("port to listen on; 0 takes a free one")] = 8321
     host: Annotated[str, Doc("address to listen on; any but this machine's own goes with a token")] = "127.0.0.1"
-    token: Annotated[str | None, Doc("asked of every visitor; made up where --host needs one")] = None
+    token: Annotated[str | None, Doc("asked of every visitor; else $PRECIS_TOKEN; made up where --host needs one")] = (
+        None
+    )
 
     def __call__(self) -> int:
         if not 0 <= self.port <= 65535:

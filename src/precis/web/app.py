@@ -143,7 +143,10 @@ async def card(request: Request) -> Response:
 async def check_form(request: Request) -> Response:
     site = _site(request)
     found = site.shelf.paper(request.path_params["paper"])
-    return _page(pages.check_form(found, await site.shelf.claims(found)), styles=True)
+    try:
+        return _page(pages.check_form(found, await site.shelf.claims(found)), styles=True)
+    except InputError as error:  # the form's place tells it: the page around it is as it should be
+        return _page(pages.check_form(found, {}, str(error)), styles=True)
 
 
 async def claim(request: Request) -> Response:
@@ -196,7 +199,8 @@ async def runs(request: Request) -> Response:
 async def run(request: Request) -> Response:
     site = _site(request)
     one = site.run(request)
-    title, views = one.paper, ()
+    title = one.paper
+    views: tuple[str, ...] = ()
     try:
         about = site.shelf.view().library[one.paper]
         title = about.title

@@ -62,13 +62,13 @@ def paper(
     )
 
 
-def check_form(about: Paper, claims: dict[str, Any]) -> str:
-    return render("site_check.html", about=about, claims=claims, filled={})
+def check_form(about: Paper, claims: dict[str, Any], problem: str = "") -> str:
+    return render("site_check.html", about=about, claims=claims, problem=problem, filled={})
 
 
 def entries_of(view: View, about: Paper) -> list[Entry]:
     """The verdicts of the paper's claims: the user's own, else the recorded ones, marked as such."""
-    found = []
+    found: list[Entry] = []
     for name in about.claims:
         shown = view.verdicts[f"{about.id}/{name}"]
         if shown.own or shown.recorded:

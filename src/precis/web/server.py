@@ -1,5 +1,7 @@
 """`precis serve`: uvicorn around the application."""
 
+import contextlib
+import os
 import secrets
 import socket
 import sys
@@ -15,6 +17,7 @@ def run(port: int, host: str, token: str | None, home: Path | None) -> int:
     """Serve until Ctrl-C; runs that are under way go on without the site."""
     import uvicorn
 
+    token = token or os.environ.get("PRECIS_TOKEN")
     if token is None and not safety.is_loopback(host):
         token = secrets.token_urlsafe(24)
     app = make_app(home, host=host, token=token)
@@ -38,10 +41,8 @@ def run(port: int, host: str, token: str | None, home: Path | None) -> int:
     print(f"{address}    (Ctrl-C ends the site; runs go on)", flush=True)
     if token and not safety.is_loopback(host):
         print("precis: what is sent is not encrypted: use it in a network that you trust", file=sys.stderr)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         Server(config).run([listening])
-    except KeyboardInterrupt:
-        pass
     return 0
 
 

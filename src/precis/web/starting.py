@@ -100,7 +100,7 @@ async def check(site: Any, paper: Paper, request: Request, filled: dict[str, str
                 raise InputError(f"--seeds must be a whole number from 3 to {MOST_SEEDS}, got {seeds!r}")
             options["seeds"] = int(seeds)
         options["until_verdict"] = texts.get("until_verdict") == "on"
-        title = ", ".join(claims) if 0 < len(claims) < 3 else f"{len(claims) or len(paper.claims)} claims"
+        title = ", ".join(claims) if 0 < len(claims) < 3 else f"{len(claims)} claims" if claims else "all claims"
         name = site.runs.new_id(paper.id, f"check-{profile}")
         with _kept_if_whole(site.runs.uploads / name):
             if data := files.get("data"):

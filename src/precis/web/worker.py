@@ -120,7 +120,7 @@ def _either(kinds: list[str]) -> str:
 
 def _answer(line: str) -> dict[str, Any]:
     request = json.loads(line)
-    do = {"inspect": inspect, "claims": claims, "view": view}[request.pop("do")]
+    do: Any = {"inspect": inspect, "claims": claims, "view": view}[request.pop("do")]
     try:
         return {"value": do(**request)}
     except InputError as error:

@@ -5,11 +5,11 @@ import pytest
 import torch
 from tests.helpers import check_component
 
+from precis.fields.neural_process import SetEncoder
 from precis.fields.siren import Siren
 from precis.fields.siren_fit import to_values
 from precis.fields.siren_prior import (
     HyperNetwork,
-    SetEncoder,
     SirenPrior,
     encode_images,
     fit_prior,
@@ -21,9 +21,13 @@ def gen(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def encoder(latent: int, width: int, layers: int, g: torch.Generator | None = None) -> SetEncoder:
+    return SetEncoder(3, latent, (width,) * layers, "sine", g, last_activation=True)
+
+
 def build(g: torch.Generator, latent: int = 12) -> SirenPrior:
     target = Siren(2, 1, 8, 1, generator=g)
-    return SirenPrior(SetEncoder(3, latent, 16, 1, generator=g), HyperNetwork(latent, target, 16, generator=g))
+    return SirenPrior(encoder(latent, 16, 2, g), HyperNetwork(latent, target, 16, generator=g))
 
 
 def context(b: int = 4, n: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,30 +60,30 @@ def test_each_weight_tensor_has_a_perceptron_of_its_own() -> None:
 
 
 def test_initial_weights_are_small_and_alike() -> None:
-    prior = SirenPrior(SetEncoder(3, generator=gen()), HyperNetwork(256, Siren(2, 1, 64), generator=gen(5)))
+    prior = SirenPrior(encoder(256, 256, 3, gen()), HyperNetwork(256, Siren(2, 1, 64), generator=gen(5)))
     theta = prior.hyper(torch.randn(2, 256, generator=gen()))
     assert theta[2].shape == (2, 64, 64) and theta[3].shape == (2, 1, 64)
     heads = prior.hyper.heads
     for head, bound in ((heads[0], 1 / 2), (heads[2], 1 / 64), (heads[3], 1 / 256)):
         assert 0.9 * bound < float(head.bias.detach().abs().max()) <= bound
         assert float(head.weight.detach().std()) == pytest.approx(math.sqrt(2 / 256) / 100, rel=0.05)
-    encoder = prior.encoder
+    linears = prior.encoder.linears
     bound = math.sqrt(6 / 3) / 30
-    assert 0.8 * bound < float(encoder.layers[0].weight.detach().abs().max()) <= bound
-    assert len(encoder.layers) == 4
+    assert 0.8 * bound < float(linears[0].weight.detach().abs().max()) <= bound
+    assert len(linears) == 4
 
 
 def test_order_and_masked_pairs_change_nothing() -> None:
-    encoder = build(gen()).encoder
+    encode = build(gen()).encoder
     x, y = context()
-    z = encoder(x, y)
+    z = encode(x, y)
     order = torch.randperm(7, generator=gen(3))
-    torch.testing.assert_close(encoder(x[:, order], y[:, order]), z)
+    torch.testing.assert_close(encode(x[:, order], y[:, order]), z)
     mask = torch.arange(7).expand(4, 7) < 5
-    torch.testing.assert_close(encoder(x, y, mask), encoder(x[:, :5], y[:, :5]))
-    assert not encoder(x, y, torch.zeros(4, 7, dtype=torch.bool)).any()
-    assert not encoder(x[:, :0], y[:, :0]).any()
-    linear = SetEncoder(3, 12, 16, 1, "relu", last_activation=False, generator=gen())
+    torch.testing.assert_close(encode(x, y, mask), encode(x[:, :5], y[:, :5]))
+    assert not encode(x, y, torch.zeros(4, 7, dtype=torch.bool)).any()
+    assert not encode(x[:, :0], y[:, :0]).any()
+    linear = SetEncoder(3, 12, (16, 16), "relu", gen())
     assert (linear(x, y) < 0).any()
     with pytest.raises(ValueError, match="activation"):
         SetEncoder(3, activation="tanh")
@@ -107,6 +111,8 @@ def test_contexts_are_subsets() -> None:
     rows, mask = random_context(50, 30, 3, 9, gen())
     assert rows.shape == mask.shape == (50, 9)
     assert all(len(set(row)) == 9 for row in rows.tolist())
+    first = random_context(2000, 784, 500, 500, gen())[0][:, :12].float().mean()
+    assert abs(float(first) - 391.5) < 6  # 4 standard errors: a short context is spread as a long one is
     counts = {int(random_context(1, 30, 3, 9, gen(s))[1].sum()) for s in range(60)}
     assert counts == set(range(3, 10))
     with pytest.raises(ValueError):
@@ -123,7 +129,7 @@ def pictures(n: int) -> torch.Tensor:
 
 def small_prior() -> SirenPrior:
     hyper = HyperNetwork(16, Siren(2, 1, 16, 1), 32, generator=gen())
-    return SirenPrior(SetEncoder(3, 16, 32, 1, generator=gen()), hyper)
+    return SirenPrior(encoder(16, 32, 2, gen()), hyper)
 
 
 def test_a_prior_learns_to_complete_and_to_draw() -> None:
@@ -144,7 +150,7 @@ def test_a_prior_learns_to_complete_and_to_draw() -> None:
     torch.testing.assert_close(prior.sample(100, gen(2))(x), drawn)
     data = torch.stack([to_values(image)[1] for image in images])
     assert float((drawn.std(0) - data.std(0)).abs().mean()) < 0.15
-    again = SirenPrior(SetEncoder(3, 16, 32, 1), HyperNetwork(16, Siren(2, 1, 16, 1), 32))
+    again = SirenPrior(encoder(16, 32, 2), HyperNetwork(16, Siren(2, 1, 16, 1), 32))
     again.load_state_dict(prior.state_dict())
     torch.testing.assert_close(again.sample(100, gen(2))(x), drawn)
 

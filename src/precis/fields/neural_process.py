@@ -8,7 +8,6 @@ are independent given r.  Garnelo et al., ICML 2018, §2 (arXiv 1807.01613).
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,48 +15,47 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 
-class Sine(nn.Module):
-    """sin(ω x)."""
-
-    def __init__(self, omega: float = 30.0) -> None:
-        super().__init__()
-        self.omega = omega
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(self.omega * x)
-
-
 class SetEncoder(nn.Module):
-    """Mean over a set of an MLP of each (location, value) pair; the empty set has a learned code.
+    """Mean over a set of a perceptron of each (location, value) pair: x [B,n,dx], y [B,n,dy], mask [B,n] -> [B,latent].
 
-    `activation="sine"`: ω = 30 after every hidden layer, with the initialisation of SIREN (the output layer too).
+    activation "sine": sin(ωh) with ω = 30, and weights U(±√(6/n)/ω) in every layer, the first too, as in SIREN's code.
+    last_activation: whether the embeddings pass the activation before the mean, as there.  A conditional neural process
+    has them linear.  The empty set has a code of its own, learned, 0 to begin with.
     """
 
     def __init__(
         self, in_dim: int, latent: int = 128, hidden: Sequence[int] = (128, 128, 128),
-        activation: Literal["relu", "sine"] = "relu", generator: torch.Generator | None = None,
+        activation: str = "relu", generator: torch.Generator | None = None, *,
+        last_activation: bool = False, omega: float | int = 30.0,
     ) -> None:
         super().__init__()
+        if activation not in ("relu", "sine"):
+            raise ValueError(f'activation must be "relu" or "sine", got {activation!r}')
         sizes = (in_dim, *hidden, latent)
         linears = [_linear(a, b, generator) for a, b in zip(sizes[:-1], sizes[1:])]
         if activation == "sine":
-            for i, linear in enumerate(linears):
-                bound = 1 / in_dim if i == 0 else math.sqrt(6 / linear.in_features) / 30.0
+            for linear in linears:
+                bound = math.sqrt(6 / linear.in_features) / omega
                 nn.init.uniform_(linear.weight, -bound, bound, generator=generator)
-        self.linears = nn.ModuleList(linears)
-        self.activation = Sine() if activation == "sine" else nn.ReLU()
+        self.linears: Sequence[nn.Linear] = nn.ModuleList(linears)  # type: ignore[assignment]
+        self.activation, self.last_activation, self.omega = activation, last_activation, float(omega)
         self.empty = nn.Parameter(torch.zeros(latent))
 
     def forward(
         self, x: Float[Tensor, "b n dx"], y: Float[Tensor, "b n dy"], mask: Bool[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b latent"]:
         """`mask` is true where a pair is observed; masked pairs change nothing, whatever they hold."""
-        pairs = torch.cat([x, y], -1)
+        codes = torch.cat([x, y], -1)
         if mask is not None:
-            pairs = pairs.masked_fill(~mask[..., None], 0.0)
-        for linear in self.linears[:-1]:
-            pairs = self.activation(linear(pairs))
-        codes = self.linears[-1](pairs)
+            codes = codes.masked_fill(~mask[..., None], 0.0)
+        for i, linear in enumerate(self.linears):
+            active = i < len(self.linears) - 1 or self.last_activation
+            if self.activation == "relu":
+                codes = linear(codes).relu() if active else linear(codes)
+            else:  # ω on the few weights, not on the many activations
+                omega = self.omega if active else 1.0
+                codes = nn.functional.linear(codes, omega * linear.weight, omega * linear.bias)
+                codes = codes.sin() if active else codes
         weight = torch.ones_like(codes[..., :1]) if mask is None else mask[..., None].to(codes)
         n = weight.sum(-2)
         mean = (codes * weight).sum(-2) / n.clamp(min=1)
@@ -79,7 +77,7 @@ class CNP(nn.Module):
         sizes = (*decoder, 2 * y_dim)
         # The first decoder layer is split, so that r is never tiled over the targets: W [x; r] = W_x x + W_r r.
         self.from_x = _linear(x_dim, sizes[0], generator)
-        self.from_r = nn.Linear(latent, sizes[0], bias=False)
+        self.from_r = nn.utils.skip_init(nn.Linear, latent, sizes[0], bias=False)
         nn.init.uniform_(self.from_r.weight, -(latent**-0.5), latent**-0.5, generator=generator)
         self.linears = nn.ModuleList(_linear(a, b, generator) for a, b in zip(sizes[:-1], sizes[1:]))
 
@@ -102,7 +100,7 @@ class CNP(nn.Module):
 
 
 def _linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
-    layer = nn.Linear(n_in, n_out)
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)  # which draws nothing from the global generator
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -(n_in**-0.5), n_in**-0.5, generator=generator)
     return layer

@@ -16,53 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from precis.fields.siren import CoordinateMLP, _single, sine_init
+from precis.fields.neural_process import SetEncoder
+from precis.fields.siren import CoordinateMLP, _single
 from precis.fields.siren_fit import to_values, train
 from precis.nn.stacked import StackedLinear
 from precis.train.loop import Run, index_batches
 
 Number = float | int
-
-
-class SetEncoder(nn.Module):
-    """Pairs (x_i, y_i) to the mean of their embeddings: x [B,n,dx], y [B,n,dy], mask [B,n] -> z [B,latent].
-
-    `hidden_layers` counts hidden-to-hidden layers.  activation "sine" (SIREN's weights, ω = 30) or "relu" (Kaiming).
-    last_activation: whether the embeddings pass the activation before the mean, as in the SIREN code; a Conditional
-    Neural Process has them linear.  Without any context z is 0.
-    """
-
-    def __init__(
-        self, in_dim: int, latent: int = 256, width: int = 256, hidden_layers: int = 2, activation: str = "sine", *,
-        omega: Number = 30.0, last_activation: bool = True, generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        if activation not in ("sine", "relu"):
-            raise ValueError(f'activation must be "sine" or "relu", got {activation!r}')
-        self.activation, self.last_activation = activation, last_activation
-        sizes = [in_dim, *[width] * (hidden_layers + 1), latent]
-        sine = activation == "sine"
-        last = len(sizes) - 2
-        self.layers = nn.ModuleList(
-            # The code gives the first layer of an encoder the bounds of all others: hence layer=1 throughout.
-            _single(a, b, omega if sine and (i < last or last_activation) else 1.0,
-                    sine_init(omega) if sine else "kaiming", 1, generator)
-            for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:]))
-        )  # fmt: skip
-
-    def forward(
-        self, x: Float[Tensor, "b n dx"], y: Float[Tensor, "b n dy"], mask: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b latent"]:
-        h = torch.cat([x, y], -1)
-        f = torch.sin if self.activation == "sine" else torch.relu
-        for i, layer in enumerate(self.layers):
-            h = layer(h)
-            if i < len(self.layers) - 1 or self.last_activation:
-                h = f(h)
-        if mask is None:
-            return h.mean(-2) if h.shape[-2] else h.new_zeros(len(h), h.shape[-1])
-        weight = mask.to(h).unsqueeze(-1)
-        return (h * weight).sum(-2) / weight.sum(-2).clamp(min=1)
 
 
 class HyperNetwork(nn.Module):
@@ -124,7 +84,10 @@ class HyperNetwork(nn.Module):
 
 
 class SirenPrior(nn.Module):
-    """Context samples in, function out: `prior(ctx_x [B,n,dx], ctx_y [B,n,c], x, mask [B,n]) -> [B,m,c]`."""
+    """Context samples in, function out: `prior(ctx_x [B,n,dx], ctx_y [B,n,c], x, mask [B,n]) -> [B,m,c]`.
+
+    The code's encoder is `SetEncoder(dx + c, 256, (256, 256, 256), "sine", last_activation=True)`.
+    """
 
     code_mean: Tensor
     code_factor: Tensor
@@ -201,7 +164,7 @@ def random_context(
     draw = torch.rand(batch, n, generator=generator, device=generator.device)
     count = int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
     mask = torch.arange(high, device=generator.device) < count
-    return draw.topk(high, sorted=False).indices, mask.expand(batch, high)
+    return draw.topk(high).indices, mask.expand(batch, high)
 
 
 def fit_prior(

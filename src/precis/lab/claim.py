@@ -71,10 +71,12 @@ class Table:
 class Hypothesis(Protocol):
     """A frozen dataclass that judges a table; a paper may bring its own."""
 
-    counts: bool
-    profiles: tuple[str, ...] | None
-    unit: str
-
+    @property
+    def counts(self) -> bool: ...
+    @property
+    def profiles(self) -> tuple[str, ...] | None: ...
+    @property
+    def unit(self) -> str: ...
     def outcome(self, table: Table) -> Outcome: ...
 
 

@@ -60,7 +60,7 @@ class Job:
         for f in dataclasses.fields(self):
             for bound in getattr(hints[f.name], "__metadata__", ()):
                 if isinstance(bound, Range):
-                    _check_range(f.name, getattr(self, f.name), bound)
+                    _check_range(option_of(type(self), f.name), getattr(self, f.name), bound)
 
     def sample(self, folder: Path) -> str:
         """Put the built-in sample into `folder`; return what INPUT would be."""
@@ -75,11 +75,18 @@ class Job:
         raise NotImplementedError
 
 
-def _check_range(name: str, value: Any, bound: Range) -> None:
+def option_of(job: type[Job], field: str) -> str:
+    """The command line's name of a field: `--like-this`, or what `tyro.conf.arg(name=…)` says (`from` is no field)."""
+    named = type(tyro.conf.arg())
+    metadata = getattr(get_type_hints(job, include_extras=True)[field], "__metadata__", ())
+    given = [mark.name for mark in metadata if isinstance(mark, named) and mark.name]
+    return "--" + (given[0] if given else field).replace("_", "-")
+
+
+def _check_range(option: str, value: Any, bound: Range) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         if number is None or isinstance(number, str | Path):
             continue
-        option = "--" + name.replace("_", "-")
         if math.isnan(number):
             raise InputError(f"{option} is not a number")
         if bound.low is not None and number < bound.low:

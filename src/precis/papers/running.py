@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from precis.errors import InputError, RunFailed, Stopped
 from precis.papers.catalogue import Paper
-from precis.papers.job import Job
+from precis.papers.job import Job, option_of
 from precis.papers.work import REPORT, RunFolder, finite, open_folder, writing
 
 _NOT_SETTINGS = ("input", "seed", "device")
@@ -53,7 +53,7 @@ def run_job(
                 raise failure from error
             raise
         try:
-            if given is None:
+            if given is None and Path(job.input).is_relative_to(sample_folder):
                 work.note(f"no INPUT was named: the built-in sample {Path(str(job.input)).name} was used")
             if getattr(job, "minutes", None) is not None:
                 work.repeatable = False
@@ -128,7 +128,7 @@ def command_of(paper: Paper, job: Job, given: str | None) -> str:
     """The command that does the same again: INPUT and the options that are not the default."""
     words = ["precis", "run", paper.id] + ([given] if given is not None else [])
     for f in dataclasses.fields(job):
-        value, option = getattr(job, f.name), "--" + f.name.replace("_", "-")
+        value, option = getattr(job, f.name), option_of(type(job), f.name)
         default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
         if f.name == "input" or value == default:
             continue

@@ -1,0 +1,14 @@
+"""The claims of SIREN, in the order of the summary."""
+# ruff: noqa: I001
+
+from .claims_images import FitsSignalAndDerivatives, DerivativeOnly
+from .claims_between import TrueDerivativesBetweenSamples, EstimatedDerivativesBetweenSamples
+from .claims_images import GradientBlend
+from .claims_equations import BoundaryValue
+from .claims_images import Compressed
+from .claims_equations import DerivativeFamily
+
+__all__ = [
+    "FitsSignalAndDerivatives", "DerivativeOnly", "TrueDerivativesBetweenSamples",
+    "EstimatedDerivativesBetweenSamples", "GradientBlend", "BoundaryValue", "Compressed", "DerivativeFamily",
+]  # fmt: skip

@@ -22,6 +22,7 @@ POINTS = 400  # of a curve, at most twice as many
 BEHIND = 4 << 20  # bytes: who is further behind gets the whole state anew
 RECENT = 40  # log lines from which the time left is estimated
 KEPT = 64  # states of runs kept in memory
+Point = tuple[int | float, int | float | None]
 
 
 class Digest:
@@ -36,7 +37,7 @@ class Digest:
         self.trials: dict[str, dict[str, dict[str, str]]] = {}
         self.verdicts: dict[str, dict[str, Any]] = {}
         self.seconds = 0.0
-        self._recent: list[tuple[float, float]] = []
+        self._recent: list[tuple[float, int]] = []
 
     def feed(self, data: bytes, at: int) -> None:
         """Whole lines that begin at offset `at`; a line that is no event is passed over."""
@@ -98,11 +99,11 @@ class _Curve:
     """Points of a curve, thinned by half each time there are too many; the last is always kept."""
 
     def __init__(self) -> None:
-        self.kept: list[tuple[float, float | None]] = []
-        self.end: tuple[float, float | None] | None = None
+        self.kept: list[Point] = []
+        self.end: Point | None = None
         self.every, self.count = 1, 0
 
-    def add(self, x: float, y: float | None) -> None:
+    def add(self, x: int | float, y: int | float | None) -> None:
         self.end = (x, y)
         if self.count % self.every == 0:
             self.kept.append(self.end)
@@ -110,7 +111,7 @@ class _Curve:
                 self.kept, self.every = self.kept[::2], 2 * self.every
         self.count += 1
 
-    def points(self) -> list[tuple[float, float | None]]:
+    def points(self) -> list[Point]:
         whole = self.end is None or (self.kept and self.kept[-1] == self.end)
         return self.kept if whole else [*self.kept, self.end]  # type: ignore[list-item]
 

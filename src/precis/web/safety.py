@@ -88,7 +88,7 @@ class Guard:
         if self.token is not None and not self._holds_token(request):
             return self._ask_token(request)
         told = request.headers.get("content-length", "0")
-        if not told.isdecimal():
+        if not re.fullmatch("[0-9]{1,18}", told):
             return _say(400, "Content-Length is not a number")
         if int(told) > _limit(request):
             return _say(413, too_large(_limit(request)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ async def check(site: Any, paper: Paper, request: Request, filled: dict[str, str
             raise InputError(f"--device must be one of auto, cpu, cuda, mps, not {device!r}")
         options: dict[str, Any] = {"ids": ids, "profile": profile, "device": device}
         if seeds := texts.get("seeds", "").strip():
-            if not seeds.isdecimal() or not 3 <= int(seeds[:6]) <= MOST_SEEDS:
+            if not re.fullmatch("[0-9]{1,6}", seeds) or not 3 <= int(seeds) <= MOST_SEEDS:
                 raise InputError(f"--seeds must be a whole number from 3 to {MOST_SEEDS}, got {seeds!r}")
             options["seeds"] = int(seeds)
         options["until_verdict"] = texts.get("until_verdict") == "on"

@@ -13,7 +13,7 @@ from precis.errors import InputError
 from precis.web.helpers import Helpers
 from precis.web.runs import Run
 
-SIZES = (8, 1024)  # pixels a side
+SIZES = (8.0, 1024.0)  # pixels a side
 PLACES: dict[str, dict[str, tuple[float, float]]] = {
     "zoom": {"x0": (-1.0, 2.0), "y0": (-1.0, 2.0), "x1": (-1.0, 2.0), "y1": (-1.0, 2.0)},
     "orbit": {"azimuth": (-3600.0, 3600.0), "elevation": (-90.0, 90.0), "distance": (0.1, 100.0)},

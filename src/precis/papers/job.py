@@ -77,7 +77,7 @@ class Job:
 
 def option_of(job: type[Job], field: str) -> str:
     """The command line's name of a field: `--like-this`, or what `tyro.conf.arg(name=…)` says (`from` is no field)."""
-    named = type(tyro.conf.arg())
+    named: Any = type(tyro.conf.arg())
     metadata = getattr(get_type_hints(job, include_extras=True)[field], "__metadata__", ())
     given = [mark.name for mark in metadata if isinstance(mark, named) and mark.name]
     return "--" + (given[0] if given else field).replace("_", "-")

@@ -53,7 +53,7 @@ def run_job(
                 raise failure from error
             raise
         try:
-            if given is None and Path(job.input).is_relative_to(sample_folder):
+            if given is None and Path(str(job.input)).is_relative_to(sample_folder):
                 work.note(f"no INPUT was named: the built-in sample {Path(str(job.input)).name} was used")
             if getattr(job, "minutes", None) is not None:
                 work.repeatable = False

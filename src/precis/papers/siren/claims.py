@@ -4,11 +4,14 @@
 from .claims_images import FitsSignalAndDerivatives, DerivativeOnly
 from .claims_between import TrueDerivativesBetweenSamples, EstimatedDerivativesBetweenSamples
 from .claims_images import GradientBlend
+from .claims_prior import Prior, PriorSamples
 from .claims_equations import BoundaryValue
 from .claims_images import Compressed
 from .claims_equations import DerivativeFamily
+from .claims_shapes import RecoversShape
 
 __all__ = [
     "FitsSignalAndDerivatives", "DerivativeOnly", "TrueDerivativesBetweenSamples",
-    "EstimatedDerivativesBetweenSamples", "GradientBlend", "BoundaryValue", "Compressed", "DerivativeFamily",
+    "EstimatedDerivativesBetweenSamples", "GradientBlend", "Prior", "PriorSamples", "BoundaryValue", "Compressed",
+    "DerivativeFamily", "RecoversShape",
 ]  # fmt: skip

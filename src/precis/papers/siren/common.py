@@ -18,6 +18,8 @@ from precis.train.schedule import cosine
 from .options import TASKS
 
 CHECKPOINT = ".checkpoint"
+Metrics = dict[str, float | int | None]
+Scalars = dict[str, float]
 
 
 def make_net(job: Any, work: Work, in_dim: int, out_dim: int, width: int = 256) -> Siren:
@@ -34,8 +36,8 @@ def draw(job: Any, purpose: str) -> torch.Generator:
 
 
 def training(
-    job: Any, work: Work, measure: Callable[[Any], dict[str, float]] | None = None, *, looks: int = 20,
-    show: Callable[[dict[str, float]], dict[str, float]] = lambda scalars: scalars,
+    job: Any, work: Work, measure: Callable[[Any], Scalars] | None = None, *, looks: int = 20,
+    show: Callable[[Scalars], Scalars] = lambda scalars: scalars,
 ) -> dict[str, Any]:  # fmt: skip
     """The options of a recipe: budget, cosine, progress, checkpoints in the run's folder, `looks` measurements.
 
@@ -43,7 +45,7 @@ def training(
     """
     task = TASKS[job.task]
     steps = job.steps or (None if job.minutes else task.steps)
-    last: dict[str, float] = {}
+    last: Scalars = {}
 
     def log(step: int, total: int, **scalars: float) -> None:
         last.update(scalars)
@@ -60,7 +62,7 @@ def batch_of(job: Any) -> int:
     return int(job.batch or TASKS[job.task].batch)
 
 
-def finish(work: Work, net: nn.Module) -> dict[str, float | None]:
+def finish(work: Work, net: nn.Module) -> Metrics:
     """Save the weights, drop the checkpoint; what the model takes."""
     net.requires_grad_(False)
     if isinstance(net, Siren):
@@ -102,7 +104,8 @@ def file_bytes(path: str | Path) -> int:
 def diverging(values: np.ndarray, peak: float) -> np.ndarray:
     """[H,W] in −peak … peak to [3,H,W]: blue below, white at 0, red above."""
     x = np.clip(np.asarray(values, np.float64) / (peak or 1.0), -1, 1)
-    ends = np.where((x > 0)[None], np.array([0.70, 0.09, 0.17])[:, None, None], np.array([0.13, 0.40, 0.67])[:, None, None])
+    red, blue = (np.array(colour)[:, None, None] for colour in ((0.70, 0.09, 0.17), (0.13, 0.40, 0.67)))
+    ends = np.where(x > 0, red, blue)
     return np.asarray(1 - (1 - ends) * np.abs(x)[None] ** 0.8)
 
 

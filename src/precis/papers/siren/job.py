@@ -1,8 +1,8 @@
-"""What one can do with a SIREN: fit a signal, rebuild or blend pictures, find a surface, solve an equation, learn a prior."""
+"""What one can do with a SIREN: fit signals, blend pictures, find surfaces, solve equations, learn a prior."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 from typing_extensions import Doc
@@ -33,18 +33,21 @@ class Represent(Job):
     # How to fit.
     steps: Annotated[
         int | None,
-        Doc("steps of Adam: 1,000; resample, sdf, video 2,000; helmholtz, wave 3,000; prior 4,000"), Range(1),
+        Doc("steps of Adam: 1,000; sdf 1,500; resample, video 2,000; helmholtz, wave 3,000; prior 4,000"), Range(1),
     ] = None
     minutes: Annotated[float | None, Doc("stop after so many minutes; rates fall in time"), Range(0.001)] = None
-    lr: Annotated[float | None, Doc("Adam's rate at the start: 1e-3; sdf, prior 5e-4; poisson, blend, audio, helmholtz, wave 2e-4"),
-                  Range(1e-8, 1.0)] = None  # fmt: skip
+    lr: Annotated[
+        float | None,
+        Doc("Adam's rate at the start: 1e-3; prior 5e-4; poisson, blend, audio, helmholtz, wave 2e-4; sdf 1e-4"),
+        Range(1e-8, 1.0),
+    ] = None
     batch: Annotated[
         int | None,
         Doc("coordinates a step: 4,096; sdf: points on the surface, 1,400; wave, helmholtz 2,048; prior: pictures, 32"),
         Range(1),
     ] = None
     width: Annotated[int | None, Doc("units a layer: 256; CPU: wave, helmholtz 128, prior 64"), Range(1, 8192)] = None
-    omega: Annotated[float | None, Doc("ω of the first layer, the band of the signal: 30; audio 3,000"),
+    omega: Annotated[float | None, Doc("ω of the first layer, the band of the signal: 30; sdf 10, audio 3,000"),
                      Range(0.01, 1e6)] = None  # fmt: skip
 
     # Pictures.
@@ -107,10 +110,11 @@ class Represent(Job):
 
         from .options import TASKS, settle
 
-        self.task = settle(self)
-        module = import_module(f"{__package__}.{TASKS[self.task].module}")
-        metrics: dict[str, float | None] = getattr(module, f"run_{self.task}")(self, work)
-        return metrics
+        task = settle(self)
+        self.task = cast(Task, task)
+        module = import_module(f"{__package__}.{TASKS[task].module}")
+        metrics: dict[str, Any] = getattr(module, f"run_{task}")(self, work)
+        return {name: None if value is None else float(value) for name, value in metrics.items()}
 
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
         """Pixels [C, size[1], size[0]] in 0…1 of the saved function; size is (width, height).

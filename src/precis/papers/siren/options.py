@@ -26,7 +26,7 @@ TASKS = {
     "resample": Task("tasks_image", ("image",), PICTURE | {"align_corners", "scale"}, steps=2000),
     "poisson": Task("tasks_gradient", ("image",), PICTURE | {"from_"}, lr=2e-4),
     "blend": Task("tasks_gradient", ("image",), PICTURE | {"blend", "alpha", "rule", "mask", "resize"}, lr=2e-4),
-    "sdf": Task("tasks_shape", ("points",), frozenset({"estimate_normals", "mesh_resolution"}), 2000, 5e-4, 1400),
+    "sdf": Task("tasks_shape", ("points",), frozenset({"estimate_normals", "mesh_resolution"}), 1500, 1e-4, 1400, 10.0),
     "audio": Task("tasks_signal", ("audio",), frozenset({"rate"}), lr=2e-4, omega=3000.0),
     "video": Task("tasks_signal", ("frames",), frozenset({"size", "align_corners", "background", "fps"}), 2000),
     "helmholtz": Task("tasks_field", ("image",), frozenset({"size", "velocity", "speeds", "wavenumber", "source"}),

@@ -35,7 +35,7 @@ class Picture(NamedTuple):
         return torch.from_numpy(np.array(self.values, np.float32)).to(device)
 
     def back(self, values: np.ndarray) -> np.ndarray:
-        """Fitted values [C,h,w] as a picture in [0, 1], [1|3|4,h,w]: straight alpha, sRGB, 8 bits where the file has."""
+        """Fitted values [C,h,w] as a picture [1|3|4,h,w] in [0, 1]: straight alpha, sRGB, rounded if the file is."""
         values = np.clip(values, 0, 1).astype(np.float32)
         colour, alpha = (values[:-1], values[-1:]) if self.alpha else (values, None)
         if alpha is not None:

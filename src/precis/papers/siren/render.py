@@ -25,7 +25,7 @@ def shaded(
     gradient [N,3] -> [N,3] shades it.  Angles in degrees about the z axis; `away`: the camera's distance to the middle.
     """
     width, height = size
-    origin, rays = camera(azimuth, elevation, away, width, height, device)
+    origin, rays, axes = camera(azimuth, elevation, away, width, height, device)
     low, high = box_span(origin, rays)
     t, alive = low.clone(), low < high
     for _ in range(steps):  # the learned distance is not exact: nine tenths of it
@@ -39,15 +39,34 @@ def shaded(
     picture = torch.tensor(PAPER, device=device).expand(height * width, 3).clone()
     if len(hit):
         points = origin + t[hit, None] * rays[hit]
-        hit, points = (x[distance(points).abs() < 0.004] for x in (hit, points))  # a ray that ran out of steps met nothing
-        picture[hit] = _light(gradient(points), rays[hit], points)
+        met = distance(points).abs() < 0.004  # a ray that ran out of steps has met nothing
+        hit, points = hit[met], points[met]
+        picture[hit] = _light(gradient(points), rays[hit], axes)
     return np.asarray(picture.T.reshape(3, height, width).cpu().numpy())
+
+
+def lookup(grid: Tensor) -> Callable[[Tensor], Tensor]:
+    """Values [x,y,z] on a grid that reaches to the faces of [−1, 1]³ as a function [N,3] -> [N], trilinear.
+
+    Rays march through that, and only what they meet is asked of the net: many times faster, blind to what is smaller
+    than a cell.
+    """
+    volume = grid[None, None]
+
+    def look(x: Tensor) -> Tensor:
+        at = x.flip(-1)[None, None, None]  # grid_sample wants the last axis first
+        return F.grid_sample(volume, at, align_corners=True, padding_mode="border")[0, 0, 0, 0]
+
+    return look
 
 
 def camera(
     azimuth: float, elevation: float, away: float, width: int, height: int, device: torch.device | str
-) -> tuple[Tensor, Tensor]:
-    """Origin [3] and unit rays [height·width, 3] of a camera that looks at the middle, 40° high, z up."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Origin [3], unit rays [height·width, 3] and axes [3,3] (right, up, back) of a camera that looks at the middle.
+
+    It sees 40° of height (of width, if that is less); z is up.
+    """
     a, e = np.radians([azimuth, np.clip(elevation, -89, 89)])
     back = torch.tensor([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], dtype=torch.float32, device=device)
     right = F.normalize(torch.linalg.cross(torch.tensor([0.0, 0, 1], device=device), back), dim=0)
@@ -56,7 +75,7 @@ def camera(
     x = (torch.arange(width, device=device) + 0.5 - width / 2) / (min(width, height) / 2) * reach
     y = (height / 2 - torch.arange(height, device=device) - 0.5) / (min(width, height) / 2) * reach
     grid = y[:, None, None] * up + x[None, :, None] * right - back
-    return away * back, F.normalize(grid.reshape(-1, 3), dim=1)
+    return away * back, F.normalize(grid.reshape(-1, 3), dim=1), torch.stack([right, up, back])
 
 
 def box_span(origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,17 +84,13 @@ def box_span(origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
     return torch.minimum(near, far).amax(1).clamp(min=0), torch.maximum(near, far).amin(1)
 
 
-def _light(gradient: Tensor, rays: Tensor, points: Tensor) -> Tensor:
-    """Warm from the upper left, a cool sky from above, a little gloss."""
+def _light(gradient: Tensor, rays: Tensor, axes: Tensor) -> Tensor:
+    """A lamp at the camera's upper left, a sky from above, a little gloss."""
     n = F.normalize(gradient, dim=1)
-    facing = -(n * rays).sum(1, keepdim=True)
-    lamp = F.normalize(-rays + torch.tensor([0.0, 0.0, 0.9], device=rays.device) + 0.6 * _left(rays), dim=1)
-    lit = (n * lamp).sum(1, keepdim=True).clamp(min=0)
+    lamp = F.normalize(-0.7 * axes[0] + 0.6 * axes[1] + axes[2], dim=0)
+    lit = (n @ lamp).clamp(min=0)[:, None]
     sky = 0.5 + 0.5 * n[:, 2:]
     gloss = (n * F.normalize(lamp - rays, dim=1)).sum(1, keepdim=True).clamp(min=0) ** 40
-    colour = torch.tensor(INK, device=rays.device) * (0.25 + 0.75 * lit) + 0.08 * sky + 0.25 * gloss
-    return torch.where(facing < 0, 0.5 * colour, colour).clamp(0, 1)  # the inside, where a surface is open: darker
-
-
-def _left(rays: Tensor) -> Tensor:
-    return F.normalize(torch.linalg.cross(rays, torch.tensor([0.0, 0, 1.0], device=rays.device).expand_as(rays)), dim=1) * -1
+    colour = torch.tensor(INK, device=rays.device) * (0.25 + 0.75 * lit) + 0.08 * sky + 0.2 * gloss
+    inside = (n * rays).sum(1, keepdim=True) > 0.1  # where a surface is open
+    return torch.where(inside, 0.5 * colour, colour).clamp(0, 1)

@@ -16,7 +16,7 @@ from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
 from precis.papers.work import writing
 
-from .common import batch_of, diverging, draw, finish, make_net, numpy, training, write, write_curve
+from .common import Metrics, batch_of, diverging, draw, finish, make_net, numpy, training, write, write_curve
 from .differences import helmholtz_by_differences, wave_by_differences
 from .options import pair, side
 from .pictures import load_grey, size_of
@@ -24,7 +24,7 @@ from .pictures import load_grey, size_of
 FRAMES, PULSE = 25, 0.1  # frames of a wave; standard deviation of the first displacement
 
 
-def run_helmholtz(job: Any, work: Work) -> dict[str, float | None]:
+def run_helmholtz(job: Any, work: Work) -> Metrics:
     """(Δ + m k²) Φ = f with absorbing borders; m = 1/c² from the grey map; beside finite differences."""
     speed = load_speeds(job, work, "0.5,1")
     centre, k = _centre(job), job.wavenumber or 20.0
@@ -57,11 +57,11 @@ def run_helmholtz(job: Any, work: Work) -> dict[str, float | None]:
     work.show("overview.png")
     work.note("the outer half of the square absorbs: the field is meant for |x|, |y| < 0.5")
     write_curve(work, "loss.png", run, "loss", "residual", log_y=True)
-    metrics: dict[str, float | None] = {"relative_error": error, "residual": run.curves["loss"].values[-1]}
+    metrics: Metrics = {"relative_error": error, "residual": run.curves["loss"].values[-1]}
     return metrics | finish(work, net)
 
 
-def run_wave(job: Any, work: Work) -> dict[str, float | None]:
+def run_wave(job: Any, work: Work) -> Metrics:
     """∂²_t Φ = c² ΔΦ from a displacement at rest; frames, and the error against finite differences."""
     speed = load_speeds(job, work, "0.5,2")
     if job.initial is not None and job.source is not None:
@@ -90,7 +90,7 @@ def run_wave(job: Any, work: Work) -> dict[str, float | None]:
     work.note("wave.webp: SIREN on the left, finite differences on the right; no border condition is set, so that "
               "the solution is determined only where no wave can have come from outside")  # fmt: skip
     write_curve(work, "residual.png", run, "loss", "residual", log_y=True)
-    metrics: dict[str, float | None] = {"relative_error": error, "residual": run.curves["loss"].values[-1]}
+    metrics: Metrics = {"relative_error": error, "residual": run.curves["loss"].values[-1]}
     return metrics | {"frames": FRAMES, "until": until} | finish(work, net)
 
 
@@ -134,7 +134,8 @@ def _initial(job: Any) -> np.ndarray:
         return np.asarray(np.exp(-square / (2 * PULSE**2)))
     (h, w), (y, x) = size_of(job.input), size_of(job.initial)
     if (h, w) != (y, x):
-        raise InputError(f"it is {x}×{y} pixels, and the map of speeds {w}×{h}; make them equal", file=Path(job.initial))
+        words = f"it is {x}×{y} pixels, and the map of speeds {w}×{h}; make them equal"
+        raise InputError(words, file=Path(job.initial))
     return load_grey(job.initial)
 
 

@@ -1,7 +1,7 @@
 """Rebuild a picture from its derivatives, or blend two by their gradients: `poisson` and `blend`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from precis.lab.figures import contact_sheet
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
 
-from .common import batch_of, draw, finish, make_net, numpy, psnr_of, training, write, write_curve
+from .common import Metrics, Scalars, batch_of, draw, finish, make_net, numpy, psnr_of, training, write, write_curve
 from .pictures import (
     Picture,
     gradient_picture,
@@ -38,7 +38,7 @@ from .pictures import (
 from .tasks_image import byte_counts
 
 
-def run_poisson(job: Any, work: Work) -> dict[str, float | None]:
+def run_poisson(job: Any, work: Work) -> Metrics:
     """∇Φ = ∇I, or ΔΦ = ΔI, alone; beside the exact least-squares solution by the cosine transform."""
     picture = load_picture(job, work, job.input, working_size(job, work), keep_alpha=False)
     image = picture.tensor(work.device)
@@ -56,19 +56,21 @@ def run_poisson(job: Any, work: Work) -> dict[str, float | None]:
     work.image("reconstruction", shown)
     work.image("exact", best)
     given = _derivative_picture(numpy(target))
-    captions = ["photograph", "its Laplacian: all that is given" if laplacian else "its gradient: all that is given",
-                f"SIREN, {psnr_of(truth, shown):.1f} dB", f"cosine transform, {psnr_of(truth, best):.1f} dB"]  # fmt: skip
+    captions = [
+        "photograph", f"its {'Laplacian' if laplacian else 'gradient'}: all that is given",
+        f"SIREN, {psnr_of(truth, shown):.1f} dB", f"cosine transform, {psnr_of(truth, best):.1f} dB",
+    ]  # fmt: skip
     write(work, "overview.png", contact_sheet([truth, given, shown, best], captions, columns=2, size=256))
     work.show("overview.png")
     write_curve(work, "loss.png", run, "loss", "loss", log_y=True)
-    metrics: dict[str, float | None] = {"psnr": psnr_of(truth, shown), "psnr_exact": psnr_of(truth, best)}
+    metrics: Metrics = {"psnr": psnr_of(truth, shown), "psnr_exact": psnr_of(truth, best)}
     metrics |= finish(work, net)
     return metrics | byte_counts(job, metrics, picture)
 
 
-def run_blend(job: Any, work: Work) -> dict[str, float | None]:
+def run_blend(job: Any, work: Work) -> Metrics:
     """∇Φ = α ∇I₁ + (1 − α) ∇I₂ (or the longer of the two); beside the exact least-squares composite."""
-    alpha, rule = 0.5 if job.alpha is None else job.alpha, job.rule or "mean"
+    alpha, rule = 0.5 if job.alpha is None else job.alpha, _rule(job)
     first, second, mask = _load_two(job, work)
     one, two = (x.tensor(work.device) for x in (first, second))
     m = None if mask is None else torch.from_numpy(mask).float().to(work.device)
@@ -89,8 +91,12 @@ def run_blend(job: Any, work: Work) -> dict[str, float | None]:
     write(work, "overview.png", contact_sheet([top, bottom, shown, best], captions, columns=2, size=256))
     work.show("overview.png")
     write_curve(work, "loss.png", run, "loss", "loss", log_y=True)
-    metrics: dict[str, float | None] = {"psnr": psnr_of(best, shown), "clipped": spilt}
+    metrics: Metrics = {"psnr": psnr_of(best, shown), "clipped": spilt}
     return metrics | finish(work, net)
+
+
+def _rule(job: Any) -> Literal["mean", "max"]:
+    return "max" if job.rule == "max" else "mean"
 
 
 def _fit(job: Any, work: Work, target: Tensor, reference: Tensor, kind: Any) -> tuple[Any, Any]:
@@ -104,7 +110,7 @@ def _fit(job: Any, work: Work, target: Tensor, reference: Tensor, kind: Any) -> 
     net = make_net(job, work, 2, len(target))
     align = align_mean if kind == "gradient" else align_gain_offset
 
-    def measure(net: Any) -> dict[str, float]:
+    def measure(net: Any) -> Scalars:
         made = numpy(align(evaluate_image(net, shape), reference)).clip(0, 1)
         work.image("reconstruction" if job.task == "poisson" else "blend", made)
         return {"psnr": min(psnr_of(numpy(reference).clip(0, 1), made), 120.0)}

@@ -1,7 +1,6 @@
 """Fit a picture, or evaluate the fit on another grid: `fit` and `resample`."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,20 @@ from precis.lab.figures import contact_sheet, strip
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
 
-from .common import batch_of, draw, file_bytes, finish, make_net, numpy, psnr_of, training, write, write_curve
+from .common import (
+    Metrics,
+    Scalars,
+    batch_of,
+    draw,
+    file_bytes,
+    finish,
+    make_net,
+    numpy,
+    psnr_of,
+    training,
+    write,
+    write_curve,
+)  # fmt: skip
 from .pictures import (
     LUMA,
     Picture,
@@ -30,14 +42,14 @@ from .pictures import (
 MEASURED = 1 << 16  # pixels that a PSNR on the way is measured on
 
 
-def run_fit(job: Any, work: Work) -> dict[str, float | None]:
+def run_fit(job: Any, work: Work) -> Metrics:
     """Φ(x) = picture; files for a person to judge the function and its derivatives by."""
     picture = load_picture(job, work, job.input, working_size(job, work))
     net, run = fit_picture(job, work, picture)
     h, w = picture.values.shape[1:]
     made = numpy(evaluate_image(net, (h, w), align_corners=job.align_corners))
     truth, shown = picture.back(picture.values), picture.back(made)
-    metrics: dict[str, float | None] = {"psnr": psnr_of(picture.visible(picture.values), picture.visible(made))}
+    metrics: Metrics = {"psnr": psnr_of(picture.visible(picture.values), picture.visible(made))}
     metrics["ssim"] = similarity(picture.visible(picture.values), picture.visible(made))
     work.image("reconstruction", shown)
     if not picture.rounded:
@@ -50,7 +62,7 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
     return metrics | byte_counts(job, metrics, picture)
 
 
-def run_resample(job: Any, work: Work) -> dict[str, float | None]:
+def run_resample(job: Any, work: Work) -> Metrics:
     """Fit, then evaluate on a finer or coarser grid, beside bicubic interpolation of the same pixels."""
     picture = load_picture(job, work, job.input, working_size(job, work, 2))
     h, w = picture.values.shape[1:]
@@ -68,7 +80,7 @@ def run_resample(job: Any, work: Work) -> dict[str, float | None]:
     write(work, "overview.png", strip(crops, captions, size=384))
     work.show("overview.png")
     write_curve(work, "psnr.png", run, "psnr", "PSNR (dB)")
-    metrics: dict[str, float | None] = {"psnr": psnr_of(picture.visible(picture.values), picture.visible(fitted))}
+    metrics: Metrics = {"psnr": psnr_of(picture.visible(picture.values), picture.visible(fitted))}
     metrics |= {"psnr_to_bicubic": psnr_of(shown, bicubic), "height": size[0], "width": size[1]}
     metrics |= finish(work, net)
     return metrics | byte_counts(job, metrics, picture)
@@ -86,14 +98,14 @@ def fit_picture(
     return net, run
 
 
-def look_at(job: Any, work: Work, picture: Picture) -> Callable[[Any], dict[str, float]]:
+def look_at(job: Any, work: Work, picture: Picture) -> Callable[[Any], Scalars]:
     """PSNR so far, on all pixels or on a coarser grid of them, and the picture for those who watch."""
     h, w = picture.values.shape[1:]
     step = max(1, int(np.ceil((h * w / MEASURED) ** 0.5)))
     grid = coordinate_grid((h, w), align_corners=job.align_corners).reshape(h, w, 2)[::step, ::step]
     part = picture.values[:, ::step, ::step]
 
-    def measure(net: Any) -> dict[str, float]:
+    def measure(net: Any) -> Scalars:
         like = next(net.parameters())
         made = numpy((net(grid.reshape(-1, 2).to(like)) + 1) / 2).T.reshape(part.shape)
         work.image("reconstruction", picture.back(made))
@@ -111,7 +123,7 @@ def similarity(a: np.ndarray, b: np.ndarray) -> float | None:
     return float(ssim(*(torch.from_numpy(np.ascontiguousarray(x))[None].float() for x in (a, b))))
 
 
-def byte_counts(job: Any, metrics: dict[str, float | None], picture: Picture) -> dict[str, float | None]:
+def byte_counts(job: Any, metrics: Metrics, picture: Picture) -> Metrics:
     """What the weights take against the file, each by its own pixels."""
     h, w = picture.values.shape[1:]
     size, source = metrics["model_bytes"], file_bytes(job.input)
@@ -126,7 +138,7 @@ def byte_counts(job: Any, metrics: dict[str, float | None], picture: Picture) ->
 def net_derivatives(net: Any, shape: tuple[int, int], align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
     """Gradient [2,H,W] and Laplacian [H,W] of the luma of a net's picture in [0, 1], in units of coordinates."""
     like = next(net.parameters())
-    grid = coordinate_grid(shape, align_corners=align_corners, device=like.device)
+    grid = coordinate_grid(shape, align_corners=align_corners, device=like.device, dtype=like.dtype)
     mix = _luma_weights(net.out_dim).to(like) / 2  # the net's values are in −1 … 1
     parts = [net.jet(x, 2, True) for x in grid.split(1 << 14)]
     gradient = torch.cat([torch.einsum("nod,o->dn", jet.grad, mix) for jet in parts], 1)
@@ -140,7 +152,7 @@ def _luma_weights(outputs: int) -> Tensor:
 
 def _derivatives(
     job: Any, work: Work, net: Any, picture: Picture, truth: np.ndarray, shown: np.ndarray, error: np.ndarray
-) -> dict[str, float | None]:
+) -> Metrics:
     """The contact sheet: picture, gradient, Laplacian; of the photograph, of the fit, and their difference."""
     h, w = picture.values.shape[1:]
     grey = torch.from_numpy(luma(picture.values)).float()[None]

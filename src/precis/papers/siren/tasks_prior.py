@@ -11,15 +11,15 @@ from precis.data.images import as_float, composite, read_image
 from precis.data.imageset import ImageSet
 from precis.data.stack import square
 from precis.errors import InputError
+from precis.fields.neural_process import SetEncoder
 from precis.fields.siren import Siren
-from precis.fields.siren_fit import evaluate_image
-from precis.fields.siren_prior import HyperNetwork, SetEncoder, SirenPrior, encode_images, fit_prior
+from precis.fields.siren_prior import HyperNetwork, SirenPrior, encode_images, fit_prior
 from precis.lab.figures import contact_sheet, curves
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
 from precis.train.checkpoint import save_model
 
-from .common import batch_of, draw, finish, numpy, training, write, write_curve
+from .common import Metrics, Scalars, batch_of, draw, finish, numpy, training, write, write_curve
 from .options import side
 from .pictures import load_grey
 
@@ -30,12 +30,12 @@ def build_prior(channels: int, width: int, latent: int = 128, omega: float = 30.
     """The prior of the job: SIRENs of this width, set encoder and hypernetwork of 2 × width (at most 256)."""
     generator = torch.Generator().manual_seed(seed)
     wide = min(256, 2 * width)
-    encoder = SetEncoder(2 + channels, latent, wide, generator=generator)
+    encoder = SetEncoder(2 + channels, latent, (wide,) * 3, "sine", generator, last_activation=True)
     target = Siren(2, channels, width, first_omega=omega, generator=generator)
     return SirenPrior(encoder, HyperNetwork(latent, target, wide, generator=generator))
 
 
-def run_prior(job: Any, work: Work) -> dict[str, float | None]:
+def run_prior(job: Any, work: Work) -> Metrics:
     """Train on nine tenths of the pictures; complete, draw, go between, and draw finer."""
     size = side(job, 32)
     images = load_set(job, work, size)
@@ -94,12 +94,12 @@ def complete(prior: SirenPrior, images: Tensor, where: Tensor) -> Tensor:
 
 def _against_context(
     work: Work, prior: SirenPrior, train: Tensor, test: Tensor, generator: torch.Generator
-) -> dict[str, float | None]:  # fmt: skip
+) -> Metrics:  # fmt: skip
     """MSE of held-out pictures (pixels in 0 … 1) against the number of pixels shown, beside k nearest neighbours."""
     n = test.shape[-1] ** 2
     counts = [c for c in (4, 10, 30, 100, 300, 1000) if c < n] + [n]
     ours, neighbours = [], []
-    flat, metrics = train.flatten(2), dict[str, float | None]()
+    flat, metrics = train.flatten(2), Metrics()
     for count in counts:
         where = torch.rand(len(test), n, generator=generator).topk(count, sorted=False).indices.to(test.device)
         made = complete(prior, test, where).clamp(0, 1)
@@ -145,7 +145,8 @@ def _draws(job: Any, work: Work, prior: SirenPrior, size: int, generator: torch.
         grid = coordinate_grid((side_, side_), device=next(prior.parameters()).device)
         values = torch.cat([functions(part) for part in grid.split(1 << 12)], 1)
         pictures = ((values + 1) / 2).mT.reshape(count, -1, side_, side_).clamp(0, 1)
-        write(work, f"{name}.png", contact_sheet([numpy(x) for x in pictures], size=96))
+        columns = int(np.ceil(count**0.5))
+        write(work, f"{name}.png", contact_sheet([numpy(x) for x in pictures], columns=columns, size=96))
 
 
 @torch.no_grad()
@@ -203,5 +204,5 @@ def _picture(job: Any, path: str | Path, channels: int, size: int) -> Tensor:
     return torch.from_numpy(np.broadcast_to(pixels, (channels, size, size)).astype(np.float32))
 
 
-def _shown(scalars: dict[str, float]) -> dict[str, float]:
+def _shown(scalars: Scalars) -> Scalars:
     return {name: scalars[name] for name in ("loss", "mse") if name in scalars}

@@ -8,19 +8,19 @@ from torch import Tensor
 
 from precis.data.points import Points, read_points, write_ply
 from precis.errors import InputError, RunFailed
-from precis.fields.mesh import extract_mesh
+from precis.fields.mesh import extract_mesh, sample_field
 from precis.fields.siren_pde import UnitBox, fit_sdf, to_unit_box
 from precis.lab.figures import contact_sheet, curves
 from precis.papers.job import Work
 
-from .common import batch_of, diverging, draw, finish, make_net, numpy, training, write, write_curve
+from .common import Metrics, Scalars, batch_of, diverging, draw, finish, make_net, numpy, training, write, write_curve
 from .normals import estimate_normals
-from .render import shaded
+from .render import lookup, shaded
 
 FEWEST, MARGIN = 100, 0.1
 
 
-def run_sdf(job: Any, work: Work) -> dict[str, float | None]:
+def run_sdf(job: Any, work: Work) -> Metrics:
     """Φ = 0 and ∇Φ = n at the points, ‖∇Φ‖ = 1 everywhere; the mesh is in the units of INPUT."""
     cloud = load_cloud(job, work)
     box = to_unit_box(torch.from_numpy(cloud.points).float(), MARGIN)
@@ -58,12 +58,13 @@ def load_cloud(job: Any, work: Work) -> Points:
 
 
 @torch.no_grad()
-def errors_at(net: Any, points: Tensor, normals: Tensor, scale: float) -> dict[str, float | None]:
+def errors_at(net: Any, points: Tensor, normals: Tensor, scale: float) -> Metrics:
     """Mean |Φ| at the points, in their units, and the mean angle between ∇Φ and the normals."""
     jets = [net.jet(part, 1) for part in points.split(1 << 16)]
     distance = torch.cat([jet.value.abs() for jet in jets]).mean() * scale
     cosine = torch.cosine_similarity(torch.cat([jet.grad[:, 0] for jet in jets]), normals, dim=1)
-    return {"mean_distance": float(distance), "normal_error_degrees": float(cosine.clamp(-1, 1).arccos().rad2deg().mean())}
+    angle = cosine.clamp(-1, 1).arccos().rad2deg().mean()
+    return {"mean_distance": float(distance), "normal_error_degrees": float(angle)}
 
 
 def gradient_of(net: Any) -> Any:
@@ -77,12 +78,13 @@ def _eikonal(work: Work, net: Any, generator: torch.Generator) -> float:
     length = numpy(gradient_of(net)(x).norm(dim=1))
     counts, edges = np.histogram(length, bins=80, range=(0, 2))
     middle = (edges[1:] + edges[:-1]) / 2
-    chart = curves({"share": (middle, counts / len(length))}, x_label="‖∇Φ‖ in the box (1: a distance)", y_label="share")
+    share = {"share": (middle, counts / len(length))}
+    chart = curves(share, x_label="‖∇Φ‖ in the box (1: a distance)", y_label="share")
     write(work, "eikonal.png", chart.png())
     return float(np.abs(length - 1).mean())
 
 
-def _mesh(work: Work, net: Any, box: UnitBox, cells: int) -> dict[str, float | None]:
+def _mesh(work: Work, net: Any, box: UnitBox, cells: int) -> Metrics:
     try:
         mesh = extract_mesh(lambda x: net(x), cells, device=work.device)
     except ValueError as error:
@@ -99,10 +101,11 @@ def _mesh(work: Work, net: Any, box: UnitBox, cells: int) -> dict[str, float | N
 
 def _pictures(work: Work, net: Any) -> None:
     """The shape from two sides, and slices through the middle of the box."""
-    value = lambda x: torch.cat([net(part)[:, 0] for part in x.split(1 << 16)])
+    values = sample_field(lambda x: net(x), 64 if work.device == "cpu" else 160, device=work.device)
+    distance = lookup(torch.from_numpy(values).float().to(work.device))
     views = [
-        shaded(value, gradient_of(net), azimuth=a, elevation=e, size=(384, 384), device=work.device)
-        for a, e in ((35, 25), (125, 25), (35, 80))
+        shaded(distance, gradient_of(net), azimuth=a, elevation=e, size=(384, 384), device=work.device)
+        for a, e in ((35.0, 25.0), (125.0, 25.0), (35.0, 80.0))
     ]
     work.image("shape", views[0])
     slices = [slice_picture(net, axis, work.device) for axis in range(3)]
@@ -127,5 +130,5 @@ def slice_picture(net: Any, axis: int, device: str, size: int = 384) -> np.ndarr
     return picture
 
 
-def _terms(scalars: dict[str, float]) -> dict[str, float]:
+def _terms(scalars: Scalars) -> Scalars:
     return {name: scalars[name] for name in ("loss", "sdf", "normal", "eikonal") if name in scalars}

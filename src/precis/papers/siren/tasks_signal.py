@@ -13,13 +13,26 @@ from precis.lab.figures import contact_sheet, curves
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
 
-from .common import batch_of, draw, file_bytes, finish, make_net, numpy, psnr_of, training, write, write_curve
+from .common import (
+    Metrics,
+    Scalars,
+    batch_of,
+    draw,
+    file_bytes,
+    finish,
+    make_net,
+    numpy,
+    psnr_of,
+    training,
+    write,
+    write_curve,
+)  # fmt: skip
 from .options import side
 
 LONGEST_SECONDS = 60
 
 
-def run_audio(job: Any, work: Work) -> dict[str, float | None]:
+def run_audio(job: Any, work: Work) -> Metrics:
     """Φ(t) = the samples, one output a channel; amplitude divided by its maximum, time in −1 … 1 under ω = 3,000."""
     sound = read_wav(job.input)
     channels, n = sound.samples.shape
@@ -44,7 +57,7 @@ def run_audio(job: Any, work: Work) -> dict[str, float | None]:
         write_wav(work.folder / f"reconstruction_{job.rate}hz.wav", numpy(evaluate(net, (size,))) * peak, job.rate)
     _pictures_of_sound(work, truth, made, sound.rate)
     write_curve(work, "snr.png", run, "snr", "SNR (dB)")
-    metrics: dict[str, float | None] = {"snr": snr(truth, made), "mse": float(np.mean((truth - made) ** 2))}
+    metrics: Metrics = {"snr": snr(truth, made), "mse": float(np.mean((truth - made) ** 2))}
     metrics |= {"seconds": seconds, "rate": sound.rate, "channels": channels} | finish(work, net)
     return metrics | {"source_bytes": file_bytes(job.input)}
 
@@ -55,7 +68,7 @@ def snr(truth: np.ndarray, made: np.ndarray) -> float:
     return float(np.clip(10 * np.log10(max(power, 1e-30) / max(noise, 1e-30)), -120, 120))
 
 
-def run_video(job: Any, work: Work) -> dict[str, float | None]:
+def run_video(job: Any, work: Work) -> Metrics:
     """Φ(t, row, column) = the frames; random pixels of all of them a step."""
     frames, fps = _load_frames(job, work)
     array = torch.from_numpy(frames).to(work.device)
@@ -63,10 +76,11 @@ def run_video(job: Any, work: Work) -> dict[str, float | None]:
     coords, values = to_values(array, align_corners=job.align_corners)
     net = make_net(job, work, 3, len(array))
     pick = np.unique(np.linspace(0, shape[0] - 1, min(8, shape[0])).round().astype(int))
+    looked_at = coords.reshape(*shape, 3)[torch.from_numpy(pick).to(coords.device)].reshape(-1, 3)
 
-    def measure(net: Any) -> dict[str, float]:
-        where = coords.reshape(*shape, 3)[torch.from_numpy(pick).to(coords.device)].reshape(-1, 3)
-        made = numpy((torch.cat([net(part) for part in where.split(1 << 16)]) + 1) / 2).T.reshape(len(array), len(pick), *shape[1:])
+    def measure(net: Any) -> Scalars:
+        values = torch.cat([net(part) for part in looked_at.split(1 << 16)])
+        made = numpy((values + 1) / 2).T.reshape(len(array), len(pick), *shape[1:])
         work.image("reconstruction", made[:, len(pick) // 2])
         return {"psnr": min(psnr_of(frames[:, pick], made.clip(0, 1)), 120.0)}
 
@@ -91,7 +105,7 @@ def run_video(job: Any, work: Work) -> dict[str, float | None]:
     work.show("overview.png")
     write_curve(work, "psnr.png", run, "psnr", "PSNR (dB)")
     rounded = as_float(as_bytes(made)), as_float(as_bytes(frames))
-    metrics: dict[str, float | None] = {"psnr": psnr_of(*rounded), "frames": count, "fps": rate}
+    metrics: Metrics = {"psnr": psnr_of(*rounded), "frames": count, "fps": rate}
     metrics |= finish(work, net)
     return metrics | {"pixels": float(np.prod(shape))}
 

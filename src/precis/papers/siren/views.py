@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from precis.errors import InputError
 
@@ -36,18 +35,16 @@ def zoom(folder: Path, at: dict[str, float], size: tuple[int, int]) -> np.ndarra
 
 def orbit(folder: Path, at: dict[str, float], size: tuple[int, int]) -> np.ndarray:
     """The shape as [3,size[1],size[0]] in 0 … 1, from azimuth and elevation (degrees) at a distance (half-widths)."""
-    from .render import shaded
+    from .render import lookup, shaded
 
     net, _ = _opened(folder, ("sdf",))
-    grid = _distances(str(folder), _stamp(folder))
-    lookup = lambda x: F.grid_sample(grid, x.flip(-1)[None, None, None], align_corners=True, padding_mode="border")[0, 0, 0, 0]
-
     def gradient(x: torch.Tensor) -> torch.Tensor:
         return net.jet(x, 1).grad[:, 0]
 
     away = max(float(at.get("distance", 3.4)), 1.8)
-    return shaded(lookup, gradient, azimuth=float(at.get("azimuth", 35)), elevation=float(at.get("elevation", 25)),
-                  away=away, size=size, device=next(net.parameters()).device)  # fmt: skip
+    return shaded(lookup(_distances(str(folder), _stamp(folder))), gradient, azimuth=float(at.get("azimuth", 35)),
+                  elevation=float(at.get("elevation", 25)), away=away, size=size,
+                  device=next(net.parameters()).device)  # fmt: skip
 
 
 def _opened(folder: Path, tasks: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
@@ -56,7 +53,8 @@ def _opened(folder: Path, tasks: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
     except (OSError, ValueError):
         raise InputError("there is no finished run in this folder", file=folder) from None
     if result.get("task") not in tasks:
-        raise InputError(f"this view is for runs of {' or '.join(tasks)}, and this is {result.get('task')}", file=folder)
+        words = f"this view is for runs of {' or '.join(tasks)}, and this is {result.get('task')}"
+        raise InputError(words, file=folder)
     return _model(str(folder), _stamp(folder)), result.get("settings", {})
 
 
@@ -73,12 +71,12 @@ def _model(folder: str, stamp: int) -> Any:
 
 @lru_cache(maxsize=2)
 def _distances(folder: str, stamp: int) -> torch.Tensor:
-    """Φ on a 64³ grid [1,1,x,y,z]: rays march through it, and only what they meet is asked of the net."""
+    """Φ on a 64³ grid [x,y,z]."""
     from precis.fields.mesh import sample_field
 
     net = _model(folder, stamp)
     device = next(net.parameters()).device
-    return torch.from_numpy(sample_field(lambda x: net(x), 64, device=device))[None, None].float().to(device)
+    return torch.from_numpy(sample_field(lambda x: net(x), 64, device=device)).float().to(device)
 
 
 def _to_corners(share: torch.Tensor, n: int) -> torch.Tensor:

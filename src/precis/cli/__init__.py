@@ -19,7 +19,7 @@ usage: precis COMMAND …
   run ID [INPUT] [options]          a paper's job on your input, or on a built-in sample
   check ID[/CLAIM] … [options]      its claims, as experiments on this machine
   report [--out DIR]                all results as a static site, and Markdown
-  serve [--port N]                  the site on this machine, with live runs
+  serve [--port N] [--host H]       the site on this machine, with live runs
   new ID [--into DIR]               a folder for a paper of your own, which works as written
   data list | get NAME              standard data sets: which are here, and fetching one
   doctor                            is everything sound: installation, ledger, papers

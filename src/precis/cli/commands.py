@@ -52,16 +52,18 @@ class Report:
 class Serve:
     """The site on this machine: library, papers, live runs, results."""
 
-    port: Annotated[int, Doc("port on 127.0.0.1")] = 8321
+    port: Annotated[int, Doc("port to listen on; 0 takes a free one")] = 8321
+    host: Annotated[str, Doc("address to listen on; any but this machine's own goes with a token")] = "127.0.0.1"
+    token: Annotated[str | None, Doc("asked of every visitor; else $PRECIS_TOKEN; made up where --host needs one")] = (
+        None
+    )
 
     def __call__(self) -> int:
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port must lie in 0 … 65535, got {self.port}")
-        if find_spec("precis.web") is None:
-            raise InputError("this version of precis has no site to serve yet; `precis report` writes results as pages")
-        from importlib import import_module
+        from precis.web import serve
 
-        return int(import_module("precis.web").serve(port=self.port) or 0)
+        return serve(port=self.port, host=self.host, token=self.token)
 
 
 @dataclass(kw_only=True)

@@ -51,10 +51,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Links:
-    """Addresses as seen from one page; `root` leads from it to the site's top ("", "../", …)."""
+    """Addresses as seen from one page; `root` leads from it to the site's top ("", "../", …).
+
+    `top` is what the first page is called, `templates` a folder whose templates come before ours.
+    """
 
     root: str = ""
     suffix: str = ".html"
+    top: str = "Results"
+    templates: Path | None = None
 
     @property
     def index(self) -> str:
@@ -424,4 +429,4 @@ def environment(first: Path | None = None) -> Any:
 
 
 def _page(template: str, links: Links, version: str, **values: Any) -> str:
-    return str(environment().get_template(template).render(links=links, version=version, **values))
+    return str(environment(links.templates).get_template(template).render(links=links, version=version, **values))

@@ -1,0 +1,146 @@
+"""The site's own pages, beside those of claims and results, which `precis.lab.pages` draws with the same templates."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from precis.lab import words
+from precis.lab.ledger import Ledger
+from precis.lab.pages import Entry, Links, environment, render_claim
+from precis.lab.report import evidence_of
+from precis.papers.catalogue import Paper
+from precis.papers.running import number
+from precis.web.forms import groups_of
+from precis.web.results import files_of, table_of
+from precis.web.runs import Run
+from precis.web.shelf import STATES, Card, View
+
+HERE = Path(__file__).parent
+LINKS = Links("/", "", "Library", HERE / "templates")
+MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not checked": "·"}
+TABLES = 3
+
+
+def render(template: str, **values: Any) -> str:
+    return str(environment(LINKS.templates).get_template(template).render(
+        links=LINKS, states=STATES, state_marks=MARKS, when=when, size_words=size_words, number=number,
+        duration=words.duration, **values,
+    ))
+
+
+def library(view: View, family: str, query: str, active: list[Run]) -> str:
+    cards = [card for card in view.cards if _fits(card, family, query)]
+    totals = {state: sum(card.counts[state] for card in view.cards) for state in STATES}
+    return render(
+        "site_library.html", cards=cards, all=len(view.cards), families=view.families, family=family, query=query,
+        problems=view.problems, active=active, totals=totals,
+    )
+
+
+def _fits(card: Card, family: str, query: str) -> bool:
+    return (not family or card.paper.family == family) and all(word in card.words for word in query.lower().split())
+
+
+def paper(
+    view: View, about: Paper, job: Any, claims: dict[str, Any] | None, runs: list[Run], *,
+    error: str = "", filled: dict[str, str] | None = None, asked: str = "",
+) -> str:
+    """`job`: the Job class or the words why there is none; `claims`: what the check form knows, None if not asked yet;
+    `error`, `filled`, `asked` ("run" or "check"): a form that came back."""
+    entries = entries_of(view, about)
+    checked = {words.claim_of(entry) for entry in entries}
+    problem = job if isinstance(job, str) else ""
+    return render(
+        "site_paper.html", paper=about.id, words=about, about=about, entries=entries,
+        unchecked=[(name, statement) for name, statement in about.claims.items() if name not in checked],
+        picture=(about.assets / "card.webp").is_file(),
+        job=None if problem else job, job_problem=problem, groups=[] if problem else groups_of(job), claims=claims,
+        summary_of_job="" if problem else (job.__doc__ or "").strip().split("\n")[0], runs=runs, error=error,
+        filled=filled or {}, asked=asked, file_kinds=[] if problem else [k for k in job.kinds if k != "name"],
+        named=not problem and ("name" in job.kinds or not job.kinds),
+    )
+
+
+def check_form(about: Paper, claims: dict[str, Any], problem: str = "") -> str:
+    return render("site_check.html", about=about, claims=claims, problem=problem, filled={})
+
+
+def entries_of(view: View, about: Paper) -> list[Entry]:
+    """The verdicts of the paper's claims: the user's own, else the recorded ones, marked as such."""
+    found: list[Entry] = []
+    for name in about.claims:
+        shown = view.verdicts[f"{about.id}/{name}"]
+        if shown.own or shown.recorded:
+            mark = {} if shown.own else {"recorded": True}
+            found.append({**shown.report, "id": f"{about.id}/{name}", **mark})
+    return found
+
+
+def claim_entry(view: View, about: Paper, name: str, profile: str) -> dict[str, Any] | None:
+    own = view.own.get((f"{about.id}/{name}", profile))
+    if own is not None:
+        return own
+    recorded = about.recorded.get(name, {}).get(profile)
+    return None if recorded is None else {**recorded, "id": f"{about.id}/{name}", "recorded": True}
+
+
+def claim(entry: Entry, about: Paper, home: Path) -> str:
+    """The report's page of a claim, with this ledger's evidence.  Slow: it draws the figures."""
+    with Ledger(home, read_only=True) as ledger:
+        evidence = evidence_of(entry, ledger, lambda path, name: f"{path.name}.png")
+    return render_claim(entry, evidence, about, links=LINKS)
+
+
+def runs(found: list[Run], page: int, pages: int) -> str:
+    return render("site_runs.html", runs=found, page=page, pages=pages)
+
+
+def run(one: Run, title: str, command: str, views: tuple[str, ...]) -> str:
+    """A run while it lasts and when it has ended."""
+    result = one.result
+    files = files_of(one.folder, result.get("files")) if one.folder.is_dir() else []
+    output = [file for file in files if file.name not in ("run.json", "events.jsonl")]
+    tables = [(f.name, table_of(one.folder / f.name)) for f in output if f.kind == "table"][:TABLES]
+    return render(
+        "site_run.html", run=one, title=title, result=result, command=command, views=views if not one.active else (),
+        files=output, total=sum(f.size for f in output), pictures=[f for f in output if f.kind == "picture"],
+        media=[f for f in output if f.kind in ("sound", "clip")], tables=[(n, t) for n, t in tables if t],
+        settings=[{"setting": k, "value": v} for k, v in result.get("settings", {}).items() if v is not None],
+        facts=_facts(one),
+    )
+
+
+def _facts(one: Run) -> list[tuple[str, str]]:
+    about = one.about
+    told = [
+        ("input", one.title), ("seed", about.get("seed")), ("device", about.get("device")),
+        ("time", words.duration(about["seconds"]) if about.get("seconds") is not None else None),
+        ("peak memory", f"{about['peak_memory_mb']:,.0f} MB" if about.get("peak_memory_mb") else None),
+        ("repeatable", {True: "yes", False: "no"}.get(about.get("repeatable", ""))),
+        ("versions", ", ".join(f"{k} {v}" for k, v in about.get("versions", {}).items())),
+        ("begun", when(one.created) if one.created else None),
+    ]
+    return [(name, str(value)) for name, value in told if value not in (None, "")]
+
+
+def error(code: int, told: str) -> str:
+    titles = {400: "That cannot be done", 404: "There is no such page", 413: "Too large", 500: "Something broke"}
+    return render("site_error.html", code=code, title=titles.get(code, "That cannot be done"), told=told)
+
+
+def when(stamp: float) -> str:
+    """ "3 min ago", else the day and the hour."""
+    age = time.time() - stamp
+    if age < 3600:
+        return "just now" if age < 60 else f"{age // 60:.0f} min ago"
+    made = datetime.fromtimestamp(stamp)
+    return made.strftime("today %H:%M" if age < 86400 and made.day == datetime.now().day else "%Y-%m-%d %H:%M")
+
+
+def size_words(size: int) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}"
+        size = size / 1000  # type: ignore[assignment]
+    return f"{size:.1f} GB"

@@ -21,7 +21,7 @@ def shaded(
     elevation: float = 25.0, away: float = 3.4, size: tuple[int, int] = (384, 384), steps: int = 64,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:  # fmt: skip
-    """Pixels [3,height,width] of the zero set of distance [N,3] -> [N] about the middle of [−1, 1]³; `size` is (width, height).
+    """Pixels [3,height,width] of the zero set of distance [N,3] -> [N] in the box; `size` is (width, height).
 
     gradient [N,3] -> [N,3] shades it.  Angles in degrees about the z axis; `away`: the camera's distance to the middle.
     """

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+REACH = 0.95  # shapes lie within 0.9; at the faces of the box, where little is trained, the function may dip below 0
 INK, PAPER = (0.93, 0.80, 0.60), (1.0, 1.0, 1.0)
 
 
@@ -20,7 +21,7 @@ def shaded(
     elevation: float = 25.0, away: float = 3.4, size: tuple[int, int] = (384, 384), steps: int = 64,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:  # fmt: skip
-    """Pixels [3,height,width] of the zero set of distance [N,3] -> [N] inside [−1, 1]³; `size` is (width, height).
+    """Pixels [3,height,width] of the zero set of distance [N,3] -> [N] in the box; `size` is (width, height).
 
     gradient [N,3] -> [N,3] shades it.  Angles in degrees about the z axis; `away`: the camera's distance to the middle.
     """
@@ -79,8 +80,8 @@ def camera(
 
 
 def box_span(origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays enter and leave [−1, 1]³ (entry behind exit: never)."""
-    near, far = (-1 - origin) / rays, (1 - origin) / rays
+    """Where rays enter and leave the cube of half-side REACH (entry behind exit: never)."""
+    near, far = (-REACH - origin) / rays, (REACH - origin) / rays
     return torch.minimum(near, far).amax(1).clamp(min=0), torch.maximum(near, far).amin(1)
 
 

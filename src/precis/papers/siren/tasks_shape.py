@@ -15,7 +15,7 @@ from precis.papers.job import Work
 
 from .common import Metrics, Scalars, batch_of, diverging, draw, finish, make_net, numpy, training, write, write_curve
 from .normals import estimate_normals
-from .render import lookup, shaded
+from .render import REACH, lookup, shaded
 
 FEWEST, MARGIN = 100, 0.1
 
@@ -86,7 +86,7 @@ def _eikonal(work: Work, net: Any, generator: torch.Generator) -> float:
 
 def _mesh(work: Work, net: Any, box: UnitBox, cells: int) -> Metrics:
     try:
-        mesh = extract_mesh(lambda x: net(x), cells, device=work.device)
+        mesh = extract_mesh(lambda x: net(x), cells, (-REACH, REACH), device=work.device)
     except ValueError as error:
         raise RunFailed(f"no surface was found ({error}): try more --steps, or check the normals") from None
     vertices = mesh.vertices * box.scale + box.centre.numpy()

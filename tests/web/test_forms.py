@@ -24,7 +24,8 @@ def test_types_become_inputs(paint: Paper) -> None:
     found = {field.name: field for field in forms.fields_of(job_of(paint))}
     kinds = {name: field.kind for name, field in found.items()}
     assert kinds == {
-        "task": "choice", "steps": "number", "pause": "number", "size": "several", "weights": "several", "names": "several",
+        "task": "choice", "steps": "number", "pause": "number", "size": "several", "weights": "several",
+        "names": "several",
         "over": "file", "flip": "flag", "keep": "flag", "tint": "choice", "title": "text", "from_": "choice",
         "level": "choice", "hue": "number", "seed": "number", "device": "choice",
     }  # fmt: skip
@@ -58,12 +59,14 @@ def test_the_page_holds_every_option(site: TestClient, ids: tuple[str, str]) -> 
 LINES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 FORM = st.fixed_dictionaries({}, optional={
     "task": st.sampled_from(["", "again", "never"]), "steps": st.integers(1, 10_000).map(str),
-    "pause": st.floats(0, 1e6).map(repr), "size": st.tuples(st.integers(1, 99), st.integers(1, 99)).map("{0[0]}, {0[1]}".format),
+    "pause": st.floats(0, 1e6).map(repr), "size": st.tuples(st.integers(1, 99), st.integers(1,
+    99)).map("{0[0]}, {0[1]}".format),
     "weights": st.lists(st.floats(-1e9, 1e9).map(repr), max_size=4).map(" ".join),
     "names": st.lists(LINES.filter(lambda t: t[0] != "-" and "," not in t), max_size=3).map(" ".join),
     "flip": st.just("on"), "keep": st.just("on"), "tint": st.sampled_from(["", "True", "False"]), "title": LINES,
     "from_": st.sampled_from(["", "left", "right"]), "level": st.sampled_from("123"),
-    "hue": st.floats(0, 1).map(repr), "seed": st.integers(0, 2**40).map(str), "device": st.sampled_from(["auto", "cpu"]),
+    "hue": st.floats(0, 1).map(repr), "seed": st.integers(0, 2**40).map(str),
+    "device": st.sampled_from(["auto", "cpu"]),
 })  # fmt: skip
 
 
@@ -101,9 +104,11 @@ def test_a_refused_form_comes_back(site: TestClient, ids: tuple[str, str], home:
     assert answer.status_code == 400 and "--steps must be at least 1, got 0" in answer.text
     assert 'value="kept words"' in answer.text and 'role="alert"' in answer.text
     for path, data, words in (
-        ("run", {"source": "upload"}, "choose a file"), ("run", {"source": "name", "input": "/etc/passwd"}, "INPUT is a file"),
+        ("run", {"source": "upload"}, "choose a file"), ("run", {"source": "name", "input": "/etc/passwd"},
+        "INPUT is a file"),
         ("run", {"steps": ["1", "2"]}, "twice"), ("check", {"profile": "other"}, "--profile must be one of"),
-        ("check", {"seeds": "2"}, "--seeds must be"), ("check", {"seeds": "x"}, "--seeds must be"), ("check", {"claim": "x"}, "no claim"),
+        ("check", {"seeds": "2"}, "--seeds must be"), ("check", {"seeds": "x"}, "--seeds must be"), ("check",
+        {"claim": "x"}, "no claim"),
         ("check", {"device": "abacus"}, "--device"), ("check", {"other": "1"}, "no option"),
     ):  # fmt: skip
         answer = site.post(f"/papers/{ids[0]}/{path}", data=data, headers={"accept": "application/json"})

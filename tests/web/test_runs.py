@@ -48,14 +48,18 @@ def test_a_run_on_an_upload(site: TestClient, ids: tuple[str, str], ended: Calla
     page = site.get(run).text
     assert "painted.png" in page and "loss" in page and "<b>photo" not in page and "Download all" in page
     result = json.loads(site.get(f"{run}/files/result.json").content)
-    assert result["settings"]["from_"] == "left" and result["settings"]["keep"] is True and not result["settings"]["flip"]
+    assert (
+        result["settings"]["from_"] == "left" and result["settings"]["keep"] is True and not result["settings"]["flip"]
+    )
     assert result["settings"]["over"].endswith("x.png")
     saved = Path(result["input"])
     assert saved.read_bytes() == picture() and saved.is_relative_to(home / "site" / "uploads")
     archive = zipfile.ZipFile(io.BytesIO(site.get(f"{run}/zip").content))
     name = run.rsplit("/")[-1]
     assert archive.testzip() is None
-    assert {f"{name}/{n}" for n in ("painted.png", "result.json", "deep/weights.bin", "<b>bold<b>.txt")} <= set(archive.namelist())
+    assert {f"{name}/{n}" for n in ("painted.png", "result.json", "deep/weights.bin", "<b>bold<b>.txt")} <= set(
+        archive.namelist()
+    )
     assert archive.read(f"{name}/deep/weights.bin") == site.get(f"{run}/files/deep/weights.bin").content
     assert "&lt;i&gt;3" in page and "<i>3" not in page and "<b>bold" not in page
     assert run in site.get("/runs").text and run in site.get(f"/papers/{ids[0]}").text
@@ -63,7 +67,9 @@ def test_a_run_on_an_upload(site: TestClient, ids: tuple[str, str], ended: Calla
 
 def test_several_files_are_one_set(site: TestClient, ids: tuple[str, str], home: Path) -> None:
     files = [("input", (f"set/class{i}/p.png", picture())) for i in range(3)]
-    answer = site.post(f"/papers/{ids[0]}/run", data={"source": "upload"}, files=files, headers={"accept": "application/json"})
+    answer = site.post(
+        f"/papers/{ids[0]}/run", data={"source": "upload"}, files=files, headers={"accept": "application/json"}
+    )
     assert answer.status_code == 400 and "looks like" in answer.json()["error"]  # this job takes one picture
     from starlette.datastructures import UploadFile
 
@@ -76,7 +82,9 @@ def test_several_files_are_one_set(site: TestClient, ids: tuple[str, str], home:
     assert len(kept) == 3 and sum("class1" in name for name in kept) == 2
 
 
-def test_events_from_any_offset_lose_nothing(site: TestClient, ids: tuple[str, str], ended: Callable[..., Any], home: Path) -> None:
+def test_events_from_any_offset_lose_nothing(
+    site: TestClient, ids: tuple[str, str], ended: Callable[..., Any], home: Path
+) -> None:
     run = start(site, ids[0], {"steps": "40", "pause": "0.03"})
     with site.stream("GET", f"{run}/events") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -118,7 +126,9 @@ def test_stop_and_go_on(site: TestClient, ids: tuple[str, str], ended: Callable[
     assert ended(run)["state"] == "stopped"
 
 
-def test_bad_input_found_late_has_the_same_words(site: TestClient, ids: tuple[str, str], ended: Callable[..., Any]) -> None:
+def test_bad_input_found_late_has_the_same_words(
+    site: TestClient, ids: tuple[str, str], ended: Callable[..., Any]
+) -> None:
     run = start(site, ids[0], {"title": "late"})
     assert ended(run)["state"] == "refused"
     assert "row 3: the row is empty" in site.get(run).text
@@ -171,10 +181,13 @@ def test_a_killed_run_is_told(site: TestClient, ids: tuple[str, str], ended: Cal
     assert "Go on" in site.get(run).text
 
 
-def test_a_run_of_the_command_line_is_seen(site: TestClient, ids: tuple[str, str], ended: Callable[..., Any], home: Path) -> None:
+def test_a_run_of_the_command_line_is_seen(
+    site: TestClient, ids: tuple[str, str], ended: Callable[..., Any], home: Path
+) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(
-        [sys.executable, "-m", "precis.cli", "run", ids[1], "--steps", "30", "--pause", "0.05", "--out", str(home / "runs" / "by hand")],
+        [sys.executable, "-m", "precis.cli", "run", ids[1], "--steps", "30", "--pause", "0.05", "--out",
+        str(home / "runs" / "by hand")],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -198,7 +211,10 @@ def test_a_check_and_its_claim(site: TestClient, ids: tuple[str, str], ended: Ca
     assert state["state"] == "finished", site.get(run).text
     claim = f"{ids[1]}/up_beats_down"
     assert state["verdicts"][claim]["verdict"] == "supported"
-    assert {arm: set(seeds.values()) for arm, seeds in state["trials"][claim].items()} == {"up": {"done"}, "down": {"done"}}
+    assert {arm: set(seeds.values()) for arm, seeds in state["trials"][claim].items()} == {
+        "up": {"done"},
+        "down": {"done"},
+    }
     assert "supported" in site.get(run).text and f"/papers/{ids[1]}/up_beats_down-quick" in site.get(run).text
     page = site.get(f"/papers/{ids[1]}/up_beats_down-quick")
     assert page.status_code == 200 and "<svg" in page.text and "precis check" in page.text and "supported" in page.text
@@ -221,7 +237,15 @@ def test_a_view_of_a_finished_run(site: TestClient, ids: tuple[str, str], ended:
     refused = site.get(f"{run}/view/orbit", params=place, headers={"accept": "application/json"})
     assert refused.status_code == 400 and "made no shape" in refused.json()["error"]
     assert site.get(f"{run}/view/other", params=window).status_code == 404
-    for change in ({"x1": 0}, {"x0": "nan"}, {"x0": "inf"}, {"width": 10**6}, {"width": 0}, {"height": ""}, {"y1": "x"}):
+    for change in (
+        {"x1": 0},
+        {"x0": "nan"},
+        {"x0": "inf"},
+        {"width": 10**6},
+        {"width": 0},
+        {"height": ""},
+        {"y1": "x"},
+    ):
         assert site.get(f"{run}/view/zoom", params={**window, **change}).status_code == 400, change
     assert 'data-view="zoom"' in site.get(run).text
 

@@ -35,8 +35,16 @@ def folder(site: TestClient, home: Path) -> Path:
 
 
 def test_a_rebound_name_is_refused(site: TestClient) -> None:
-    for host in ("evil.example", "evil.example:8321", "127.0.0.1.evil.example", "localhost@evil.example", "", "[::2]",
-                 "169.254.1.1", "127.0.0.1:99999999"):
+    for host in (
+        "evil.example",
+        "evil.example:8321",
+        "127.0.0.1.evil.example",
+        "localhost@evil.example",
+        "",
+        "[::2]",
+        "169.254.1.1",
+        "127.0.0.1:99999999",
+    ):
         for path in ("/", "/runs", "/static/site.js"):
             assert site.get(path, headers={"host": host}).status_code == 403, host
     for host in ("127.0.0.1:1", "localhost", "LOCALHOST:8321", "[::1]:8321"):
@@ -47,9 +55,15 @@ def test_a_rebound_name_is_refused(site: TestClient) -> None:
 
 def test_posts_of_other_sites_do_nothing(site: TestClient, home: Path, ids: tuple[str, str]) -> None:
     for headers in (
-        {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:9999"},
-        {"origin": "http://localhost:8321"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"},
-        {"origin": BASE, "sec-fetch-site": "cross-site"}, {"origin": "file://"}, {"origin": f"{BASE}.evil.example"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"origin": "http://localhost:8321"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": BASE, "sec-fetch-site": "cross-site"},
+        {"origin": "file://"},
+        {"origin": f"{BASE}.evil.example"},
     ):
         for path in (f"/papers/{ids[1]}/run", f"/papers/{ids[1]}/check", "/runs/old/stop", "/runs/old/resume"):
             assert site.post(path, headers=headers, data={"steps": "2"}).status_code == 403, (headers, path)
@@ -64,8 +78,10 @@ def test_state_is_never_changed_by_get(site: TestClient, ids: tuple[str, str], f
 
 
 ESCAPES = [
-    "../secret.txt", "../../secret.txt", "..%2fsecret.txt", "%2e%2e/secret.txt", "%2e%2e%2fsecret.txt", "..\\secret.txt",
-    "..%5csecret.txt", "%252e%252e%252fsecret.txt", "/etc/passwd", "//etc/passwd", "%2fetc%2fpasswd", "a.png/../../secret.txt",
+    "../secret.txt", "../../secret.txt", "..%2fsecret.txt", "%2e%2e/secret.txt", "%2e%2e%2fsecret.txt",
+    "..\\secret.txt",
+    "..%5csecret.txt", "%252e%252e%252fsecret.txt", "/etc/passwd", "//etc/passwd", "%2fetc%2fpasswd",
+    "a.png/../../secret.txt",
     "./a.png", "a.png/", "a.png%00.txt", "..;/secret.txt", ".hidden", "....//secret.txt", "..%c0%afsecret.txt", "",
     "a.png%0d%0aset-cookie:x=1", "~/secret.txt", "C:%5cwindows", "deep/../../secret.txt",
 ]  # fmt: skip
@@ -134,7 +150,13 @@ def test_links_are_not_followed(site: TestClient, folder: Path, home: Path) -> N
     os.symlink(home, folder / "linked")
     os.symlink(folder / "a.png", folder / "inner.png")
     os.symlink(folder, home / "runs" / "linked_run")
-    for path in ("old/files/link.txt", "old/files/linked/secret.txt", "old/files/inner.png", "linked_run", "linked_run/zip"):
+    for path in (
+        "old/files/link.txt",
+        "old/files/linked/secret.txt",
+        "old/files/inner.png",
+        "linked_run",
+        "linked_run/zip",
+    ):
         assert site.get(f"/runs/{path}").status_code == 404, path
     names = zipfile.ZipFile(io.BytesIO(site.get("/runs/old/zip").content)).namelist()
     assert sorted(names) == ["old/a.png", "old/result.json"]
@@ -142,7 +164,8 @@ def test_links_are_not_followed(site: TestClient, folder: Path, home: Path) -> N
 
 
 def test_what_could_act_is_a_download(site: TestClient, folder: Path) -> None:
-    for name, kind in (("x.html", "application/octet-stream"), ("x.svg", "image/svg+xml"), ("x.js", "application/octet-stream"),
+    for name, kind in (("x.html", "application/octet-stream"), ("x.svg", "image/svg+xml"), ("x.js",
+    "application/octet-stream"),
                        ("x.xml", "application/octet-stream"), ("x.pdf", "application/octet-stream")):  # fmt: skip
         (folder / name).write_text("<script>alert(1)</script>")
         answer = site.get(f"/runs/old/files/{name}")
@@ -170,7 +193,8 @@ def test_ranges(site: TestClient, folder: Path) -> None:
 
 def test_unknown_names_are_told_in_words(site: TestClient, ids: tuple[str, str]) -> None:
     for path, word in (
-        ("/papers/nothing", "no paper is called"), ("/runs/nothing", "no such run"), ("/runs/nothing/zip", "no such run"),
+        ("/papers/nothing", "no paper is called"), ("/runs/nothing", "no such run"), ("/runs/nothing/zip",
+        "no such run"),
         (f"/papers/{ids[1]}/up_beats_down-quick", "no verdict"), (f"/papers/{ids[1]}/x", "no verdict"),
         ("/files/abc.png", "no such picture"), ("/files/" + "0" * 64 + ".png", "no such picture"),
         ("/runs/..%2f..", "no such"), ("/runs/%2e%2e/files/secret.txt", "no such"),
@@ -190,13 +214,24 @@ def test_words_of_papers_and_runs_are_words(site: TestClient, ids: tuple[str, st
     (folder / "<b>bold<b>.txt").write_text("x")
     for path in ("/", f"/papers/{ids[0]}", "/runs", "/runs/old", "/?q=<script>alert(1)</script>", "/?family=<script>"):
         text = site.get(path).text
-        assert evil not in text and "<b>bold" not in text and "javascript:alert" not in text.replace("](javascript:", "")
+        assert (
+            evil not in text and "<b>bold" not in text and "javascript:alert" not in text.replace("](javascript:", "")
+        )
         assert "<img src=x" not in text and "onclick" not in text
     assert "<math" in site.get(f"/papers/{ids[0]}").text
 
 
 def test_every_answer_carries_the_policy(site: TestClient, ids: tuple[str, str], folder: Path) -> None:
-    for path in ("/", "/runs", f"/papers/{ids[0]}", "/nothing", "/static/site.js", "/style.css", "/runs/old", "/runs/old/state"):
+    for path in (
+        "/",
+        "/runs",
+        f"/papers/{ids[0]}",
+        "/nothing",
+        "/static/site.js",
+        "/style.css",
+        "/runs/old",
+        "/runs/old/state",
+    ):
         headers = site.get(path).headers
         policy = headers["content-security-policy"]
         script = next(part for part in policy.split(";") if "script-src" in part)
@@ -204,10 +239,14 @@ def test_every_answer_carries_the_policy(site: TestClient, ids: tuple[str, str],
         assert headers["x-frame-options"] == "DENY" and headers["x-content-type-options"] == "nosniff"
     for path in ("/", f"/papers/{ids[0]}", "/runs/old"):
         text = site.get(path).text.lower()
-        assert "<script>" not in text and " onload=" not in text and "http://" not in text.replace("http://www.w3.org", "")
+        assert (
+            "<script>" not in text and " onload=" not in text and "http://" not in text.replace("http://www.w3.org", "")
+        )
 
 
-def test_huge_and_many_uploads(site: TestClient, ids: tuple[str, str], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_and_many_uploads(
+    site: TestClient, ids: tuple[str, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert site.post(f"/papers/{ids[0]}/run", headers={"content-length": str(1 << 40)}).status_code == 413
     assert site.post("/runs/old/stop", content=b"x" * (safety.FORM_LIMIT + 1)).status_code == 413
     monkeypatch.setattr(safety, "UPLOAD_LIMIT", 100_000)
@@ -235,7 +274,8 @@ def test_bombs_and_broken_files(site: TestClient, ids: tuple[str, str], home: Pa
     huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, "big")
     for name, content, word in (
         ("a.zip", bomb.getvalue(), "200 times"), ("a.png", bytes(huge), "pixels"), ("a.png", b"", "empty"),
-        ("a.png", b"\0\1\2nothing", "no kind"), ("a.csv", b"a,b\n1,2\n", "INPUT must be image"), ("a.zip", b"PK\3\4xx", "broken"),
+        ("a.png", b"\0\1\2nothing", "no kind"), ("a.csv", b"a,b\n1,2\n", "INPUT must be image"), ("a.zip",
+        b"PK\3\4xx", "broken"),
         ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "INPUT must be image"),
     ):  # fmt: skip
         answer = site.post(
@@ -259,8 +299,18 @@ def test_names_of_uploads_are_plain(name: str) -> None:
 
 def test_a_token_is_asked_for(home: Path, ids: tuple[str, str]) -> None:
     token = "0123456789abcdefXYZ_"
-    with TestClient(make_app(home, host="192.0.2.7", token=token), base_url="http://192.0.2.7", follow_redirects=False) as site:
-        for path in ("/", "/runs", "/static/site.js", "/style.css", f"/?token={token[:-1]}", "/?token=", f"/?token={token}&token=x"):
+    with TestClient(
+        make_app(home, host="192.0.2.7", token=token), base_url="http://192.0.2.7", follow_redirects=False
+    ) as site:
+        for path in (
+            "/",
+            "/runs",
+            "/static/site.js",
+            "/style.css",
+            f"/?token={token[:-1]}",
+            "/?token=",
+            f"/?token={token}&token=x",
+        ):
             answer = site.get(path)
             assert answer.status_code == 401 and token not in answer.text, path
         assert site.post(f"/papers/{ids[1]}/run?token={token}").status_code == 401
@@ -273,22 +323,33 @@ def test_a_token_is_asked_for(home: Path, ids: tuple[str, str]) -> None:
         assert site.get(f"http://192.0.2.7//evil.example/?token={token}").headers["location"] == "/evil.example/"
         site.cookies.clear()
         assert site.get("/runs", headers={"authorization": f"Bearer {token}"}).status_code == 200
-        assert site.get("/runs", headers={"host": "evil.example", "authorization": f"Bearer {token}"}).status_code == 403
+        assert (
+            site.get("/runs", headers={"host": "evil.example", "authorization": f"Bearer {token}"}).status_code == 403
+        )
 
 
 def test_another_host_without_token_is_wrong(home: Path) -> None:
-    for host, token in (("0.0.0.0", None), ("192.0.2.7", None), ("127.0.0.1", "short"), ("0.0.0.0", "with space 12345678")):
+    for host, token in (
+        ("0.0.0.0", None),
+        ("192.0.2.7", None),
+        ("127.0.0.1", "short"),
+        ("0.0.0.0", "with space 12345678"),
+    ):
         with pytest.raises(InputError, match="--token"):
             make_app(home, host=host, token=token)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    st.sampled_from(["/runs/", "/papers/", "/files/", "/static/", "/runs/old/", "/runs/old/files/", "/runs/old/view/", "/"]),
+    st.sampled_from(
+        ["/runs/", "/papers/", "/files/", "/static/", "/runs/old/", "/runs/old/files/", "/runs/old/view/", "/"]
+    ),
     st.text(st.characters(codec="utf-8"), max_size=30),
     st.dictionaries(st.sampled_from(["q", "family", "page", "from", "x0", "token"]), st.text(max_size=20), max_size=3),
 )
-def test_no_address_breaks_the_site(site: TestClient, folder: Path, start: str, rest: str, query: dict[str, str]) -> None:
+def test_no_address_breaks_the_site(
+    site: TestClient, folder: Path, start: str, rest: str, query: dict[str, str]
+) -> None:
     from urllib.parse import quote
 
     answer = site.get(start + quote(rest, safe="/"), params=query)

@@ -1,4 +1,4 @@
-"""Papers for tests of the site: a job with every type of option, viewers, and hostile words wherever words can stand."""
+"""Papers for tests of the site: a job with every type of option, viewers, hostile words wherever they can stand."""
 
 from pathlib import Path
 

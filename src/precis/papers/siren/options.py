@@ -29,9 +29,9 @@ TASKS = {
     "sdf": Task("tasks_shape", ("points",), frozenset({"estimate_normals", "mesh_resolution"}), 1500, 1e-4, 1400, 10.0),
     "audio": Task("tasks_signal", ("audio",), frozenset({"rate"}), lr=2e-4, omega=3000.0),
     "video": Task("tasks_signal", ("frames",), frozenset({"size", "align_corners", "background", "fps"}), 2000),
-    "helmholtz": Task("tasks_field", ("image",), frozenset({"size", "velocity", "speeds", "wavenumber", "source"}),
-                      3000, 2e-4, 2048),  # fmt: skip
-    "wave": Task("tasks_field", ("image",), frozenset({"size", "speeds", "initial", "source", "until"}),
+    "helmholtz": Task("tasks_field", ("image",), frozenset({"size", "velocity", "speeds", "wavenumber", "source", "source_width"}),
+                      3000, 2e-4, 2048, 15.0),  # fmt: skip
+    "wave": Task("tasks_field", ("image",), frozenset({"size", "speeds", "initial", "source", "source_width", "until"}),
                  3000, 2e-4, 2048),  # fmt: skip
     "prior": Task("tasks_prior", ("images",),
                   frozenset({"size", "background", "complete", "context", "samples", "interpolate", "render"}),

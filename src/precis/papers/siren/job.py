@@ -47,8 +47,10 @@ class Represent(Job):
         Range(1),
     ] = None
     width: Annotated[int | None, Doc("units a layer: 256; CPU: wave, helmholtz 128, prior 64"), Range(1, 8192)] = None
-    omega: Annotated[float | None, Doc("ω of the first layer, the band of the signal: 30; sdf 10, helmholtz 15, audio 3,000"),
-                     Range(0.01, 1e6)] = None  # fmt: skip
+    omega: Annotated[
+        float | None, Doc("ω of the first layer, the band of the signal: 30; sdf 10, helmholtz 15, audio 3,000"),
+        Range(0.01, 1e6),
+    ] = None
 
     # Pictures.
     size: Annotated[

@@ -47,8 +47,10 @@ class Represent(Job):
         Range(1),
     ] = None
     width: Annotated[int | None, Doc("units a layer: 256; CPU: wave, helmholtz 128, prior 64"), Range(1, 8192)] = None
-    omega: Annotated[float | None, Doc("ω of the first layer, the band of the signal: 30; sdf 10, audio 3,000"),
-                     Range(0.01, 1e6)] = None  # fmt: skip
+    omega: Annotated[
+        float | None, Doc("ω of the first layer, the band of the signal: 30; sdf 10, helmholtz 15, audio 3,000"),
+        Range(0.01, 1e6),
+    ] = None
 
     # Pictures.
     size: Annotated[
@@ -86,6 +88,10 @@ class Represent(Job):
     wavenumber: Annotated[float | None, Doc("helmholtz: k where the speed is 1; 20"), Range(0.1, 200)] = None
     initial: Annotated[Path | None, Doc("wave: grey picture of the first displacement, black 0")] = None
     source: Annotated[str | None, Doc("helmholtz, wave: centre X,Y of the source in -1…1, x right, y down; 0,0")] = None
+    source_width: Annotated[
+        float | None, Doc("standard deviation of the source: helmholtz 0.06 (paper 0.01: many more steps), wave 0.1"),
+        Range(0.003, 0.5),
+    ] = None
     until: Annotated[float | None, Doc("wave: seconds to solve for; 0.4"), Range(1e-3, 100)] = None
 
     # Prior.

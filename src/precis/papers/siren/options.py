@@ -21,6 +21,7 @@ class Task(NamedTuple):
 
 
 PICTURE = frozenset({"size", "linear", "background"})
+EQUATION = frozenset({"size", "speeds", "source", "source_width"})
 TASKS = {
     "fit": Task("tasks_image", ("image",), PICTURE | {"align_corners"}),
     "resample": Task("tasks_image", ("image",), PICTURE | {"align_corners", "scale"}, steps=2000),
@@ -29,10 +30,8 @@ TASKS = {
     "sdf": Task("tasks_shape", ("points",), frozenset({"estimate_normals", "mesh_resolution"}), 1500, 1e-4, 1400, 10.0),
     "audio": Task("tasks_signal", ("audio",), frozenset({"rate"}), lr=2e-4, omega=3000.0),
     "video": Task("tasks_signal", ("frames",), frozenset({"size", "align_corners", "background", "fps"}), 2000),
-    "helmholtz": Task("tasks_field", ("image",), frozenset({"size", "velocity", "speeds", "wavenumber", "source"}),
-                      3000, 2e-4, 2048),  # fmt: skip
-    "wave": Task("tasks_field", ("image",), frozenset({"size", "speeds", "initial", "source", "until"}),
-                 3000, 2e-4, 2048),  # fmt: skip
+    "helmholtz": Task("tasks_field", ("image",), EQUATION | {"velocity", "wavenumber"}, 3000, 2e-4, 2048, 15.0),
+    "wave": Task("tasks_field", ("image",), EQUATION | {"initial", "until"}, 3000, 2e-4, 2048),
     "prior": Task("tasks_prior", ("images",),
                   frozenset({"size", "background", "complete", "context", "samples", "interpolate", "render"}),
                   4000, 5e-4, 32),  # fmt: skip

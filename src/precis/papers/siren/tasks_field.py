@@ -21,7 +21,7 @@ from .differences import helmholtz_by_differences, wave_by_differences
 from .options import pair, side
 from .pictures import load_grey, size_of
 
-FRAMES, PULSE = 25, 0.1  # frames of a wave; standard deviation of the first displacement
+FRAMES, SOURCE, PULSE = 25, 0.06, 0.1  # frames of a wave; widths of a source and of a first displacement
 
 
 def run_helmholtz(job: Any, work: Work) -> Metrics:
@@ -29,22 +29,24 @@ def run_helmholtz(job: Any, work: Work) -> Metrics:
     speed = load_speeds(job, work, "0.5,1")
     centre, k = _centre(job), job.wavenumber or 20.0
     m = torch.from_numpy(1 / speed**2).float().to(work.device)
+    variance = (job.source_width or SOURCE) ** 2
     net = make_net(job, work, 2, 2, _width(work))
     run = fit_helmholtz(
         net, generator=draw(job, "batches"), wavenumber=k, squared_slowness=map_lookup(m), centre=centre,
-        batch=batch_of(job), **training(job, work),
+        variance=variance, batch=batch_of(job), **training(job, work),
     )
     size = side(job, 256)
     slowness = 1 / _on_grid(speed, size) ** 2
     made = numpy(evaluate(net, (size, size)))
-    field, exact = made[0] + 1j * made[1], helmholtz_by_differences(slowness, k, centre)
+    field, exact = made[0] + 1j * made[1], helmholtz_by_differences(slowness, k, centre, variance)
     inside = np.abs(coordinate_grid((size, size)).numpy()).max(1).reshape(size, size) < 0.5
     away = np.hypot(*(coordinate_grid((size, size)).numpy() - centre).T).reshape(size, size) > 0.05
     free = inside & away  # outside of absorbing layers and source
     error = float(np.linalg.norm((field - exact)[free]) / np.linalg.norm(exact[free]))
     with writing(work.folder / "field.npz") as beside:
         np.savez_compressed(beside, field=field.astype(np.complex64), differences=exact.astype(np.complex64),
-                            squared_slowness=slowness.astype(np.float32), wavenumber=k, centre=centre)  # fmt: skip
+                            squared_slowness=slowness.astype(np.float32), wavenumber=k, centre=centre,
+                            source_width=variance**0.5)  # fmt: skip
     top = float(np.percentile(np.abs(exact), 99.5))
     parts = [diverging(x, top) for z in (field, exact) for x in (z.real, z.imag)]
     strength = [np.clip(np.abs(z) / top, 0, 1) for z in (field, exact)]
@@ -64,7 +66,7 @@ def run_helmholtz(job: Any, work: Work) -> Metrics:
 def run_wave(job: Any, work: Work) -> Metrics:
     """∂²_t Φ = c² ΔΦ from a displacement at rest; frames, and the error against finite differences."""
     speed = load_speeds(job, work, "0.5,2")
-    if job.initial is not None and job.source is not None:
+    if job.initial is not None and (job.source or job.source_width) is not None:
         raise InputError("--initial and --source both say where the wave starts; give one of them")
     start = _initial(job)
     until, look = job.until or 0.4, map_lookup(torch.from_numpy(start).float().to(work.device))
@@ -131,7 +133,7 @@ def _initial(job: Any) -> np.ndarray:
         line = (2 * np.arange(256) + 1) / 256 - 1
         row, column = _centre(job)
         square = (line[:, None] - row) ** 2 + (line[None, :] - column) ** 2
-        return np.asarray(np.exp(-square / (2 * PULSE**2)))
+        return np.asarray(np.exp(-square / (2 * (job.source_width or PULSE) ** 2)))
     (h, w), (y, x) = size_of(job.input), size_of(job.initial)
     if (h, w) != (y, x):
         words = f"it is {x}×{y} pixels, and the map of speeds {w}×{h}; make them equal"

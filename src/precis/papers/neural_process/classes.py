@@ -1,0 +1,21 @@
+"""The network for classes told apart from few examples, as the claim and the job use it."""
+
+import torch
+from torch import Tensor
+
+from precis.fields.neural_process_few_shot import ConvEmbed, FewShotCNP
+from precis.fields.neural_process_fit import glorot_
+
+
+def make_few_shot(channels: int, size: int, ways: int, width: int, generator: torch.Generator) -> FewShotCNP:
+    """Convolutions of `width` channels, a code of 2 × width, a head of two layers of 256."""
+    net = FewShotCNP(ConvEmbed(channels, size, width, generator), ways, (256, 256), generator)
+    glorot_(net, generator)
+    return net
+
+
+def quarter_turns(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures [N,C,S,S] turned by 0, 90, 180 and 270 degrees, each a class of its own."""
+    turned = torch.cat([images.rot90(k, (2, 3)) for k in range(4)])
+    classes = int(labels.max()) + 1
+    return turned, torch.cat([torch.where(labels < 0, labels, labels + k * classes) for k in range(4)])

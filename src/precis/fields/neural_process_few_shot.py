@@ -17,9 +17,9 @@ from torch.distributions import Categorical
 
 
 class ConvEmbed(nn.Module):
-    """Pictures [N,C,S,S] to codes [N,width·2]: 3×3 convolutions and ReLU, twice as wide after the first, halved until 4 pixels or fewer are
-    left a side, then a linear layer whose outputs are normalised (else a query differs from the examples by too little,
-    at first, for a head of two layers to notice)."""
+    """Pictures [N,C,S,S] to codes [N,width·2]: 3×3 convolutions and ReLU, twice as wide after the first, halved until 4
+    pixels or fewer are left a side, then a linear layer whose outputs are normalised (else a query differs from the
+    examples by too little, at first, for a head of two layers to notice)."""
 
     def __init__(self, channels: int, size: int, width: int = 32, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -138,5 +138,6 @@ def _linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Line
 
 
 def _draw(layer: nn.Module, fan_in: int, generator: torch.Generator | None) -> None:
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+    """He's uniform weights, zero biases: with torch's own the head sees next to nothing of the codes at first."""
+    nn.init.uniform_(layer.weight, -((6 / fan_in) ** 0.5), (6 / fan_in) ** 0.5, generator=generator)  # type: ignore[arg-type]
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

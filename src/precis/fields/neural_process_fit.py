@@ -1,8 +1,8 @@
 """Recipes that train neural processes: on random curves, on a user's functions of any length, on pictures.
 
 Every step draws a few functions, shows N of their points (N uniform, one count a batch, as in the paper's code) and
-scores all of them, so that the targets hold the context.  A recipe trains the net that it is given, in place, with Adam,
-and returns the `Run` of `precis.train.loop`.  Garnelo et al., ICML 2018, §2.2 (arXiv 1807.01613).
+scores all of them, so that the targets hold the context.  A recipe trains the net that it is given, in place, with
+Adam, and returns the `Run` of `precis.train.loop`.  Garnelo et al., ICML 2018, §2.2 (arXiv 1807.01613).
 """
 
 import math
@@ -65,8 +65,8 @@ def fit_functions(
 ) -> Run:  # fmt: skip
     """Train on functions of any length, padded to P points (`mask` true where there is one).
 
-    A step takes `batch` functions and, of each, a random subset of at most `points` as targets, the first N of which are
-    the context, N uniform in 0 … `context`.  options: those of `siren_fit.train` (steps, lr, log, folder, …).
+    A step takes `batch` functions and, of each, a random subset of at most `points` as targets, the first N of which
+    are the context, N uniform in 0 … `context`.  options: those of `siren_fit.train` (steps, lr, log, folder, …).
     """
     shown = min(points, x.shape[1])
 

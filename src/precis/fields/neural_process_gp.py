@@ -3,8 +3,8 @@
     f ~ GP(0, k),   y = f(x) + ε,   ε ~ N(0, s²)
     E[f*|y] = K*ᵀ (K + s²I)⁻¹ y,    Cov[f*|y] = K** − K*ᵀ (K + s²I)⁻¹ K*
 
-Batches of functions go through one Cholesky factorisation in float64.  The exact predictive costs O(n³) in the number of
-observations, a neural process O(n).  `noise` is a standard deviation throughout: the notebook of Garnelo et al. adds
+Batches of functions go through one Cholesky factorisation in float64.  The exact predictive costs O(n³) in the number
+of observations, a neural process O(n).  `noise` is a standard deviation throughout: the notebook of Garnelo et al. adds
 0.02² to the diagonal.  Rasmussen and Williams, 2006, §2.2 and §5.4; Garnelo et al., ICML 2018, §4.1 (arXiv 1807.01613).
 """
 

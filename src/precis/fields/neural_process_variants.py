@@ -129,5 +129,4 @@ def _decode(trunk: CNP, x: Tensor, r: Tensor, shift: Tensor | None = None) -> Te
 
 
 def _draw(q: Normal, generator: torch.Generator | None) -> Tensor:
-    noise = torch.randn(q.mean.shape, generator=generator, dtype=q.mean.dtype, device=None if generator is None else generator.device)
-    return q.mean + q.stddev * noise.to(q.mean.device)
+    return q.mean + q.stddev * torch.randn(q.mean.shape, generator=generator).to(q.mean)

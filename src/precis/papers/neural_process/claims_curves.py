@@ -46,7 +46,11 @@ class Curves:
 
 
 class _OnCurves(Claim):
-    """Curves from GP(0, RBF(0.4)) with noise 0.02 on [−2, 2], as in the paper's notebook; two claims read the trials.
+    """Curves from GP(0, RBF(0.4)) with noise 0.02, as in the paper's notebook; two claims read the trials.
+
+    x lies in [−2, 2] there and at `full`.  At `quick` it is [−1, 1]: in trials on [−2, 2], on seeds that no verdict
+    reads, a network had learnt so little after 3,000 steps (0.97 nats at ten points; the prior has 1.42, the oracle
+    −0.68; the paper takes 200,000 steps) that there was nothing to compare.
 
     cnp            a conditional neural process, σ ≥ 0.1
     cnp_free       the same with σ ≥ 0.01 (context: what the floor costs)
@@ -60,13 +64,17 @@ class _OnCurves(Claim):
 
     runs = "curves"
     profiles = {
-        "smoke": Profile(Curves(4, batch=8, width=16, test=20, targets=10), seeds=2, scale="width 16, 4 steps"),
-        "quick": Profile(Curves(3000), scale="width 64, 3,000 steps of 32 curves"),
+        "smoke": Profile(
+            Curves(4, batch=8, width=16, reach=1.0, test=20, targets=10), seeds=2, scale="width 16, 4 steps"
+        ),
+        "quick": Profile(Curves(2500, reach=1.0), scale="x in ±1, width 64, 2,500 steps of 32 curves"),
         "full": Profile(
             Curves(30_000, batch=64, width=128, lr=1e-3, test=1000), cuda=Curves(200_000, 64, 128, 1e-3, test=1000),
-            scale="width 128, 30,000 steps of 64 curves (GPU: 200,000)",
+            scale="x in ±2, width 128, 30,000 steps of 64 curves (GPU: 200,000)",
         ),
-        "paper": Profile(Curves(200_000, 64, 128, 1e-4, test=1000), scale="width 128, 200,000 steps of 64 curves"),
+        "paper": Profile(
+            Curves(200_000, 64, 128, 1e-4, test=1000), scale="x in ±2, width 128, 200,000 steps of 64 curves"
+        ),
     }  # fmt: skip
 
     def batch(
@@ -85,8 +93,8 @@ class GPRegression(_OnCurves):
     """Metric: −log likelihood per target (nats) of targets that are not in the context, at 3, 6 and 10 points; at 10 it
     counts.
 
-    Margins, in nats: 0.3 below the prior, since permuted values still tell the level and the spread of a curve, which
-    is worth nearly 0.2; 0.1 below the GP of the wrong length, a tenth of the deviation for a Gaussian.  Uncertainty
+    Margins, in nats: 0.5 below the prior, since permuted values still tell the level and the spread of a curve, which
+    may be worth 0.3; 0.1 below the GP of the wrong length, a tenth of the deviation for a Gaussian.  Uncertainty
     shrinks: mean σ falls by a quarter or more from 3 to 10 points.
     The gap to the oracle is a row that does not count, and so is coverage: with σ ≥ 0.1, five times the noise, 90 %
     bands hold more than 90 % where a curve is known well.
@@ -95,13 +103,13 @@ class GPRegression(_OnCurves):
 
     name = "gp_regression"
     statement = (
-        "A conditional neural process approaches the exact Gaussian process on curves drawn from it, and its uncertainty "
-        "shrinks as it sees more of a curve."
+        "A conditional neural process approaches the exact Gaussian process on curves drawn from it, and its "
+        "uncertainty shrinks as it sees more of a curve."
     )
     arms = ("cnp", "cnp_free", "oracle", "gp_wrong", "gp_overconfident", "prior")
     sabotaged = {"permuted": "cnp"}
     hypotheses = (
-        Less("nll_10", "cnp", "prior", by=0.3),
+        Less("nll_10", "cnp", "prior", by=0.5),
         Less("nll_10", "cnp", "gp_wrong", by=0.1),
         AtLeast("log_sigma_drop", "cnp", math.log(4 / 3)),
         Less("nll_10", "cnp", "gp_overconfident", counts=False),
@@ -111,8 +119,8 @@ class GPRegression(_OnCurves):
         Between("coverage_90", "cnp", 0.85, 0.95, counts=False),
     )
     untried = (
-        "Curves whose kernel changes on the way, the second set of the paper, and its 200,000 steps were not tried; one "
-        "kernel with one length scale."
+        "Curves whose kernel changes on the way, the second set of the paper, and its 200,000 steps were not tried; "
+        "one kernel with one length scale."
     )
 
 

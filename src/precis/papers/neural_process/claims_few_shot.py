@@ -56,10 +56,11 @@ class FewShot(Claim):
     embedding  the class whose mean code of the same net is nearest (context: is it the head?)
     pixels     the class whose mean picture is nearest
 
-    Margin 15 points above pixels: the paper leads the pixel baseline of its time by far more (95.3 % against some 42 %),
-    and a net of 14² pixels trained for minutes should show a quarter of it.  How far examples are shifted was set so
-    that pixels reach what they are reported to reach on Omniglot (42 %).  Training classes come also in quarter turns,
-    as in the paper.  The broken arm learns and is tested with the examples of an episode at each other's labels.
+    Margin 15 points above pixels: the paper leads the pixel baseline of its time by far more (95.3 % against some
+    42 %), and a net of 14² pixels trained for minutes should show a quarter of it.  How far examples are shifted was
+    set, before the first recorded run, so that pixels reach here what the matching networks' paper reports for them on Omniglot
+    (42 %, quoted from memory).  Training classes come also in quarter turns, as in the paper.  The broken arm learns
+    and is tested with the examples of an episode at each other's labels.
     """
 
     name = "few_shot"

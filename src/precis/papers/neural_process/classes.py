@@ -4,14 +4,11 @@ import torch
 from torch import Tensor
 
 from precis.fields.neural_process_few_shot import ConvEmbed, FewShotCNP
-from precis.fields.neural_process_fit import glorot_
 
 
 def make_few_shot(channels: int, size: int, ways: int, width: int, generator: torch.Generator) -> FewShotCNP:
     """Convolutions of `width` channels, a code of 2 × width, a head of two layers of 256."""
-    net = FewShotCNP(ConvEmbed(channels, size, width, generator), ways, (256, 256), generator)
-    glorot_(net, generator)
-    return net
+    return FewShotCNP(ConvEmbed(channels, size, width, generator), ways, (256, 256), generator)
 
 
 def quarter_turns(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ class Predict(Job):
     size: Annotated[int | None, Doc("side of the pictures in pixels: 32; few_shot 28"), Range(4, 256)] = None
     image: Annotated[Path | None, Doc("complete: the picture to complete; else held-out ones")] = None
     context: Annotated[
-        str | None, Doc("complete: pixels shown: a number, ordered (the upper half), half (the left one), or a mask; 100")
+        str | None, Doc("complete: pixels shown: a number, ordered (upper half), half (left one), or a mask; 100")
     ] = None
     background: Annotated[str | None, Doc("colour to lay transparent pixels on; white")] = None
     keep_going: Annotated[bool, Doc("go on if more than one picture in twenty cannot be read")] = False
@@ -64,9 +64,12 @@ class Predict(Job):
 
     def sample(self, folder: Path) -> str:
         from .options import settle
-        from .samples import make_sample
+        from .samples import SIDE, make_sample
 
-        return make_sample(settle(self), folder)
+        task = settle(self)
+        if task == "complete" and self.size is None:
+            self.size = SIDE
+        return make_sample(task, folder)
 
     def run(self, work: Work) -> dict[str, float | None]:
         from importlib import import_module

@@ -8,7 +8,7 @@ from precis.papers.job import option_of
 
 
 class Task(NamedTuple):
-    """`module` holds `run_<task>`; `kind` of INPUT; the options that it takes beside those of the training; defaults."""
+    """`module` holds `run_<task>`; `kind` of INPUT; options that it takes beside those of the training; defaults."""
 
     module: str
     kind: str

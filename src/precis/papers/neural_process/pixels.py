@@ -23,7 +23,7 @@ from precis.data.embedded import digits
 from precis.data.imageset import ImageSet
 from precis.errors import InputError
 from precis.fields.neural_process import CNP
-from precis.fields.neural_process_context import Order, knn_predict, sample_context, take
+from precis.fields.neural_process_context import knn_predict, sample_context, take
 from precis.fields.neural_process_fit import ORDERS, glorot_
 from precis.fields.neural_process_gp import RBF, fit_gp, gp_mean
 from precis.fields.neural_process_stacked import StackedCNP

@@ -123,7 +123,8 @@ def _numbered(table: Table, letter: str) -> list[str]:
     single = table.first(letter, *(("time",) if letter == "t" else ()))
     if single is not None:
         return [single]
-    found = [(int(m[1]), name) for name in table.columns if (m := re.fullmatch(rf"\s*{letter}_?(\d+)\s*", name.lower()))]
+    pattern = re.compile(rf"\s*{letter}_?(\d+)\s*", re.IGNORECASE)
+    found = [(int(m[1]), name) for name in table.columns if (m := pattern.fullmatch(name))]
     return [name for _, name in sorted(found)]
 
 

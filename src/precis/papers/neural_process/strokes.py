@@ -1,7 +1,7 @@
-"""Characters of a few random strokes: classes without end, and as many hands as one likes, on an empty grey ground.
+"""Characters of a few random strokes: classes without end, and as many hands as one likes.
 
-A class is 2 to 4 strokes, each a quadratic Bézier curve; an example moves its control points a little, turns, scales and
-shifts the whole, and draws it with a pen of its own.
+A class is 2 to 4 strokes, each a quadratic Bézier curve; an example moves its control points a little, turns, scales
+and shifts the whole, and draws it with a pen of its own.
 """
 
 import numpy as np

@@ -88,7 +88,7 @@ def run_functions(job: Any, work: Work) -> Metrics:
     metrics = score(work, net, scale, train, held, draw(job, "eval"))
     rows = write_predictions(job, work, net, scale, found)
     if x_dim == 1:
-        write(work, "predictions.png", predictions_chart(net, scale, held, found, shared_gp(train, scale)))
+        write(work, "predictions.png", predictions_chart(net, scale, held, found, shared_gp(train, scale)).png())
         work.show("predictions.png")
     write_curve(work, run, "−log Q per target, standardised (nats)")
     return metrics | {"train_functions": len(train), "held_out_functions": len(held), "predictions": rows} | finish(
@@ -162,7 +162,8 @@ def score(
     if not rows:
         work.note("no held-out function has two points: nothing could be scored")
         return {"nll": None}
-    most = max(r["points shown"] for r in rows)
+    scored = {r["points shown"]: r["functions"] for r in rows if r["method"] == "CNP"}
+    most = max(n for n, functions in scored.items() if 2 * functions >= max(scored.values()))
     last = {r["method"]: r for r in rows if r["points shown"] == most}
     metrics: Metrics = {name: last["CNP"][name] for name in NAMES} | {"points_shown": most}
     for method, short in (("GP, shared kernel", "gp_shared"), ("GP, own kernel", "gp_own")):
@@ -182,12 +183,11 @@ def _scores(y: np.ndarray, mean: np.ndarray, std: np.ndarray) -> list[float]:
 
 
 def write_predictions(job: Any, work: Work, net: CNP, scale: Scale, found: Functions) -> int:
-    """predictions.csv: mean, deviation and bands where y is empty, else (or with --grid) on a grid; the rows written."""
+    """predictions.csv: mean, deviation and bands where y is empty, else (or with --grid) on a grid; rows written."""
     grid = None
-    if job.grid is not None or not found.asked:
-        if len(found.x_names) == 1:
-            every = np.concatenate([f.x for f in found.items])
-            grid = np.linspace(every.min(), every.max(), job.grid or 100)[:, None]
+    if len(found.x_names) == 1 and (job.grid is not None or not found.asked):
+        every = np.concatenate([f.x for f in found.items])
+        grid = np.linspace(every.min(), every.max(), job.grid or 100)[:, None]
     header = ["id", *found.x_names]
     for name in found.y_names:
         header += [f"{name}_mean", f"{name}_std", *(f"{name}_{end}{b}" for b in BANDS for end in ("low", "high"))]

@@ -78,7 +78,7 @@ def fit_functions(
         n = int(torch.randint(0, min(context, shown) + 1, (), generator=generator))
         return {"loss": masked_loss(net, bx[:, :n], by[:, :n], there[:, :n], bx, by, there, generator)}
 
-    return train(net, step, [None], keep={"generator": generator}, **options)
+    return train(net, step, [0], keep={"generator": generator}, **options)
 
 
 def fit_pixels(
@@ -107,4 +107,4 @@ def fit_pixels(
         )
         return {"loss": loss}
 
-    return train(net, step, [None], keep={"generator": generator}, **options)
+    return train(net, step, [0], keep={"generator": generator}, **options)

@@ -18,7 +18,7 @@ from precis.lab.hypotheses import AtLeast, Greater
 from precis.train.checkpoint import load_state, save_state
 from precis.train.schedule import cosine
 
-from .classes import make_few_shot, quarter_turns
+from .classes import class_labels, make_few_shot, quarter_turns
 from .strokes import characters
 
 
@@ -58,9 +58,9 @@ class FewShot(Claim):
 
     Margin 15 points above pixels: the paper leads the pixel baseline of its time by far more (95.3 % against some
     42 %), and a net of 14² pixels trained for minutes should show a quarter of it.  How far examples are shifted was
-    set, before the first recorded run, so that pixels reach here what the matching networks' paper reports for them on Omniglot
-    (42 %, quoted from memory).  Training classes come also in quarter turns, as in the paper.  The broken arm learns
-    and is tested with the examples of an episode at each other's labels.
+    set, before the first recorded run, so that pixels reach here what the matching networks' paper reports for them on
+    Omniglot (42 %, quoted from memory).  Training classes come also in quarter turns, as in the paper.  The broken arm
+    learns and is tested with the examples of an episode at each other's labels.
     """
 
     name = "few_shot"
@@ -93,10 +93,11 @@ class FewShot(Claim):
             images, labels = characters(settings.classes, settings.examples, settings.size, seed=0)
         else:
             found = ImageSet.open(source, settings.size)
-            if found.labels is None or len(found.classes) < 4 * settings.ways:
+            known = class_labels(found)
+            if known is None or known.max() + 1 < 4 * settings.ways:
                 raise InputError(f"at least {4 * settings.ways} labelled classes are needed", file=source)
             pictures = torch.from_numpy(np.asarray(found.images)).float() / 255
-            images, labels = 1 - pictures.mean(1, keepdim=True), torch.from_numpy(found.labels)
+            images, labels = 1 - pictures.mean(1, keepdim=True), torch.from_numpy(known)
         classes = int(labels.max()) + 1
         held = settings.held if source is None else classes * 3 // 10
         apart = labels >= classes - held

@@ -57,9 +57,6 @@ def _task_of(job: Any) -> str:
         found = _kinds(job.input)
         if "images" in found:  # a CSV that names picture files is a table too
             return "complete"
-        if found == {"image"}:
-            raise InputError("this is one picture: name a folder to learn from, and the picture with --image",
-                             file=job.input)  # fmt: skip
     return "functions"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precis.data.images import as_float, composite, read_image
+from precis.data.images import Image, as_float, composite, read_image
 from precis.data.imageset import ImageSet
 from precis.data.stack import square
 from precis.errors import InputError
@@ -32,10 +32,11 @@ LUMA = np.array([0.299, 0.587, 0.114])
 def run_complete(job: Any, work: Work) -> Metrics:
     """Train on nine tenths of the pictures; complete one, or some that were held out."""
     size = job.size or 32
-    asked = _context(job.context or "100", size)  # read before the training, not after
+    asked = _context(job.context or str(min(100, size * size // 2)), size)  # read before the training, not after
+    given = None if job.image is None else read_image(job.image)
     images = load_set(job, work, size)
     channels = images.shape[1]
-    one = None if job.image is None else _picture(job, channels, size)
+    one = None if given is None else _picture(given, job.background or "white", channels, size)
     order = torch.randperm(len(images), generator=draw(job, "split"))
     held = max(20, min(SCORED, len(images) // 10))
     test, train = images[order[:held]].to(work.device), images[order[held:]].to(work.device)
@@ -163,9 +164,9 @@ def _context(text: str, size: int) -> Any:
     return torch.from_numpy(rows)[None]
 
 
-def _picture(job: Any, channels: int, size: int) -> Tensor:
+def _picture(image: Image, background: str, channels: int, size: int) -> Tensor:
     """[C,size,size], the central square of a picture with as many channels as the set."""
-    pixels = as_float(square(composite(read_image(job.image), job.background or "white").pixels, size)).clip(0, 1)
+    pixels = as_float(square(composite(image, background).pixels, size)).clip(0, 1)
     if channels == 1 and len(pixels) == 3:
         pixels = np.tensordot(LUMA, pixels, 1)[None]
     return torch.from_numpy(np.broadcast_to(pixels, (channels, size, size)).astype(np.float32))

@@ -16,7 +16,7 @@ from precis.lab.figures import bars, contact_sheet
 from precis.papers.job import Work
 from precis.train.checkpoint import save_model
 
-from .classes import make_few_shot, quarter_turns
+from .classes import class_labels, make_few_shot, quarter_turns
 from .common import Metrics, batch_of, draw, finish, training, width_of, write, write_curve
 from .pictures import numpy
 
@@ -43,7 +43,7 @@ def run_few_shot(job: Any, work: Work) -> Metrics:
         e = sample_episodes(y, batch_of(job), ways, shots, queries, g)
         return {"loss": net.loss(x[e.support], x[e.query], e.labels.to(work.device))}
 
-    run = train(net, step, [None], keep={"generator": g}, **training(job, work))
+    run = train(net, step, [0], keep={"generator": g}, **training(job, work))
     net.eval()
     save_model(work.folder, net, config, component=f"{__name__}:build")
     metrics = test(work, net, images[test_rows], labels[test_rows], ways, shots, queries, draw(job, "eval"))
@@ -57,15 +57,10 @@ def run_few_shot(job: Any, work: Work) -> Metrics:
 def load_classes(job: Any, work: Work, size: int) -> tuple[Tensor, Tensor, int]:
     """Pictures [N,C,S,S] in [0, 1], their classes, and how many; of nested folders the innermost is the class."""
     found = ImageSet.open(job.input, size, background=job.background or "white", keep_going=job.keep_going)
-    folders = [name.rpartition("/")[0] for name in found.names]
-    if any("/" in f for f in folders) or (found.labels is None and len(set(folders)) > 1):
-        names = sorted(set(folders))
-        labels = np.array([names.index(f) for f in folders])
-    elif found.labels is None:
+    labels = class_labels(found)
+    if labels is None:
         raise InputError("no classes: few_shot wants a folder for each class (class/… or alphabet/character/…)",
                          file=job.input)  # fmt: skip
-    else:
-        labels = found.labels
     labelled = labels >= 0
     if found.write_skipped(work.folder):
         work.note(f"{len(found.skipped)} pictures could not be read: skipped.csv")

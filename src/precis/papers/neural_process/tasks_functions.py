@@ -19,7 +19,7 @@ from precis.papers.work import writing
 from precis.train.checkpoint import save_model
 
 from .common import Metrics, batch_of, draw, finish, training, width_of, write, write_curve
-from .peers import alone, own_gp, shared_gp
+from .peers import Shared, alone, own_gp, shared_gp
 from .pictures import predictions_chart
 from .reading import Function, Functions, read_functions
 
@@ -85,10 +85,11 @@ def run_functions(job: Any, work: Work) -> Metrics:
     )  # fmt: skip
     net.eval()
     save_model(work.folder, net, config, component=f"{__name__}:build")
-    metrics = score(work, net, scale, train, held, draw(job, "eval"))
+    pooled = shared_gp(train, scale)
+    metrics = score(work, net, scale, pooled, held, draw(job, "eval"))
     rows = write_predictions(job, work, net, scale, found)
     if x_dim == 1:
-        write(work, "predictions.png", predictions_chart(net, scale, held, found, shared_gp(train, scale)).png())
+        write(work, "predictions.png", predictions_chart(net, scale, held, found, pooled).png())
         work.show("predictions.png")
     write_curve(work, run, "−log Q per target, standardised (nats)")
     return metrics | {"train_functions": len(train), "held_out_functions": len(held), "predictions": rows} | finish(
@@ -131,10 +132,9 @@ def predict(net: CNP, scale: Scale, x: np.ndarray, y: np.ndarray, at: np.ndarray
 
 
 def score(
-    work: Work, net: CNP, scale: Scale, train: list[Function], held: list[Function], generator: torch.Generator
+    work: Work, net: CNP, scale: Scale, pooled: Shared, held: list[Function], generator: torch.Generator
 ) -> Metrics:  # fmt: skip
     """NLL, RMSE and coverage of held-out functions by number of points shown, beside Gaussian processes."""
-    pooled = shared_gp(train, scale)
     methods = {"CNP": lambda x, y, at: predict(net, scale, x, y, at), "GP, shared kernel": pooled.predict,
                "GP, own kernel": own_gp}  # fmt: skip
     table: dict[tuple[str, int], list[list[float]]] = {}

@@ -60,7 +60,10 @@ class FewShotCNP(nn.Module):
         sizes = [*decoder, ways]
         self.from_query = _linear(width, sizes[0], generator)
         self.from_classes = _linear(width * ways, sizes[0], generator)
-        self.linears = nn.ModuleList(_linear(a, b, generator) for a, b in zip(sizes[:-1], sizes[1:]))
+        linears = [_linear(a, b, generator) for a, b in zip(sizes[:-1], sizes[1:])]
+        with torch.no_grad():
+            linears[-1].weight.div_(6**0.5)  # nearly equal chances to begin with
+        self.linears = nn.ModuleList(linears)
 
     def forward(
         self, support: Float[Tensor, "b k s c h w"], query: Float[Tensor, "b q c h w"]

@@ -54,7 +54,8 @@ class LinearCost(Claim):
         g, device = record.streams["data"], record.device
         net = CNP(1, 1, settings.width, (settings.width,) * 3, (settings.width,) * 2, generator=record.streams["init"])
         net = net.to(device).eval()
-        calls, totals = {}, []
+        calls: dict[str, Any] = {}
+        totals = []
         for n in settings.cnp if arm == "cnp" else settings.gp:
             m = n if arm == "cnp" else settings.gp_targets
             x = torch.rand(1, n, 1, generator=g).to(device)

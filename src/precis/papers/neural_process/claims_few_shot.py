@@ -74,7 +74,7 @@ class FewShot(Claim):
     profiles = {
         "smoke": Profile(Episodic(2, classes=24, held=10, examples=6, episodes=2, width=8, tested=20), seeds=2,
                          scale="stroke characters 14×14, 2 steps"),
-        "quick": Profile(Episodic(500), seeds=3, scale="stroke characters 14×14, 150 + 50 classes, 500 steps of 16"),
+        "quick": Profile(Episodic(700), seeds=3, scale="stroke characters 14×14, 150 + 50 classes, 700 steps of 16"),
         "full": Profile(
             Episodic(30_000, size=28, classes=1600, held=400, width=64, lr=1e-3, tested=1000),
             cuda=Episodic(200_000, size=28, classes=1600, held=400, width=64, lr=1e-3, episodes=64, tested=1000),

@@ -60,8 +60,10 @@ def predictions_chart(net: Any, scale: Any, held: list[Function], found: Functio
 @torch.no_grad()
 def _drawn(net: LatentCNP, scale: Any, f: Function, known: np.ndarray, at: np.ndarray, draws: int = 8) -> np.ndarray:
     device = next(net.parameters()).device
-    given = [t[None].to(device) for t in (scale.inputs(f.x[known]), scale.values(f.y[known]), scale.inputs(at))]
-    found = net.draw(*given, draws, torch.Generator().manual_seed(0))[:, 0, :, 0]
+    x, y, places = (
+        t[None].to(device) for t in (scale.inputs(f.x[known]), scale.values(f.y[known]), scale.inputs(at))
+    )
+    found = net.draw(x, y, places, draws, torch.Generator().manual_seed(0))[:, 0, :, 0]
     return np.asarray(found.double().cpu()) * scale.y_std[0] + scale.y_mean[0]
 
 

@@ -23,7 +23,7 @@ from precis.data.embedded import digits
 from precis.data.imageset import ImageSet
 from precis.errors import InputError
 from precis.fields.neural_process import CNP
-from precis.fields.neural_process_context import knn_predict, sample_context, take
+from precis.fields.neural_process_context import Order, knn_predict, sample_context, take
 from precis.fields.neural_process_fit import ORDERS, glorot_
 from precis.fields.neural_process_gp import RBF, fit_gp, gp_mean
 from precis.fields.neural_process_stacked import StackedCNP
@@ -34,7 +34,8 @@ from precis.train.schedule import cosine
 
 LEAST = 200  # pictures
 TUNING = 10_000  # seeds from here on score training pictures that were held back
-NETS = ("mixed", "only_random", "only_ordered", "only_half", "permuted")
+ONLY: dict[str, Order] = {"only_random": "random", "only_ordered": "ordered", "only_half": "half"}
+NETS = ("mixed", *ONLY, "permuted")
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,7 @@ def _batch(
     shuffled = torch.rand(size, n, generator=g)
     parts = []
     for name in names:
-        order = mixed if name in ("mixed", "permuted") else name.removeprefix("only_")
-        rows, mask = chosen[order]
+        rows, mask = chosen[ONLY.get(name, mixed)]
         values = take(y, rows)
         if name == "permuted":
             values = take(values, (shuffled + 2 * ~mask).argsort(-1))

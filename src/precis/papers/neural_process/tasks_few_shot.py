@@ -84,7 +84,7 @@ def split(
             f"{len(usable)} classes hold {shots + 1} pictures or more; {ways} ways need about {needed}, since seven "
             "tenths are for training and the others for the test; take fewer --ways", file=file,
         )  # fmt: skip
-    queries = int(min(QUERIES, counts[usable].min() - shots))
+    queries = min(QUERIES, int(counts[usable].min()) - shots)
     mine = torch.isin(labels, usable[:first])
     return torch.nonzero(mine)[:, 0], torch.nonzero(torch.isin(labels, usable[first:]))[:, 0], queries
 

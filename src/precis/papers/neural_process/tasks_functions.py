@@ -155,9 +155,11 @@ def score(
         out = csv.DictWriter(file, ["method", "points shown", "functions", *NAMES])
         out.writeheader()
         out.writerows(rows)
-    lines = {m: ([r["points shown"] for r in rows if r["method"] == m], [r["nll"] for r in rows if r["method"] == m])
-             for m in methods}  # fmt: skip
-    lines = {m: line for m, line in lines.items() if line[0]}
+    lines: dict[str, Any] = {}
+    for name in methods:
+        mine = [r for r in rows if r["method"] == name]
+        if mine:
+            lines[name] = ([r["points shown"] for r in mine], [r["nll"] for r in mine])
     write(work, "scores.png", curves(lines, x_label="points shown", y_label="−log likelihood per point (nats)").png())
     if not rows:
         work.note("no held-out function has two points: nothing could be scored")
@@ -166,9 +168,9 @@ def score(
     most = max(n for n, functions in scored.items() if 2 * functions >= max(scored.values()))
     last = {r["method"]: r for r in rows if r["points shown"] == most}
     metrics: Metrics = {name: last["CNP"][name] for name in NAMES} | {"points_shown": most}
-    for method, short in (("GP, shared kernel", "gp_shared"), ("GP, own kernel", "gp_own")):
-        if method in last:
-            metrics |= {f"{name}_{short}": last[method][name] for name in NAMES}
+    for peer, short in (("GP, shared kernel", "gp_shared"), ("GP, own kernel", "gp_own")):
+        if peer in last:
+            metrics |= {f"{name}_{short}": last[peer][name] for name in NAMES}
     return metrics
 
 

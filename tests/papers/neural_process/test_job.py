@@ -12,6 +12,7 @@ from PIL import Image
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
+from precis.lab.figures import Chart
 from precis.papers.catalogue import find
 from precis.papers.neural_process import reading
 from precis.papers.neural_process.options import settle
@@ -20,6 +21,18 @@ from precis.papers.neural_process.strokes import characters
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
 from precis.train.checkpoint import load_model
+
+
+@pytest.fixture
+def drawn() -> None:
+    """For a test that wants its charts drawn."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Charts are laid out but not drawn, which would take most of the time."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(Chart, "png", lambda self, dpi=160: b"")
 
 
 def run(out: Path, given: Any = None, **options: Any) -> Finished:
@@ -53,15 +66,17 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_long_table_with_rows_to_predict(tmp_path):
+def test_long_table_with_rows_to_predict(tmp_path, drawn):
     given = long(tmp_path / "t.csv", lines(), "f0,0.5,", "f0,0.25,", "f1,,3.0", "f3,nan,1.0")
-    done = run(tmp_path / "out", given, steps=400, batch=16)
+    done = run(tmp_path / "out", given, steps=250, batch=16)
     rows = read_csv(tmp_path / "out" / "predictions.csv")
     assert [(r["id"], float(r["x"])) for r in rows] == [("f0", 0.5), ("f0", 0.25)]
     for r in rows:
         r = {k: float(v) for k, v in r.items() if k != "id"}
         assert r["y_low90"] < r["y_low50"] < r["y_mean"] < r["y_high50"] < r["y_high90"]
         assert abs(r["y_high90"] - r["y_mean"] - 1.6449 * r["y_std"]) < 1e-4
+    with Image.open(tmp_path / "out" / "predictions.png") as picture:
+        assert picture.width > 1000
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["task"] == "functions" and result["files"][0] == "predictions.png"
     assert any("2 rows without an x were dropped (first: row 228)" in note for note in result["notes"])
@@ -154,7 +169,7 @@ def test_a_folder_of_pictures_is_completed(tmp_path, pictures):
     mask[0, :, 2] = 255
     write_image(tmp_path / "mask.png", mask)
     done = run(tmp_path / "out", pictures, size=8, image=pictures / "3.png", context=str(tmp_path / "mask.png"),
-               steps=300, batch=16)  # fmt: skip
+               steps=200, batch=16)  # fmt: skip
     metrics = done.result["metrics"]
     assert metrics["pixels_shown"] == 8
     assert metrics["mse_10"] < metrics["mse_mean_picture"]
@@ -212,7 +227,7 @@ def test_the_task_follows_from_the_input(tmp_path, pictures):
 
 def test_a_run_that_was_stopped_is_taken_up(tmp_path):
     given, paper = long(tmp_path / "t.csv", lines()), find()["neural_process"]
-    options = {"width": 16, "steps": 400, "batch": 8, "device": "cpu"}
+    options = {"width": 16, "steps": 250, "batch": 8, "device": "cpu"}
     whole = run(tmp_path / "whole", given, **options)
     seen = []
 

@@ -73,12 +73,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="module")
-def connected(nodes: Nodes) -> None:
+def engine(nodes: Nodes) -> Iterator[RayEngine]:
+    """One for all cases, within a connection that outlives it: worker processes take seconds to start."""
     ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-
-
-@pytest.fixture
-def engine(nodes: Nodes, connected: None) -> Iterator[RayEngine]:
     with RayEngine(nodes.cluster.address) as made:
         yield made
     assert ray.is_initialized() and nodes.left() == []
@@ -199,16 +196,16 @@ def test_a_node_that_dies_loses_no_trial(toy, nodes, until, caplog):  # noqa: F8
     killed = []
 
     def listen(event):
-        if event.kind == "done" and event.done == 3 and not killed:
-            nodes.kill("two")
+        if event.kind == "done" and event.done >= 3 and not killed and not ray.available_resources().get("CPU"):
+            nodes.kill("two")       # both are at work
             killed.append(event)
 
-    (report,) = toy.check("better", profile="full", listen=listen)
-    assert killed and report["failures"] == [] and report["verdict"] == "supported" and len(report["keys"]) == 12
-    assert "was lost and starts again" in caplog.text
-    assert len(toy.lines("ran")) <= 13
+    (report,) = toy.check("better", profile="full", seeds=8, listen=listen)
+    assert killed and report["failures"] == [] and report["verdict"] == "supported" and len(report["keys"]) == 24
+    assert "was lost and starts again" in caplog.text and "NodeDied" not in str(report)
+    assert len(toy.lines("ran")) <= 25
     nodes.add("three")
-    assert rows(toy.home) == locally(toy, "better", profile="full")
+    assert rows(toy.home) == locally(toy, "better", profile="full", seeds=8)
 
 
 def started(toy: Toy, nodes: Nodes, *words: str) -> subprocess.Popen:

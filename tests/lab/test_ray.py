@@ -142,11 +142,12 @@ def test_a_parcel_stays_in_its_folder(tmp_path, name):
 
 
 def test_one_node_makes_a_training_and_the_right_passes_on(tmp_path):
-    keeper = Keeper(str(tmp_path / "shared"))
-    assert keeper.wanted("d", "one") == "make" and keeper.wanted("d", "one") == "make"
-    assert keeper.wanted("d", "two") == "wait" and keeper.wanted("e", "two") == "make"
+    keeper, home, other = Keeper(), str(tmp_path), str(tmp_path / "other")
+    assert keeper.wanted(home, "d", "one") == "make" and keeper.wanted(home, "d", "one") == "make"
+    assert keeper.wanted(home, "d", "two") == "wait" and keeper.wanted(home, "e", "two") == "make"
+    assert keeper.wanted(other, "d", "two") == "make"
     keeper.ended("one")
-    assert keeper.wanted("d", "two") == "make" and keeper.wanted("e", "one") == "wait"
+    assert keeper.wanted(home, "d", "two") == "make" and keeper.wanted(home, "e", "one") == "wait"
 
 
 def test_data_are_taken_by_path_where_the_same_lie_there(tmp_path):

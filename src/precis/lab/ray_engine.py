@@ -97,7 +97,7 @@ class RayEngine:
         if self._keeper is not None:
             clearing = ray.remote(num_cpus=0, max_retries=0)(clear)
             ended = [clearing.options(scheduling_strategy=self._on(node["NodeID"])).remote(self._name)
-                     for node in self._nodes()]
+                     for node in self._nodes() if node["Resources"].get("CPU")]
             ray.wait(ended, num_returns=len(ended), timeout=ANSWER)
             ray.kill(self._keeper)
             self._keeper = None
@@ -129,9 +129,7 @@ class RayEngine:
                                     "when there is one")
                 yield from _bunched(self._landed(flights))
         finally:                                        # left early: what still runs is nobody's
-            for flight in flights.values():
-                self._ray.cancel(flight.stream, force=True)
-                self._forget(flight)
+            self._call_off(list(flights.values()))
 
     def _landed(self, flights: dict[Any, _Flight]) -> Iterator[Result | Progress]:
         """What came on any stream."""
@@ -201,7 +199,7 @@ class RayEngine:
         task = flight.task
         flight.token, flight.losses = uuid.uuid4().hex, losses
         order = Order(
-            self._name, flight.token, max(0.5, self._slots / LOGS), self._keeping(task), _environment(),
+            self._name, flight.token, max(0.5, self._slots / LOGS), self._keeping(), task.home, _environment(),
             self._paper(task.paper), None if task.data is None else self._data(Path(task.data)))
         flight.stream = self._serve.options(num_cpus=task.threads, num_gpus=task.gpus).remote(task.to_json(), order)
         return flight
@@ -212,11 +210,27 @@ class RayEngine:
         flight.folders.clear()
         self._keeper.ended.remote(flight.token)
 
-    def _keeping(self, task: Task) -> Any:
+    def _call_off(self, flights: list[_Flight]) -> None:
+        """Stop these on their nodes; by force those that have not stopped soon."""
+        ray, streams, end = self._ray, [flight.stream for flight in flights], time.monotonic() + ANSWER
+        for stream in streams:
+            ray.cancel(stream)
+        while streams and time.monotonic() < end:
+            for stream in self._ready(streams):
+                try:
+                    ray.get(next(stream))
+                except (StopIteration, ray.exceptions.RayError):
+                    streams.remove(stream)
+        for stream in streams:
+            ray.cancel(stream, force=True)
+        for flight in flights:
+            self._forget(flight)
+
+    def _keeping(self) -> Any:
         if self._keeper is None:
             here = self._on(self._ray.get_runtime_context().get_node_id())
             made = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Keeper)
-            self._keeper = made.remote(str(Path(task.home) / "shared"))
+            self._keeper = made.remote()
         return self._keeper
 
     def _on(self, node: str) -> Any:
@@ -247,7 +261,7 @@ class RayEngine:
             self._parcels[path] = Parcel(parcel.digest, parcel.path, pieces)
 
     def _nodes(self) -> list[dict[str, Any]]:
-        return [node for node in self._ray.nodes() if node["Alive"]]
+        return [node for node in self._ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
     def _room(self) -> int:
         """Trials of the present shape that the nodes hold at once."""

@@ -8,6 +8,7 @@ is a stream of messages, files among them; nodes need no disk in common.
                    seat ⇄ Keeper (beside the driver): shared trainings
 """
 
+import hashlib
 import os
 import platform
 import shutil
@@ -43,45 +44,47 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Order:
-    """What goes along with a task: `name` of the engine, `token` of this attempt, seconds between two logs."""
+    """What goes along with a task: `name` of the engine, `token` of this attempt, seconds between two logs, and
+    the driver's `home`."""
 
     name: str
     token: str
     pace: float
     keeper: Any
+    home: str
     environment: Mapping[str, str]
     paper: Parcel | None = None
     data: Parcel | None = None
 
 
 class Keeper:
-    """Shared trainings of all nodes, in the home of the driver, beside which this actor lives.
+    """Shared trainings of all nodes, in a home of the driver's, beside which this actor lives.
 
     The first who wants one makes it; the others look again.  The right to make is taken from an attempt that ended.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.place = SharedPlace(Path(folder), "", "", "")
-        self.makers: dict[str, str] = {}
+    def __init__(self) -> None:
+        self.makers: dict[tuple[str, str], str] = {}
 
-    def wanted(self, digest: str, token: str) -> list[Any] | str:
+    def wanted(self, home: str, digest: str, token: str) -> list[Any] | str:
         """Its pieces, or whether to "make" it or to "wait"."""
         import ray
 
-        folder = self.place.folder / digest
+        folder = Path(home) / "shared" / digest
         if folder.is_dir():
             return [ray.put(piece) for piece in packed(folder, folder)]
-        return "make" if self.makers.setdefault(digest, token) == token else "wait"
+        return "make" if self.makers.setdefault((home, digest), token) == token else "wait"
 
-    def made(self, digest: str, pieces: list[Any]) -> None:
+    def made(self, home: str, digest: str, pieces: list[Any]) -> None:
         import ray
 
-        make_once(self.place, digest, lambda folder: unpack(map(ray.get, pieces), folder))
-        self.makers.pop(digest, None)
+        place = SharedPlace(Path(home) / "shared", "", "", "")
+        make_once(place, digest, lambda folder: unpack(map(ray.get, pieces), folder))
+        self.makers.pop((home, digest), None)
 
     def ended(self, token: str) -> None:
         """An attempt is over: what it has not made yet is for another."""
-        self.makers = {digest: maker for digest, maker in self.makers.items() if maker != token}
+        self.makers = {what: maker for what, maker in self.makers.items() if maker != token}
 
 
 def serve(values: dict[str, Any], order: Order) -> Iterator[list[Message]]:
@@ -137,7 +140,7 @@ class Seat:
     def laid_out(self, task: Task) -> Task | None:
         """The task with the paths of this node; None if it lacks data that were not shipped."""
         paper, data = self.order.paper, self.order.data
-        here = replace(task, home=str(self.folder), scratch=str(self.scratch), apart=True)
+        here = replace(task, home=str(self._home()), scratch=str(self.scratch), apart=True)
         if paper is not None:
             here = replace(here, paper=PaperSource(task.paper.id, self._unpacked(paper)))
         if data is not None and not self._has(data):
@@ -150,13 +153,13 @@ class Seat:
         """A trial wants a shared training, or has made one."""
         import ray
 
-        keeper, folder = self.order.keeper, self.folder / "shared" / digest
+        order, folder = self.order, self._home() / "shared" / digest
         if what == "made":
             pieces = [ray.put(piece) for piece in packed(folder, folder)]
-            ray.get(keeper.made.remote(digest, pieces))
+            ray.get(order.keeper.made.remote(order.home, digest, pieces))
             self._makes.discard(digest)
             return
-        while (found := ray.get(keeper.wanted.remote(digest, self.order.token))) == "wait":
+        while (found := ray.get(order.keeper.wanted.remote(order.home, digest, order.token))) == "wait":
             time.sleep(POLL)
         if found == "make":
             self._makes.add(digest)
@@ -171,6 +174,10 @@ class Seat:
             self.order.keeper.ended.remote(self.order.token)
             self._makes.clear()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _home(self) -> Path:
+        """What stands for the driver's home here."""
+        return self.folder / f"home-{hashlib.sha256(self.order.home.encode()).hexdigest()[:16]}"
 
     def _has(self, data: Parcel) -> bool:
         """Whether the same data lie at the same path here."""

@@ -40,14 +40,14 @@ def left(base: Path) -> list[str]:
 @with_ray
 def test_on_a_cluster_of_this_machine(tmp_path):
     """In one process, for all cases take one cluster, and without enforced shapes, for Ray looks at functions."""
-    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    env = {**os.environ, "RAY_CASES": str(tmp_path), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     env = {name: value for name, value in env.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-o",
                "addopts=-q --import-mode=importlib", "--durations=0", f"--basetemp={tmp_path / 'cases'}", str(CASES)]
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                start_new_session=True, cwd=CASES.parents[2])
     try:
-        out, _ = process.communicate(timeout=300)
+        out, _ = process.communicate(timeout=900)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

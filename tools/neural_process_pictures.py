@@ -33,7 +33,7 @@ def main(run: Path) -> None:
         found = read_functions(daily_curves(Path(folder) / "daily_curves.csv"))
     train, held = split([f for f in found.items if len(f.x)], draw(Seed, "split"))
     net, scale = load_model(run).eval(), Scale.of(train)
-    day = max(held, key=lambda f: len(f.x) * np.ptp(f.y))
+    day = max(held, key=lambda f: len(f.x))
     order = np.random.default_rng(0).permutation(len(day.x))
     at = np.linspace(0, 24, 200)[:, None]
     figure = Figure(figsize=(4.8, 3.0), dpi=100)
@@ -48,7 +48,7 @@ def main(run: Path) -> None:
         axes.plot(at[:, 0], mean, color=PALETTE[0], linewidth=1.8)
         axes.plot(day.x[:, 0], day.y[:, 0], ".", color="#a9a9a9", markersize=4)
         axes.plot(day.x[known, 0], day.y[known, 0], "o", color=PALETTE[3], markersize=5)
-        axes.set(xlim=(0, 24), ylim=(day.y.min() - 9, day.y.max() + 9), xticks=[], yticks=[])
+        axes.set(xlim=(0, 24), ylim=(day.y.min() - 6, day.y.max() + 6), xticks=[], yticks=[])
         for side in axes.spines.values():
             side.set_visible(False)
     out = io.BytesIO()

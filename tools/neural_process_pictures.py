@@ -33,7 +33,8 @@ def main(run: Path) -> None:
         found = read_functions(daily_curves(Path(folder) / "daily_curves.csv"))
     train, held = split([f for f in found.items if len(f.x)], draw(Seed, "split"))
     net, scale = load_model(run).eval(), Scale.of(train)
-    day = max(held, key=lambda f: len(f.x))
+    days = sorted((f for f in held if len(f.x) > max(SEEN) + 3), key=lambda f: float(np.ptp(f.y)))
+    day = days[len(days) // 2]  # one of middling swing
     order = np.random.default_rng(0).permutation(len(day.x))
     at = np.linspace(0, 24, 200)[:, None]
     figure = Figure(figsize=(4.8, 3.0), dpi=100)

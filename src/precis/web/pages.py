@@ -1,7 +1,9 @@
 """The site's own pages, beside those of claims and results, which `precis.lab.pages` draws with the same templates."""
 
+import math
 import time
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,14 @@ from precis.web.shelf import STATES, Card, View
 
 HERE = Path(__file__).parent
 LINKS = Links("/", "", "Library", HERE / "templates")
-MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not checked": "·"}
+MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not checked": "○"}
 TABLES = 3
 
 
 def render(template: str, **values: Any) -> str:
     return str(environment(LINKS.templates).get_template(template).render(
         links=LINKS, states=STATES, state_marks=MARKS, when=when, size_words=size_words, number=number,
-        duration=words.duration, **values,
+        duration=words.duration, plate=plate, **values,
     ))
 
 
@@ -36,6 +38,18 @@ def library(view: View, family: str, query: str, active: list[Run]) -> str:
         "site_library.html", cards=cards, all=len(view.cards), families=view.families, family=family, query=query,
         problems=view.problems, active=active, totals=totals,
     )
+
+
+def plate(about: Paper) -> list[tuple[str, str]]:
+    """What a card shows in place of a picture that is not there: waves of its name's frequencies, (path, colour) each,
+    in a colour of its family's."""
+    name, family = (sha256(text.encode()).digest() for text in (about.id, about.family))
+    hue, lines = family[0] * 360 // 256, []
+    for i in range(4):
+        waves, phase, height = 1.2 + name[i] / 64, name[i + 4] / 40, 18 + name[i + 8] / 6
+        points = (f"{x},{95 + height * math.sin(waves * x / 51 + phase):.1f}" for x in range(0, 321, 5))
+        lines.append(("M" + " L".join(points), f"hsl({(hue + 16 * i) % 360}, 55%, 50%)"))
+    return lines
 
 
 def _fits(card: Card, family: str, query: str) -> bool:

@@ -272,7 +272,12 @@ async def view(request: Request) -> Response:
     if kind not in job_of(about).views:
         raise HTTPException(404, f"{about.id} has no viewer {kind!r}")
     asked = viewers.read(kind, request.query_params)
-    png = await viewers.draw(site.helpers, about.id, one, kind, asked)
+    try:
+        png = await viewers.draw(site.helpers, about.id, one, kind, asked)
+    except InputError:
+        if "probe" not in request.query_params:
+            raise
+        return Response(status_code=204)  # the page asks whether this run has such a view
     return Response(png, media_type="image/png", headers={"cache-control": "no-store"})
 
 

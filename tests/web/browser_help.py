@@ -17,7 +17,7 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-PATIENCE = 60_000  # milliseconds that a condition may take on a busy machine
+PATIENCE = 240_000  # milliseconds after which a condition is given up: a hang, not a busy machine
 
 SIDEWAYS = "() => document.documentElement.scrollWidth - innerWidth"
 

@@ -155,7 +155,9 @@ async def claim(request: Request) -> Response:
     entry = pages.claim_entry(site.shelf.view(), found, name, profile)
     if entry is None:
         raise HTTPException(404, f"{found.id} has no verdict of a claim {name!r} at {profile!r} here")
-    key = (found.id, name, profile, entry.get("finished"), str(found.source.folder), bool(entry.get("recorded")))
+    entry = pages.marked(entry, site.shelf.claims_known(found))
+    marks = (bool(entry.get("recorded")), bool(entry.get("older_source")))
+    key = (found.id, name, profile, entry.get("finished"), str(found.source.folder), *marks)
     return _page(await site.shelf.page(key, lambda: pages.claim(entry, found, site.home)), styles=True)
 
 

@@ -13,6 +13,7 @@ from precis.lab.pages import Entry, Links, environment, render_claim
 from precis.lab.report import evidence_of
 from precis.papers.catalogue import Paper
 from precis.papers.running import number
+from precis.papers.verdicts import is_older
 from precis.web.forms import groups_of
 from precis.web.results import files_of, table_of
 from precis.web.runs import Run
@@ -62,7 +63,7 @@ def paper(
 ) -> str:
     """`job`: the Job class or the words why there is none; `claims`: what the check form knows, None if not asked yet;
     `error`, `filled`, `asked` ("run" or "check"): a form that came back."""
-    entries = entries_of(view, about)
+    entries = [marked(entry, claims) for entry in entries_of(view, about)]
     checked = {words.claim_of(entry) for entry in entries}
     problem = job if isinstance(job, str) else ""
     return render(
@@ -89,6 +90,12 @@ def entries_of(view: View, about: Paper) -> list[Entry]:
             mark = {} if shown.own else {"recorded": True}
             found.append({**shown.report, "id": f"{about.id}/{name}", **mark})
     return found
+
+
+def marked(entry: Entry, claims: dict[str, Any] | None) -> Entry:
+    """The entry, told as of an older source if the claims are known by now and say another."""
+    now = (claims or {}).get(words.claim_of(entry), {}).get("source")
+    return {**entry, "older_source": True} if is_older(entry, now) else entry
 
 
 def claim_entry(view: View, about: Paper, name: str, profile: str) -> dict[str, Any] | None:

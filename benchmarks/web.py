@@ -24,6 +24,7 @@ from precis.papers.work import RunFolder
 
 PAPERS, CLAIMS, TRIALS = 60, 8, 10_000
 SECONDS, PACE = 20.0, 10.0
+FAMILIES = ("fields", "generative", "vision", "graphs")
 
 
 def rows(requests: int = 100, watchers: tuple[int, ...] = (0, 50)) -> list[dict[str, Any]]:
@@ -146,7 +147,7 @@ def _papers(top: Path) -> None:
         claims = "\n".join(f"  claim_{k}: The method's $m_{k}$ is above its baseline's." for k in range(CLAIMS))
         (folder / "summary.md").write_text(
             f"---\ntitle: \"A method of number {i} and what it does\"\nauthors: [A. One, B. Two, C. Three]\n"
-            f"year: 2020\nvenue: NeurIPS\nfamily: {('fields', 'generative', 'vision', 'graphs')[i % 4]}\nclaims:\n{claims}\n---\n\n"
+            f"year: 2020\nvenue: NeurIPS\nfamily: {FAMILIES[i % 4]}\nclaims:\n{claims}\n---\n\n"
             + "A paragraph of its summary.\n\n" * 40
         )  # fmt: skip
 

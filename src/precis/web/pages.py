@@ -3,6 +3,7 @@
 import math
 import time
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,14 @@ def library(view: View, family: str, query: str, active: list[Run]) -> str:
 
 
 def plate(about: Paper) -> list[tuple[str, str]]:
+    return _waves(about.id, about.family)
+
+
+@lru_cache(1000)
+def _waves(*names: str) -> list[tuple[str, str]]:
     """What a card shows in place of a picture that is not there: waves of its name's frequencies, (path, colour) each,
     in a colour of its family's."""
-    name, family = (sha256(text.encode()).digest() for text in (about.id, about.family))
+    name, family = (sha256(text.encode()).digest() for text in names)
     hue, lines = family[0] * 360 // 256, []
     for i in range(4):
         waves, phase, height = 1.2 + name[i] / 64, name[i + 4] / 40, 18 + name[i + 8] / 6

@@ -32,9 +32,9 @@ def read_outcomes(trials: Sequence[Trial], ledger: Ledger) -> dict[str, Outcomes
 
 def compared(outcomes: Outcomes, order: Sequence[str], alpha: float = 0.05) -> list[dict[str, Any]]:
     """The first arm of `order` against each other one, on the seeds and examples that both have."""
-    first = next((arm for arm in order if arm in outcomes), None)
+    first, *others = [arm for arm in order if arm in outcomes] or [""]
     rows = []
-    for arm in (one for one in order if first is not None and one != first and one in outcomes):
+    for arm in others:
         pairs = {}
         for seed in sorted(set(outcomes[first]) & set(outcomes[arm])):
             a, b = outcomes[first][seed], outcomes[arm][seed]

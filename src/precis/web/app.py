@@ -152,10 +152,10 @@ async def check_form(request: Request) -> Response:
 async def claim(request: Request) -> Response:
     site, (name, _, profile) = _site(request), request.path_params["claim"].rpartition("-")
     found = site.shelf.paper(request.path_params["paper"])
-    entry = pages.claim_entry(site.shelf.view(), found, name, profile)
-    if entry is None:
+    its = pages.claim_entry(site.shelf.view(), found, name, profile)
+    if its is None:
         raise HTTPException(404, f"{found.id} has no verdict of a claim {name!r} at {profile!r} here")
-    entry = pages.marked(entry, site.shelf.claims_known(found))
+    entry = pages.marked(its, site.shelf.claims_known(found))
     marks = (bool(entry.get("recorded")), bool(entry.get("older_source")))
     key = (found.id, name, profile, entry.get("finished"), str(found.source.folder), *marks)
     return _page(await site.shelf.page(key, lambda: pages.claim(entry, found, site.home)), styles=True)

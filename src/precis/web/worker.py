@@ -84,12 +84,14 @@ def _bounded_picture(file: Path) -> None:
 
 def claims(paper: str) -> dict[str, Any]:
     """What the form of a check needs to know of the paper's claims."""
+    from precis.lab.fingerprint import source_fingerprint
     from precis.papers.catalogue import find
     from precis.papers.opening import claims_of
 
     return {
         name: {
             "statement": claim.statement, "takes": list(claim.takes), "arms": len(claim.arms) + len(claim.sabotaged),
+            "source": source_fingerprint(claim),
             "profiles": {p: {"seeds": one.seeds, "scale": one.scale} for p, one in claim.profiles.items()},
         }
         for name, claim in claims_of(find()[paper]).items()

@@ -1,4 +1,4 @@
-"""The hash grid: indices against Python's integers, one-to-one levels against SciPy, gradients, the field's contract."""
+"""The hash grid: indices against Python, one-to-one levels against SciPy, gradients, the contract of the field."""
 
 import numpy as np
 import torch

@@ -2,154 +2,154 @@
 
     G(x, d, ψ_i, ω_i) = F(T(x, ω_i), d, ψ_i),      T : observation → canonical,      the direction d is not turned
 
-T is a perceptron on (γ_α(x), ω): it gives a twist (w, v) whose exponential moves x (`SE3Field`), or a shift
-(`TranslationField`).  γ_α opens its frequency bands one by one; ω_i and ψ_i are a deformation and an appearance code of
-photograph i, learned with the weights.  The released code feeds ψ to nothing unless a flag is set; here it goes to the
-colour branch, as the text says.
-
+T is a deformation field (`nerfies_warp`), F a radiance field, the template; ω_i and ψ_i are a deformation and an
+appearance code of photograph i, learned with the weights.  The released code feeds ψ to nothing unless a flag is set;
+here it goes to the colour branch, as the text says.  What keeps T well behaved is in `nerfies_losses`, the recipe in
+`nerfies_fit`.
 Park, Sinha, Barron, Bouaziz, Goldman, Seitz, Martin-Brualla, ICCV 2021, §3 (arXiv 2011.12948).
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from precis.fields.encoding import AnnealedFrequencyEncoding
+from precis.fields.nerf_cameras import Rays
+from precis.fields.nerf_render import Rendered, render_dense, sample_pdf, stratified
 from precis.fields.nerfies_losses import background_loss, elastic_loss, general_robust
-from precis.fields.nerfies_se3 import screw, screw_tangents, se3_apply, se3_exp, so3_exp, so3_log
-from precis.nn.derivatives import ELEMENTWISE, Streams, propagate_activation, propagate_linear
+from precis.fields.nerfies_se3 import se3_apply, se3_exp, so3_exp, so3_log
+from precis.fields.nerfies_warp import SE3Field, TranslationField, cosine_window, make_codes
 
 __all__ = [
-    "SE3Field", "TranslationField", "background_loss", "cosine_window", "elastic_loss", "general_robust", "se3_apply",
-    "se3_exp", "so3_exp", "so3_log",
+    "Codes", "DeformableNerf", "SE3Field", "TranslationField", "background_loss", "cosine_window", "elastic_loss",
+    "general_robust", "render_views", "se3_apply", "se3_exp", "so3_exp", "so3_log",
 ]  # fmt: skip
 
 Number = float | int
 
 
-def cosine_window(bands: int, alpha: Number | Float[Tensor, ""]) -> Float[Tensor, " bands"]:
-    """(1 − cos π clip(α − j, 0, 1))/2 for band j: α = 0 shuts all bands, α ≥ `bands` opens all (§3.5)."""
-    return AnnealedFrequencyEncoding(1, bands).window(torch.as_tensor(alpha, dtype=torch.get_default_dtype()))
+class Codes(NamedTuple):
+    """A deformation code ω [..., c] and an appearance code ψ [..., a]; None where the model has none."""
+
+    deformation: Tensor | None
+    appearance: Tensor | None
+
+    def per_ray(self) -> "Codes":
+        """Codes of rays [B,c], to be used for their samples [B,1,c]."""
+        return Codes(*(None if c is None else c.unsqueeze(-2) for c in self))
+
+    def mixed(self, other: "Codes", share: Number) -> "Codes":
+        """(1 − share) of these and share of the others."""
+        return Codes(*(None if a is None or b is None else torch.lerp(a, b, share) for a, b in zip(self, other)))
 
 
-def codes(n: int, dim: int, generator: torch.Generator | None = None) -> nn.Parameter:
-    """n codes, U[0, 0.05), a row a photograph."""
-    return nn.Parameter(torch.empty(n, dim).uniform_(0, 0.05, generator=generator))
+class DeformableNerf(nn.Module):
+    """A template and a deformation field, with codes for `num_codes` photographs.
 
-
-class _Warp(nn.Module):
-    """The perceptron under both fields: `depth` layers of `width` ReLUs, the input once more before layer `skip`."""
-
-    def __init__(
-        self, outputs: int, num_codes: int, code_dim: int, bands: int, depth: int, width: int, skip: int,
-        generator: torch.Generator | None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        if min(num_codes, code_dim, depth, width) < 1 or bands < 0:
-            raise ValueError("num_codes, code_dim, depth and width must be at least 1, bands at least 0")
-        self.bands, self.skip, self.code_dim = bands, skip, code_dim
-        self.codes = codes(num_codes, code_dim, generator)
-        self.encoding = AnnealedFrequencyEncoding(3, bands)
-        inputs = self.encoding.out_dim + code_dim
-        self.layers = nn.ModuleList()
-        for i in range(depth):
-            d_in = inputs if i == 0 else width + inputs if i == skip else width
-            self.layers.append(_glorot(d_in, width, generator))
-        self.head = _glorot(width, outputs, generator)
-        with torch.no_grad():
-            self.head.weight.uniform_(0, 1e-4, generator=generator)  # one-sided, as in the released code
-
-    def streams(
-        self, x: Float[Tensor, "*n 3"], code: Float[Tensor, "*m c"], alpha: Number | Tensor, order: int
-    ) -> Float[Tensor, "streams rows o"]:
-        """The head's outputs [1,N,o], and with `order` 1 their derivatives by x: [4,N,o]."""
-        flat = x.reshape(-1, 3)
-        window = self.encoding.window(torch.as_tensor(alpha, dtype=x.dtype, device=x.device))
-        window = torch.cat([window.new_ones(3), window.repeat_interleave(6)])
-        encoded = self.encoding.streams(flat, order)
-        encoded = encoded._replace(data=encoded.data * window)
-        h = encoded
-        for i, layer in enumerate(self.layers):
-            weight = layer.weight
-            if i in (0, self.skip):  # the code's part of the product once a code, not once a point
-                of_code = code @ weight[:, -self.code_dim :].T + layer.bias
-                data = encoded.data if i == 0 else torch.cat([h.data, encoded.data], -1)
-                h = propagate_linear(weight[:, : -self.code_dim], None, Streams(data, encoded.d, "none"))
-                value = (h.data[0].view(*x.shape[:-1], -1) + of_code).view(1, len(flat), -1)
-                h = h._replace(data=torch.cat([value, h.data[1:]]) if order else value)
-            else:
-                h = propagate_linear(weight, layer.bias, h)
-            h = propagate_activation(ELEMENTWISE["relu"], h)
-        return propagate_linear(self.head.weight, self.head.bias, h).data
-
-    def extra_repr(self) -> str:
-        shape = f"depth={len(self.layers)}, width={self.head.in_features}"
-        return f"bands={self.bands}, {shape}, codes={list(self.codes.shape)}"
-
-
-class SE3Field(_Warp):
-    """T(x, ω) = exp of the twist (w, v)(γ_α(x), ω) at x, an observation's point carried into the canonical scene.
-
-    `codes` [num_codes, code_dim] are the photographs' ω.  `pivot` learns a point to turn about, `translation` a further
-    shift (both off in the paper).  Weights Glorot-uniform, the head's U[0, 1e-4): T starts next to the identity.
+    template(x, d, ψ) -> density [...], colour [..., 3] (ψ is left out with `appearance_dim=0`), and `template.density(x)`;
+    its colour branch takes codes of length `appearance_dim`.  `fine`: a second template for the second pass.
+    warp=None: a static field; with appearance codes, what the paper calls NeRF + latent.
     """
 
     def __init__(
-        self, num_codes: int, code_dim: int = 8, bands: int = 8, depth: int = 6, width: int = 128, skip: int = 4,
-        pivot: bool = False, translation: bool = False, *, generator: torch.Generator | None = None,
+        self, template: nn.Module, warp: SE3Field | TranslationField | None, appearance_dim: int = 8, *,
+        fine: nn.Module | None = None, num_codes: int | None = None, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
-        outputs = 6 + 3 * pivot + 3 * translation
-        super().__init__(outputs, num_codes, code_dim, bands, depth, width, skip, generator)
-        self.pivot, self.translation = pivot, translation
+        super().__init__()
+        n = num_codes if warp is None else len(warp.codes)
+        if n is None or (num_codes or n) != n:
+            raise ValueError(f"num_codes must be given without a warp, and be the warp's with one; got {num_codes}")
+        self.template, self.warp, self.fine, self.num_codes = template, warp, fine, n
+        self.appearance = make_codes(n, appearance_dim, generator) if appearance_dim else None
+
+    def codes(self, frame: Int64[Tensor, "*k"]) -> Codes:
+        """The codes of photographs."""
+        return Codes(
+            None if self.warp is None else self.warp.codes[frame],
+            None if self.appearance is None else self.appearance[frame],
+        )
+
+    def canonical(
+        self, x: Float[Tensor, "*n 3"], codes: Codes, alpha: Number | Float[Tensor, ""], jacobian: bool = False
+    ) -> tuple[Float[Tensor, "*n 3"], Float[Tensor, "*n 3 3"] | None]:
+        """T(x, ω), and its Jacobian if asked for."""
+        if self.warp is None or codes.deformation is None:
+            eye = torch.eye(3, dtype=x.dtype, device=x.device)
+            return x, eye.expand(*x.shape, 3) if jacobian else None
+        moved: tuple[Tensor, Tensor | None] = self.warp(x, codes.deformation, alpha, jacobian)
+        return moved
 
     def forward(
-        self, x: Float[Tensor, "*n 3"], code: Float[Tensor, "*m c"], alpha: Number | Float[Tensor, ""],
-        jacobian: bool = False,
-    ) -> tuple[Float[Tensor, "*n 3"], Float[Tensor, "*n 3 3"] | None]:  # fmt: skip
-        """x' and, if asked for, ∂x'/∂x.  `code` has x's leading axes or ones in their place (one code a ray)."""
-        out = self.streams(x, code, alpha, int(jacobian))
-        parts = list(out.split(3, -1))
-        flat = x.reshape(-1, 3)
-        if not jacobian:
-            w, v, *rest = (p[0] for p in parts)
-            shift = rest[0] if self.pivot else 0.0
-            moved = screw(w, v, flat + shift) - shift
-            return (moved + rest[-1] if self.translation else moved).view(x.shape), None
-        axes = torch.eye(3, dtype=x.dtype, device=x.device)[:, None].expand(3, len(flat), 3)
-        w, v, *rest = parts
-        start, d_start = (flat + rest[0][0], axes + rest[0][1:]) if self.pivot else (flat, axes)
-        moved, tangents = screw_tangents(w[0], v[0], start, w[1:], v[1:], d_start)
-        if self.pivot:
-            moved, tangents = moved - rest[0][0], tangents - rest[0][1:]
-        if self.translation:
-            moved, tangents = moved + rest[-1][0], tangents + rest[-1][1:]
-        return moved.view(x.shape), tangents.permute(1, 2, 0).reshape(*x.shape, 3)
+        self, x: Float[Tensor, "*n 3"], d: Float[Tensor, "*m 3"], codes: Codes, alpha: Number | Float[Tensor, ""], *,
+        fine: bool = False,
+    ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n 3"]]:  # fmt: skip
+        """Density and colour at x of an observation, seen along unit d; d and codes have the axes of x or 1."""
+        template = self.fine if fine and self.fine is not None else self.template
+        place = self.canonical(x, codes, alpha)[0]
+        found: tuple[Tensor, Tensor] = template(place, d, *([] if codes.appearance is None else [codes.appearance]))
+        return found
+
+    def density(
+        self, x: Float[Tensor, "*n 3"], codes: Codes, alpha: Number | Float[Tensor, ""]
+    ) -> Float[Tensor, "*n"]:
+        """Density at x of an observation, of the network that pictures are made with."""
+        template: Any = self.template if self.fine is None else self.fine
+        sigma: Tensor = template.density(self.canonical(x, codes, alpha)[0])
+        return sigma
 
 
-class TranslationField(_Warp):
-    """T(x, ω) = x + shift(γ_α(x), ω): the same perceptron with three outputs."""
+class Passes(NamedTuple):
+    """The coarse pass, its distances t [B,n], and the fine one (None: there is none)."""
 
-    def __init__(
-        self, num_codes: int, code_dim: int = 8, bands: int = 8, depth: int = 6, width: int = 128, skip: int = 4, *,
-        generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(3, num_codes, code_dim, bands, depth, width, skip, generator)
+    coarse: Rendered
+    t: Tensor
+    fine: Rendered | None
 
-    def forward(
-        self, x: Float[Tensor, "*n 3"], code: Float[Tensor, "*m c"], alpha: Number | Float[Tensor, ""],
-        jacobian: bool = False,
-    ) -> tuple[Float[Tensor, "*n 3"], Float[Tensor, "*n 3 3"] | None]:  # fmt: skip
-        """x' and, if asked for, ∂x'/∂x, as of `SE3Field`."""
-        out = self.streams(x, code, alpha, int(jacobian))
-        moved = x + out[0].view(x.shape)
-        if not jacobian:
-            return moved, None
-        return moved, torch.eye(3, dtype=x.dtype, device=x.device) + out[1:].permute(1, 2, 0).reshape(*x.shape, 3)
+    @property
+    def best(self) -> Rendered:
+        """What is shown."""
+        return self.coarse if self.fine is None else self.fine
 
 
-def _glorot(d_in: int, d_out: int, generator: torch.Generator | None) -> nn.Linear:
-    """A linear layer with Glorot-uniform weights and zero bias; the global generator is left alone."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)
-    nn.init.xavier_uniform_(layer.weight, generator=generator)
-    nn.init.zeros_(layer.bias)
-    return layer
+def render_views(
+    model: DeformableNerf, rays: Rays, codes: Codes, alpha: Number | Float[Tensor, ""], near: Number, far: Number,
+    samples: int = 128, fine_samples: int = 128, *, background: Number | None = None,
+    generator: torch.Generator | None = None,
+) -> Passes:  # fmt: skip
+    """Rays [B,3] of observations with codes [B,c], along unit directions between near and far.
+
+    background: a grey that shows through where the scene is clear, its last sample as long as the others; None: there
+    is always something, and the last sample reaches to infinity.  Without a generator nothing is random.
+    """
+    per_ray, ways = codes.per_ray(), rays.d.unsqueeze(-2)
+    t = stratified(near, far, samples, tuple(rays.o.shape[:-1]), generator=generator, like=rays.o)
+    last = {} if background is None else {"last": (far - near) / samples}
+
+    def look(t: Tensor, fine: bool) -> Rendered:
+        x = rays.o.unsqueeze(-2) + t.unsqueeze(-1) * rays.d.unsqueeze(-2)
+        return render_dense(*model(x, ways, per_ray, alpha, fine=fine), t, background=background, **last)
+
+    coarse = look(t, False)
+    if not fine_samples:
+        return Passes(coarse, t, None)
+    middle, weights = (t[..., 1:] + t[..., :-1]) / 2, coarse.weights[..., 1:-1].detach()
+    more = sample_pdf(middle, weights, fine_samples, deterministic=generator is None, generator=generator)
+    return Passes(coarse, t, look(torch.cat([t, more], -1).sort(-1).values, True))
+
+
+@torch.no_grad()
+def render_many(
+    draw: Callable[[Rays, Codes], Rendered], rays: Rays, codes: Codes, chunk: int = 4096
+) -> tuple[Float[Tensor, "*b 3"], Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+    """Colour, opacity and depth of any number of rays, `chunk` at a time, all under one code or each under its own."""
+    shape = rays.o.shape[:-1]
+    o, d = rays.o.reshape(-1, 3), rays.d.reshape(-1, 3)
+    each = Codes(*(None if c is None else c.expand(*shape, -1).reshape(len(o), -1) for c in codes))
+    parts = []
+    for i in range(0, len(o), chunk):
+        rows = slice(i, i + chunk)
+        parts.append(draw(Rays(o[rows], d[rows]), Codes(*(None if c is None else c[rows] for c in each)))[:3])
+    rgb, opacity, depth = (torch.cat(part) for part in zip(*parts, strict=True))
+    return rgb.view(*shape, 3), opacity.view(shape), depth.view(shape)

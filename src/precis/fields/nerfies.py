@@ -48,8 +48,8 @@ class Codes(NamedTuple):
 class DeformableNerf(nn.Module):
     """A template and a deformation field, with codes for `num_codes` photographs.
 
-    template(x, d, ψ) -> density [...], colour [..., 3] (ψ is left out with `appearance_dim=0`), and `template.density(x)`;
-    its colour branch takes codes of length `appearance_dim`.  `fine`: a second template for the second pass.
+    template(x, d, ψ) -> density [...], colour [..., 3], and `template.density(x)`; its colour branch takes codes of
+    length `appearance_dim` (0: ψ is left out).  `fine`: a second template for the second pass.
     warp=None: a static field; with appearance codes, what the paper calls NeRF + latent.
     """
 

@@ -139,6 +139,33 @@ def render_views(
     return Passes(coarse, t, look(torch.cat([t, more], -1).sort(-1).values, True))
 
 
+def render_resampled(
+    model: DeformableNerf, rays: Rays, codes: Codes, alpha: Number | Float[Tensor, ""], near: Number, far: Number,
+    samples: int = 40, fine_samples: int = 20, *, background: Number | None = None,
+    generator: torch.Generator | None = None,
+) -> Passes:  # fmt: skip
+    """One pass with gradients, at `fine_samples` distances that a first one without, of densities alone, has chosen.
+
+    A tenth of them is drawn evenly between near and far, so that nothing is overlooked for good.
+    """
+    per_ray = codes.per_ray()
+    shape = tuple(rays.o.shape[:-1])
+    with torch.no_grad():
+        t = stratified(near, far, samples, shape, generator=generator, like=rays.o)
+        x = rays.o.unsqueeze(-2) + t.unsqueeze(-1) * rays.d.unsqueeze(-2)
+        step = (far - near) / samples
+        optical = model.density(x, per_ray, alpha) * step
+        weights = torch.exp(optical - optical.cumsum(-1)) * -torch.expm1(-optical)
+        weights = weights + 0.1 * weights.sum(-1, keepdim=True) / samples + 1e-4
+        edges = torch.linspace(near, far, samples + 1, dtype=t.dtype, device=t.device).expand(*shape, -1)
+        t = sample_pdf(edges, weights, fine_samples, deterministic=generator is None, generator=generator)
+        t = t.sort(-1).values
+    x = rays.o.unsqueeze(-2) + t.unsqueeze(-1) * rays.d.unsqueeze(-2)
+    last = {} if background is None else {"last": step}
+    found = model(x, rays.d.unsqueeze(-2), per_ray, alpha)
+    return Passes(render_dense(*found, t, background=background, **last), t, None)
+
+
 @torch.no_grad()
 def render_many(
     draw: Callable[[Rays, Codes], Rendered], rays: Rays, codes: Codes, chunk: int = 4096

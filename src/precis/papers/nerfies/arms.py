@@ -26,6 +26,7 @@ from precis.fields.nerf_cameras import Cameras, Rays
 from precis.fields.nerfies import Codes, DeformableNerf, SE3Field, TranslationField, render_many, render_views
 from precis.fields.nerfies_fit import all_pixels, annealed, fit_deformable
 from precis.fields.nerfies_losses import background_loss, log_singular_values
+from precis.fields.nerfies_planes import PlaneTemplate
 from precis.lab.claim import Metrics, Recorder
 
 PICTURED = 1  # seeds whose pictures are kept
@@ -96,8 +97,6 @@ class PermutedCodes(DeformableNerf):
 def build(arm: str, s: Moving, scene: Scored, init: torch.Generator, noise: torch.Generator) -> DeformableNerf:
     """The model of an arm; the template is drawn first, so that it starts alike in all."""
     appearance = 0 if arm == "nerf" else 8
-    if s.template == "planes":
-        from precis.fields.nerfies_planes import PlaneTemplate
     template: nn.Module
     if s.template == "planes":
         step = (scene.train.far - scene.train.near) / s.samples
@@ -106,7 +105,7 @@ def build(arm: str, s: Moving, scene: Scored, init: torch.Generator, noise: torc
     elif s.template == "vanilla":
         template = NerfMLP(density="softplus", code_dim=appearance, generator=init)
     else:
-        template = NerfMLP(**(TINY | {"pos_bands": 8}), code_dim=appearance, generator=init)
+        template = NerfMLP(**TINY, code_dim=appearance, generator=init)
     frames, shape = len(scene.train.c2w), (8, s.bands, s.depth, s.width)
     warp: SE3Field | TranslationField | None = None
     if arm == "translation":

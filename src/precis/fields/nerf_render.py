@@ -101,13 +101,19 @@ def composite(
     ptr: Int[Tensor, "r1"], background: Number | Float[Tensor, "*c"] | None = None,
 ) -> Rendered:  # fmt: skip
     """Packed samples of constant density on [t0, t1] along unit rays; a ray without samples is background, exactly."""
-    optical = sigma * (t1 - t0)
-    clear = torch.exp(-segment_cumsum(optical, ptr, exclusive=True))
-    weights = clear * -torch.expm1(-optical)
+    weights = composite_weights(sigma, t0, t1, ptr)
     n = len(ptr) - 1
     values = torch.cat([rgb, torch.ones_like(t0)[:, None], ((t0 + t1) / 2)[:, None]], -1)
     sums = segment_sum(weights[:, None] * values, segment_index(ptr), n)
     return Rendered(over(sums[:, :3], sums[:, 3], background), sums[:, 3], sums[:, 4], weights)
+
+
+def composite_weights(
+    sigma: Float[Tensor, "e"], t0: Float[Tensor, "e"], t1: Float[Tensor, "e"], ptr: Int[Tensor, "r1"]
+) -> Float[Tensor, "e"]:
+    """w = T (1 − e^{−σ(t1 − t0)}) of packed samples."""
+    optical = sigma * (t1 - t0)
+    return torch.exp(-segment_cumsum(optical, ptr, exclusive=True)) * -torch.expm1(-optical)
 
 
 def render_rays(

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from precis.data.scenes3d_flat import World, moving_world, still_world, surface_points
 from precis.data.scenes3d_views import Capture, Scene, camera_rays, look_at, pinhole
 
-__all__ = ["Capture", "Scene", "capture", "flatland", "flatland_occupied", "flatland_world"]
+__all__ = ["Capture", "Scene", "capture", "capture_occupied", "flatland", "flatland_occupied", "flatland_world"]
 
 STATIC_POINTS = 2048
 
@@ -67,13 +67,14 @@ def flatland_occupied(
 
 
 def capture(
-    kind: Literal["static", "moving"] = "static", views: int = 48, size: int = 64, seed: int = 0
-) -> Scene:
+    kind: Literal["static", "moving"] = "static", views: int = 48, size: int = 64, seed: int = 0, *,
+    turn: float | int = 14.0,
+) -> Scene:  # fmt: skip
     """A bust on a plinth: `views` pictures of size² pixels, and a fifth as many test views.
 
     "static" (RGBA): cameras on the upper hemisphere, all around; test cameras lie between them.
-    "moving" (RGB): the head turns, nods and bends before a wall and boxes; one view an instant from a camera that
-    sweeps ±35°, and a second one, 10° further, for the test views: as many, at the same instants.
+    "moving" (RGB): it turns by ± `turn` degrees, nods, bends and sways in a niche with boxes; one view an instant from
+    a camera that sweeps ±35°, and a second one, 10° further, for the test views: as many, at the same instants.
     """
     from precis.data.scenes3d_bust import moving_bust, still_bust
 
@@ -82,8 +83,19 @@ def capture(
     if kind == "static":
         return still_bust(views, size, seed)
     if kind == "moving":
-        return moving_bust(views, size, seed)
+        return moving_bust(views, size, seed, float(turn))
     raise ValueError(f"kind must be static or moving, got {kind!r}")
+
+
+def capture_occupied(
+    kind: Literal["static", "moving"], views: int, seed: int, x: Float[np.ndarray, "p 3"], *, turn: float | int = 14.0
+) -> Bool[np.ndarray, "f p"]:
+    """Whether there is matter at points of that capture, a row an instant (static: one row)."""
+    from precis.data.scenes3d_bust import SMALL, bust_world
+
+    bust = bust_world(kind, views, seed, float(turn))
+    frames, scale = (views, SMALL) if kind == "moving" else (1, 1.0)
+    return np.stack([bust.occupied(np.asarray(x, np.float64) / scale, f) for f in range(frames)])
 
 
 def _still_views(world: World, angles: np.ndarray, size: int) -> Capture:

@@ -98,16 +98,16 @@ def still_bust(views: int, size: int, seed: int) -> Scene:
     return Scene(*(_still_views(bust, *place, size) for place in (_around(views, 0.0), _around(test, 0.5))))
 
 
-def moving_bust(views: int, size: int, seed: int) -> Scene:
+def moving_bust(views: int, size: int, seed: int, turn: float) -> Scene:
     """RGB views, one an instant, from a camera that sweeps ±35° at a distance of 0.75, and from one 10° further."""
-    bust = bust_world("moving", views, seed)
+    bust = bust_world("moving", views, seed, turn)
     beat = 2 * np.pi * np.arange(views) / views
     azimuth, height = np.radians(35) * np.sin(1.5 * beat) - np.pi / 2, np.radians(8) + np.radians(10) * np.sin(2 * beat)
     return Scene(*(_moving_views(bust, azimuth + np.radians(a), height, size, seed) for a in (0, 10)))
 
 
 @lru_cache(maxsize=8)
-def bust_world(kind: str, views: int, seed: int) -> Bust:
+def bust_world(kind: str, views: int, seed: int, turn: float = 14.0) -> Bust:
     """The shapes and motions behind a capture of that kind; the moving one in units of the bust (times 0.24)."""
     rng = np.random.default_rng([seed, 4])
     deep, bright = rng.uniform(0.05, 0.35, (len(PARTS), 3)), rng.uniform(0.45, 0.95, (len(PARTS), 3))
@@ -122,7 +122,7 @@ def bust_world(kind: str, views: int, seed: int) -> Bust:
         centres = np.array([[-0.95, 0.6, -0.6], [1.0, 0.55, 0.1], [-0.85, 0.75, 0.75], [0.95, 0.65, -0.8]])
         boxes = np.stack([centres + rng.uniform(-0.08, 0.08, (4, 3)), rng.uniform(0.16, 0.28, (4, 3))], 1)
     return Bust(
-        colours, boxes, kind == "moving", np.radians(14) * wave[:, 0], np.radians(8) * wave[:, 1], 0.12 * wave[:, 2],
+        colours, boxes, kind == "moving", np.radians(turn) * wave[:, 0], np.radians(8) * wave[:, 1], 0.12 * wave[:, 2],
         np.stack([0.14 * wave[:, 3], 0.06 * wave[:, 4], 0 * wave[:, 0]], 1),
     )  # fmt: skip
 

@@ -103,7 +103,7 @@ def fit_dense(
     optimizer = torch.optim.Adam([p for net in nets for p in net.parameters()], lr=float(lr), eps=1e-7)
     keep = {"net": nn.ModuleList(nets), "generator": generator, "done": done}
     return fit(
-        step, [None], budget=budget, optimizer=optimizer, schedule=exponential(decay),
+        step, [0], budget=budget, optimizer=optimizer, schedule=exponential(decay),
         log=watched_log(log, measure, every), folder=folder, resume=resume, keep=keep,
     )  # fmt: skip
 

@@ -162,8 +162,8 @@ def fit_untrained(
         keep["generator"] = generator
     run = fit(
         state.step, range(1), budget=Budget(steps=steps, minutes=minutes), schedule=schedule, log=log,
-        optimizer=torch.optim.Adam(net.parameters(), lr=lr), precision=precision, folder=folder, resume=resume,
-        stop=lambda *_: state.blind is not None and state.blind.waited >= waits, keep=keep,
+        optimizer=torch.optim.Adam(net.parameters(), lr=lr, fused=True), precision=precision, folder=folder,
+        resume=resume, stop=lambda *_: state.blind is not None and state.blind.waited >= waits, keep=keep,
     )  # fmt: skip
     return state.finish(run)
 

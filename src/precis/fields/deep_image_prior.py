@@ -64,7 +64,8 @@ class SkipNet(nn.Module):
         self.last = nn.Conv2d(up[0], out_ch, 1, device="meta")
         self.sigmoid = sigmoid
         self.to_empty(device="cpu")
-        self.to(memory_format=torch.channels_last)  # the faster layout for these convolutions, on a CPU above all
+        # the faster layout for these convolutions, on a CPU above all
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -89,7 +90,7 @@ class SkipNet(nn.Module):
 
     def _from(self, i: int, x: Tensor) -> Tensor:
         """The hourglass from scale i on."""
-        scale = self.scales[i]
+        scale: Any = self.scales[i]
         spare = i < self.recompute and torch.is_grad_enabled()
         skip, deep = checkpoint(scale.split, x, use_reentrant=False) if spare else scale.split(x)
         if i + 1 < len(self.scales):
@@ -135,7 +136,7 @@ class _Conv(nn.Module):
         super().__init__()
         if downsample not in (None, "stride", "avg", "max"):
             raise ValueError(f"downsample must be stride, avg or max, got {downsample!r}")
-        mode = {"reflection": "reflect", "zero": "zeros"}[pad]
+        mode: Literal["reflect", "zeros"] = "reflect" if pad == "reflection" else "zeros"
         self.conv = nn.Conv2d(
             width, out, kernel, 2 if downsample == "stride" else 1, kernel // 2, padding_mode=mode, device="meta"
         )

@@ -92,8 +92,8 @@ class BlindStop:
     def update(self, x: Float[Tensor, "1 c h w"]) -> bool:
         if max(x.shape[-2:]) > self.side:
             scale = self.side / max(x.shape[-2:])
-            size = [max(1, round(n * scale)) for n in x.shape[-2:]]
-            x = F.adaptive_avg_pool2d(x, size)
+            height, width = (max(1, round(n * scale)) for n in x.shape[-2:])
+            x = F.adaptive_avg_pool2d(x, (height, width))
         if self.seen == 0:
             self.kept = x.new_zeros(self.window, *x.shape[1:])
         self.kept[self.seen % self.window] = x[0]

@@ -8,6 +8,7 @@ a like share of shorter runs.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class Denoise(_Restores):
         if arm == "gaussian":
             return best_of(lambda s: gaussian(measured, s), [0.3 + 0.1 * i for i in range(18)], score)[0]
         grid = [share * self.sigma for share in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2)]
-        found = [best_of(lambda h, s=s: non_local_means(measured, h, s), grid, score)[0] for s in (0.0, self.sigma)]
+        found = [best_of(partial(non_local_means, measured, sigma=s), grid, score)[0] for s in (0.0, self.sigma)]
         return max(found, key=score)
 
 

@@ -115,7 +115,7 @@ def _finish(
     tiles = {label: given, "deep image prior": made.best, **classical} | ({} if truth is None else {"reference": truth})
     write(work, "overview.png", strip([shown(x) for x in tiles.values()], list(tiles), size=256))
     work.show("overview.png")
-    series = {name: made.curve[name] for name in ("loss", "variance") if name in made.curve}
+    series: dict[str, Any] = {name: made.curve[name] for name in ("loss", "variance") if name in made.curve}
     write(work, "curve.png", curves(series, y_label="loss, variance of outputs", x_label="step", log_y=True).png())
     metrics: Metrics = {}
     for name, x in {**pictures, "given": given}.items():

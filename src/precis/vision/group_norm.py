@@ -90,14 +90,16 @@ def convert_norms(
     kind: Literal["group", "layer", "instance"] = "group",
     *,
     groups: int = 32,
+    channels_per_group: int | None = None,
     keep_affine: bool = True,
     calibrate: Tensor | None = None,
     orders: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.Module, list[Replacement]]:
     """Replace every batch norm of `module` (1-d, 2-d, 3-d, synchronised), in place; returns it, and what was replaced.
 
-    The new layer has `pick_groups(channels, groups)` groups, and the old one's γ and β (1 and 0 without `keep_affine`),
-    `requires_grad`, device, type and mode; a layer that is registered twice is replaced once and stays shared.
+    The new layer has `pick_groups(channels, groups)` groups (or of `channels_per_group` channels), and the old one's γ
+    and β (1 and 0 without `keep_affine`), `requires_grad`, device, type and mode; a layer that is registered twice is
+    replaced once and stays shared.
     If `module` itself is a batch norm, the new layer is returned.  `orders`: permutations of channels by layer name.
 
     calibrate: a batch of inputs, on which γ and β are set so that each channel has the mean and the variance after the
@@ -110,9 +112,11 @@ def convert_norms(
     replaced = []
     for name, norm in old.items():
         if norm not in made:
-            g = {"group": pick_groups(norm.num_features, groups), "layer": 1, "instance": norm.num_features}[kind]
+            channels = norm.num_features
+            wanted = groups if channels_per_group is None else max(1, channels // channels_per_group)
+            g = {"group": pick_groups(channels, wanted), "layer": 1, "instance": channels}[kind]
             made[norm] = _like(norm, g, keep_affine, calibrate is not None, (orders or {}).get(name))
-            replaced.append(Replacement(name, norm.num_features, g))
+            replaced.append(Replacement(name, channels, g))
         if not name:
             module = made[norm]
             continue

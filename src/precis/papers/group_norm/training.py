@@ -1,7 +1,7 @@
-"""What the claims train: one small residual net with any normalisation, several seeds in one pass, at any batch size."""
+"""What the claims train: a small residual net with any normalisation, several seeds in one pass, at any batch size."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from precis.data.embedded import digits
 from precis.data.imageset import ImageSet
 from precis.data.standard import load
 from precis.errors import InputError
 from precis.lab.claim import Recorder, Tuning
+from precis.lab.trial import streams
 from precis.nn.resnet import ResNet
+from precis.train.checkpoint import load_state, save_state
+from precis.train.classify import predict
 from precis.train.loop import Budget
 from precis.train.many import Many, ManySGD, fit_many
 from precis.train.schedule import cosine
@@ -117,22 +120,48 @@ def cross_entropy(model: Any, batch: Any) -> Tensor:
 
 
 def train(
-    norm: str, batch: int, settings: Net, pool: Pool, seeds: Sequence[int], records: Sequence[Recorder], lr: float,
+    norm: str, batch: int, settings: Net, pool: Pool, seeds: Sequence[int], lr: float, record: Recorder,
+    build: Callable[[torch.Generator], nn.Module] | None = None,
 ) -> tuple[Many, Split]:
     """Nets of all seeds, trained on the same number of samples at any batch size: SGD, momentum 0.9, rate ∝ batch,
-    cosine, weight decay 1e-4 on all parameters (γ and β too, as in the paper); the last, smaller batch is dropped."""
-    parts = [split(pool, settings, seed, record.streams["data"], record.device)
-             for seed, record in zip(seeds, records)]  # fmt: skip
-    data = Split(*(torch.stack(tensors) for tensors in zip(*parts)))
-    by_seed = dict(zip(seeds, records))
+    cosine, weight decay 1e-4 on all parameters (γ and β too, as in the paper); the last, smaller batch is dropped.
+
+    Every seed has its own pictures, initial weights and order, the same for every norm.
+    """
+    drawn = {seed: streams(seed) for seed in seeds}
+    build = build or (lambda generator: make_net(norm, settings, pool, generator))
+    data = splits(pool, settings, seeds, record.device)
     many = fit_many(
-        lambda seed: make_net(norm, settings, pool, by_seed[seed].streams["init"]).to(records[0].device), seeds,
-        (data.x, data.y), cross_entropy, own=(0, 1), size=batch, drop_last=True,
-        order=[record.streams["noise"] for record in records],
+        lambda seed: build(drawn[seed]["init"]).to(record.device), seeds, (data.x, data.y), cross_entropy, own=(0, 1),
+        size=batch, drop_last=True, order=[drawn[seed]["noise"] for seed in seeds],
         budget=Budget(steps=max(1, settings.epochs * settings.train // batch)), lr=lr * batch / 32, schedule=cosine(),
-        optimizer=partial(ManySGD, momentum=0.9, weight_decay=1e-4), log=records[0].log,
+        optimizer=partial(ManySGD, momentum=0.9, weight_decay=1e-4), log=record.log,
     )  # fmt: skip
     return many, data
+
+
+def splits(pool: Pool, settings: Net, seeds: Sequence[int], device: str) -> Split:
+    """`split` of every seed, stacked."""
+    parts = [split(pool, settings, seed, streams(seed)["data"], device) for seed in seeds]
+    return Split(*(torch.stack(tensors) for tensors in zip(*parts)))
+
+
+def trained_bn(settings: Net, pool: Pool, seed: int, lr: float, record: Recorder) -> nn.Module:
+    """The batch norm net of one seed, trained at 32 samples a batch, once for all claims that read it."""
+
+    def make(folder: Path) -> None:
+        many, _ = train("bn", 32, settings, pool, (seed,), lr, record)
+        save_state(folder / "net.safetensors", dict(many.module(0).state_dict()))
+
+    folder = record.shared("bn_32", make, [settings, lr])
+    net = make_net("bn", settings, pool, torch.Generator().manual_seed(0)).to(record.device)
+    net.load_state_dict(load_state(folder / "net.safetensors"))
+    return net.eval()
+
+
+def error_of(net: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Percentage of wrong answers of one net in evaluation mode."""
+    return 100 * float((predict(net, x, batch=512).argmax(1) != y).float().mean())
 
 
 def errors(many: Many, data: Split) -> Float[Tensor, "m"]:

@@ -50,8 +50,8 @@ def run_convert(job: Any, work: Work) -> dict[str, float | None]:
     work.note(f"Load it into convert_norms(build(), groups={job.groups or 32})[0] of precis.vision.group_norm.")
     work.note(f"{foldable} of the {len(norms)} batch norms could be folded into the layer before them at inference, "
               "for nothing; group norms cannot.")  # fmt: skip
-    metrics: dict[str, float | None] = {"layers": len(replaced), "foldable": foldable,
-                                        "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
+    sizes = {"layers": len(replaced), "foldable": foldable, "parameters": sum(p.numel() for p in model.parameters())}
+    metrics: dict[str, float | None] = {key: float(value) for key, value in sizes.items()}
     if x is None:
         work.note("Without --calibrate the affine parts are only copied: fine-tune before use.")
         return metrics
@@ -86,7 +86,7 @@ def _pictures(job: Any, program: Any) -> Tensor:
 def _evaluate(model: nn.Module, x: Tensor) -> Tensor:
     try:
         return tensor_of(model.eval()(x)).flatten(1).float()
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:  # torch says a shape mismatch in either way
         first = str(error).strip().splitlines()[0][:160]
         raise InputError(f"the net takes no pictures {list(x.shape[1:])} ({first}); --size N gives others") from error
 

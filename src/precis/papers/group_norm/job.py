@@ -19,7 +19,7 @@ class GroupNormJob(Job):
     INPUT is a function that builds a net, file.py:build or pkg.module:build, and the converted weights are written.
     """
 
-    kinds = ("images", "program")
+    kinds = ("images", "program", "name")  # a name: file.py:build
 
     input: Annotated[
         str | None, tyro.conf.Positional,
@@ -76,10 +76,11 @@ class GroupNormJob(Job):
             from .convert import run_convert
 
             return run_convert(self, work)
+        if not Path(self.input).exists() and ":" not in self.input:
+            raise InputError("no such file or folder; pictures with classes are wanted", file=self.input)
         from precis.data import kinds_of
 
-        found = kinds_of(self.input)
-        if "images" not in found and "program" in found:
+        if not Path(self.input).exists() or "images" not in (found := kinds_of(self.input)) and "program" in found:
             raise InputError("this is a model: --convert net.safetensors converts it; norms are compared on pictures",
                              file=self.input)  # fmt: skip
         for option, given in (("--weights", self.weights), ("--calibrate", self.calibrate)):

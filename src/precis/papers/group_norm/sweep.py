@@ -69,7 +69,7 @@ def run_sweep(job: Any, work: Work) -> dict[str, float | None]:
             with writing(work.folder / DONE) as beside:
                 beside.write_text(json.dumps(done))
         cells.append(Cell(**kept))
-    return _report(job, work, cells, images, len(classes), per_group)
+    return _report(job, work, cells, images, labels, len(classes), per_group)
 
 
 def _read(job: Any, work: Work, largest: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
@@ -165,7 +165,7 @@ def _cell(norm: str, size: int, values: int, errors: list[float], held: int, ste
 
 
 def _report(
-    job: Any, work: Work, cells: list[Cell], images: Tensor, classes: int, groups: int | None
+    job: Any, work: Work, cells: list[Cell], images: Tensor, labels: Tensor, classes: int, groups: int | None
 ) -> dict[str, float | None]:
     text = io.StringIO()
     rows = csv.writer(text)
@@ -179,7 +179,7 @@ def _report(
     with writing(work.folder / "errors.png") as beside:
         beside.write_bytes(draw_errors(cells, NAMES))
     work.show("errors.png")
-    words = recommend(cells)
+    words = recommend(cells, 100 * (1 - _most_common(labels)))
     with writing(work.folder / "recommendation.txt") as beside:
         beside.write_text(words + "\n")
     work.note(words)
@@ -195,8 +195,17 @@ def _report(
     return metrics
 
 
-def recommend(cells: list[Cell]) -> str:
-    """Which norm at which batch size, in one line; what another's interval reaches is called as good."""
+def _most_common(labels: Tensor) -> float:
+    return float(labels.bincount().max() / len(labels))
+
+
+def recommend(cells: list[Cell], guessing: float) -> str:
+    """Which norm at which batch size, in one line; what another's interval reaches is called as good.
+
+    guessing: the error (%) of always naming the most common class; where no norm is clearly below it, nothing is said.
+    """
+    if min(c.high for c in cells) >= guessing:
+        return f"No net was clearly better than guessing ({guessing:.1f} % error): give more --epochs, or another --lr."
     parts: dict[str, list[str]] = {}
     for size in dict.fromkeys(c.batch for c in cells):
         here = sorted((c for c in cells if c.batch == size), key=lambda c: c.error)
@@ -227,7 +236,7 @@ def _progress(
     work: Work, begun: float, ended: float, norm: str, size: int, step: int, total: int, **scalars: float
 ) -> None:
     share = begun + (ended - begun) * step / max(total, 1)
-    work.log(round(1000 * share), 1000, batch=size, **scalars)
+    work.log(round(1000 * share), 1000, batch=float(size), **scalars)
 
 
 def _recall(work: Work) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from precis.lab.claim import Claim, Profile, Tuning
 from precis.lab.fingerprint import canonical, data_fingerprint, source_fingerprint, trial_key
 from precis.lab.loading import PaperSource, claims_of
 from precis.lab.reach import source_digests
+from precis.lab.reading import arms_read
 from precis.lab.recorder import plain
 from precis.lab.worker import Task, settings_of
 
@@ -83,14 +84,11 @@ class Plan:
     seeds: int = 0
     most: int = 0
     why_not: str = ""
+    arms: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return f"{self.paper.id}/{self.claim.name}"
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        return (*self.claim.arms, *(a for a in self.claim.sabotaged if a not in self.claim.arms))
 
 
 def make_plans(
@@ -98,7 +96,7 @@ def make_plans(
     seeds: int | None, device: str, until_verdict: bool, max_seeds: int,
 ) -> list[Plan]:
     """Resolve what was asked for; InputError if it cannot be, or if no claim would be left to run."""
-    plans = [Plan(paper, found()) for paper, found in claims]
+    plans = [Plan(paper, found(), arms=arms_at(found, profile)) for paper, found in claims]
     for plan in plans:
         plan.why_not = _no_profile(plan.claim, profile) or ("" if data is None else _no_data(plan.claim, kinds))
     running = [p for p in plans if not p.why_not]
@@ -145,6 +143,22 @@ def _no_data(claim: Claim, kinds: set[str] | None) -> str:
     if kinds is not None and not kinds & set(claim.takes):
         return f"not run: as data it takes {', '.join(claim.takes)}"
     return ""
+
+
+def arms_at(claim: type[Claim], profile: str) -> tuple[str, ...]:
+    """The claim's arms and broken arms, but for arms that only hypotheses of other profiles read.
+
+    So a costly baseline can stand in `arms` and be trained at `full` alone: `Greater(…, profiles=("full",))`.
+    """
+    here: set[str] = {condition.arm for condition in claim.preconditions} | set(claim.sabotaged.values())
+    elsewhere: set[str] = set()
+    for hypothesis in claim.hypotheses:
+        if hypothesis.profiles is None or profile in hypothesis.profiles:
+            here |= arms_read(hypothesis)
+        else:
+            elsewhere |= arms_read(hypothesis)
+    kept = [arm for arm in claim.arms if arm in here or arm not in elsewhere]
+    return (*kept, *(arm for arm in claim.sabotaged if arm not in claim.arms))
 
 
 def _set_seeds(plan: Plan, profile: str, seeds: int | None, until_verdict: bool, max_seeds: int) -> None:

@@ -178,7 +178,7 @@ def backbone(
         numbers = _numbers(tail or "24x3", "x", spec)
         if len(numbers) != 2:
             raise InputError(f"{spec}: width x depth is wanted, such as conv:24x3")
-        return ConvNet(in_shape[0], *numbers, **common, **options)
+        return ConvNet(in_shape[0], width=numbers[0], depth=numbers[1], **common, **options)
     if name == "lenet5":
         if min(in_shape[1:], default=0) < 16 or in_shape[1] != in_shape[2]:
             raise InputError(f"lenet5 takes square pictures of at least 16 pixels, got {tuple(in_shape)}")

@@ -36,7 +36,7 @@ class _Sizes(Claim):
     takes = ("images",)
     tuning = TUNED
     profiles = {
-        "smoke": Profile(Net(train=64, test=64, epochs=1), seeds=4, scale="digits, 64 pictures, 1 epoch"),
+        "smoke": Profile(Net(train=40, test=40, epochs=1), seeds=4, scale="digits, 40 pictures, 1 epoch"),
         "quick": Profile(Net(), scale="8×8 digits, 1,000 pictures, 2 epochs, 7 convolutions, m = N at the last map"),
         "full": Profile(CIFAR, seeds=4, scale="CIFAR-10, 10,000 pictures, 5 epochs, ResNet-20, m = 64 N", threads=2),
     }  # fmt: skip

@@ -50,7 +50,7 @@ class GroupsHelp(Claim):
     tuning = TUNED
     takes = ("images",)
     profiles = {
-        "smoke": Profile(Net(train=64, test=64, epochs=1, strides=(2, 2, 1)), seeds=2, scale="digits, 64 pictures"),
+        "smoke": Profile(Net(train=40, test=40, epochs=1, strides=(2, 2, 1)), seeds=2, scale="digits, 40 pictures"),
         "quick": Profile(Net(strides=(2, 2, 1)), scale="8×8 digits, 1,000 pictures, 2 epochs, last map 2×2"),
         "full": Profile(CIFAR, scale="CIFAR-10, 10,000 pictures, 5 epochs, ResNet-20, last map 8×8", threads=2),
     }  # fmt: skip
@@ -101,7 +101,7 @@ class GroupingArbitrary(Claim):
     statement = "Which channels form a group is arbitrary: in a fresh network no grouping can be better than another."
     arms = ("fresh", "index", "random", "clustered")
     profiles = {
-        "smoke": Profile(Conversion(Net(train=64, test=64, epochs=1), steps=2), seeds=1, scale="digits, 64 pictures"),
+        "smoke": Profile(Conversion(Net(train=40, test=40, epochs=1), steps=2), seeds=1, scale="digits, 40 pictures"),
         "quick": Profile(Conversion(), seeds=1, scale="the net for 8×8 digits in float64, 20 steps"),
         "full": Profile(Conversion(CIFAR), scale="CIFAR-10, 10,000 pictures, 5 epochs, ResNet-20, 1 epoch after",
                         threads=2),

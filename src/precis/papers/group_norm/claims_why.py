@@ -47,7 +47,7 @@ class Statistics(Claim):
     tuning = TUNED
     takes = ("images",)
     profiles = {
-        "smoke": Profile(Net(train=64, test=64, epochs=1), seeds=2, scale="digits, 64 pictures, 1 epoch"),
+        "smoke": Profile(Net(train=40, test=40, epochs=1), seeds=2, scale="digits, 40 pictures, 1 epoch"),
         "quick": Profile(Net(), scale="the batch norm net of large_batch, 797 test digits, 200 batches"),
         "full": Profile(CIFAR, seeds=4, scale="the batch norm net of large_batch, CIFAR-10, 200 batches", threads=2),
     }  # fmt: skip
@@ -170,8 +170,8 @@ class LearningRate(Claim):
     sabotaged = {"bn_permuted": "bn", "gn_permuted": "gn"}
     takes = ("images",)
     profiles = {
-        "smoke": Profile(Rates(Net(train=64, test=64), (0.05, 1.6), 4, 2), seeds=2, scale="digits, 4 steps, 2 rates"),
-        "quick": Profile(Rates(), scale="8×8 digits, 60 steps of 32, six rates from 0.05 to 1.6"),
+        "smoke": Profile(Rates(Net(train=40, test=40), (0.05, 1.6), 4, 2), seeds=2, scale="digits, 4 steps, 2 rates"),
+        "quick": Profile(Rates(), seeds=3, scale="8×8 digits, 60 steps of 32, six rates from 0.05 to 1.6"),
         "full": Profile(Rates(CIFAR), scale="CIFAR-10, ResNet-20, 60 steps of 32, six rates", threads=2),
     }  # fmt: skip
     hypotheses = (

@@ -23,7 +23,8 @@ def permuted(net: ResNet, generator: torch.Generator, weights: bool = True) -> R
     order = draw(new.stem[0].out_channels)
     _rows(new.stem[0], order, weights)
     new.stem[1] = _grouped(new.stem[1], order, weights)
-    for stage in new.blocks:
+    stages: Any = new.blocks
+    for stage in stages:
         for block in stage:
             before, last = order, len(block.convs) - 1
             changes = not isinstance(block.shortcut, nn.Identity)

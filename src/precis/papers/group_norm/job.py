@@ -31,7 +31,7 @@ class GroupNormJob(Job):
     batch_sizes: Annotated[str, Doc("batch sizes, with commas")] = "2,4,8,32"
     epochs: Annotated[int, Doc("passes over the training pictures, at every batch size"), Range(1)] = 2
     repeats: Annotated[int, Doc("trainings of each kind, from other weights and splits"), Range(1, 20)] = 3
-    lr: Annotated[float, Doc("learning rate at 32 pictures a batch; in proportion to the batch"), Range(1e-5, 10)] = 0.2
+    lr: Annotated[float, Doc("learning rate at 32 pictures a batch, in proportion to it"), Range(1e-5, 10)] = 0.15
     width: Annotated[int, Doc("channels of the first convolution and stage; the others have twice as many"),
                      Range(8, 512)] = 32  # fmt: skip
     size: Annotated[int | None, Doc("side of the pictures; None: 32, array files of up to 64 pixels as they are"),

@@ -144,10 +144,10 @@ def _train(
 
 def _net(job: Any, norm: str, channels: int, classes: int, groups: int | None, seed: int) -> ResNet:
     width = job.width
+    grouping: dict[str, Any] = {"channels_per_group": 8} if groups is None else {"groups": groups}
     return ResNet(
         (1, 1, 1), (width, 2 * width, 2 * width), strides=STRIDES, in_channels=channels, classes=classes,
-        norm=NORMS[norm], zero_init=True, generator=torch.Generator().manual_seed(seed),
-        **({"channels_per_group": 8} if groups is None else {"groups": groups}),
+        norm=NORMS[norm], zero_init=True, generator=torch.Generator().manual_seed(seed), **grouping,
     )  # fmt: skip
 
 
@@ -226,8 +226,7 @@ def _inference(job: Any, images: Tensor, classes: int, groups: int | None) -> fl
 
     x = to_input(images[:64])
     nets = [_net(job, norm, images.shape[1], classes, groups, 0).eval() for norm in ("gn", "bn")]
-    nets[1] = fold_batchnorm(nets[1])  # type: ignore[assignment]
-    group, batch = (to_channels_last(net) for net in nets)
+    group, batch = to_channels_last(nets[0]), to_channels_last(fold_batchnorm(nets[1]))
     timed = interleaved({"group": lambda: group(x), "batch": lambda: batch(x)}, repeats=9, warmup=2)
     return timed.medians["group"] / timed.medians["batch"]
 

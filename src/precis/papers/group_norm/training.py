@@ -26,7 +26,7 @@ from precis.train.many import Many, ManySGD, fit_many
 from precis.train.schedule import cosine
 
 NORMS = {"gn": "group", "bn": "batch", "ln": "layer", "in": "instance", "none": "none"}
-RATES = (0.05, 0.2, 0.8)  # at batch 32; multiplied by N/32
+RATES = (0.05, 0.15, 0.45)  # at batch 32; multiplied by N/32
 TUNING_SEEDS = 10_000
 TUNED = Tuning({"lr": RATES}, "validation_error", maximise=False)
 

@@ -20,12 +20,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from precis.errors import RunFailed
-from precis.fields.restoration_operators import Downsampler, centre_crop, centre_pad, padded_size
+from precis.fields.restoration_operators import Downsampler, centre_crop, centre_pad, estimate_noise, padded_size
 from precis.train.loop import Budget, Curve, Run, fit
 from precis.train.schedule import Schedule
 
-__all__ = ["BlindStop", "Downsampler", "Fit", "OutputAverage", "centre_crop", "centre_pad", "fit_untrained",
-           "padded_size"]  # fmt: skip
+__all__ = ["BlindStop", "Downsampler", "Fit", "OutputAverage", "centre_crop", "centre_pad", "estimate_noise",
+           "fit_untrained", "padded_size"]  # fmt: skip
 
 Number = float | int
 Stop = Literal["variance", "steps", "loss"]

@@ -140,7 +140,7 @@ def test_width_for_bytes() -> None:
         net = DeepDecoder(width, 5, 3, generator=seeded())
         assert len(pack(net, (64, 64), 0, bits)) <= 3000
     assert code_size(8, 4, 3, 8) == 27 + 1 + 8 * 13 + parameter_count(8, 4) + 4
-    with pytest.raises(ValueError, match="the least is"):
+    with pytest.raises(ValueError, match="are too few"):
         width_for_bytes(100, (64, 64), 5, 3, 8)
 
 

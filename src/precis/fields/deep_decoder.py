@@ -3,8 +3,8 @@
     B_{i+1} = cn(relu(U_i B_i C_i)),  i = 1 … d,      x = sigmoid(B_{d+1} C_{d+1})
 
 B_1 is a fixed random tensor, C_i mixes the k channels of a pixel, U_i doubles the sides (bilinear, none in one layer),
-cn standardises each channel over the pixels and gives it a gain and an offset.  With fewer weights than pixels,
-d k² + 2 d k + k c for c output channels, the weights are a compressed picture and cannot hold much noise.  Heckel, Hand,
+cn standardises each channel over the pixels and gives it a gain and an offset.  The weights, d k² + 2 d k + k c for c
+output channels, are fewer than the pixels: they are a compressed picture, and cannot hold much noise.  Heckel, Hand,
 ICLR 2019, §2 (arXiv 1810.03982).
 
 The paper's text has U_i relu(cn(B_i C_i)), its code the order above (`order="code"`, the default).
@@ -60,7 +60,7 @@ class DeepDecoder(nn.Module):
         return 1 if self.upsample == "none" else 2 ** (self.layers - 1)
 
     def input_for(self, size: tuple[int, int], seed: int = 0) -> Float[Tensor, "1 k h w"]:
-        """B_1 ~ U(0, 0.1) for a picture of at least `size` = (H, W); by the seed alone, on every machine and version."""
+        """B_1 ~ U(0, 0.1) for a picture of at least `size` = (H, W), from the seed alone on every machine."""
         h, w = (-(-n // self.factor) for n in size)
         raw = np.random.Philox(key=seed).random_raw(self.width * h * w)
         values = (raw >> np.uint64(40)).astype(np.float32) * np.float32(0.1 / 2**24)

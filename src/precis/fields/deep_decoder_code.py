@@ -12,7 +12,6 @@ to 8 bits, is the same everywhere.
 import struct
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +31,7 @@ Number = float | int
 
 
 class Code(NamedTuple):
-    """`data`: the bytes of the file; `decoder`: the net as it was fitted; `curve`: "loss" and what else was measured."""
+    """`data`: the bytes of the file; `decoder`: the net as it was fitted; `curve`: "loss" and what was measured."""
 
     data: bytes
     decoder: DeepDecoder
@@ -56,8 +55,8 @@ def encode(
 ) -> Code:  # fmt: skip
     """The code of a picture in [0, 1], from a decoder of `width` channels or with `ratio` weights a value.
 
-    Fitted with Adam at `lr`; the input noise, for which a generator is wanted, falls as `noise_schedule` says; the
-    weights with the least loss are kept.  options: others of `fit_untrained` (callback, log, folder, resume, minutes …).
+    Fitted with Adam at `lr`; the input noise, for which a generator is wanted, falls as `noise_schedule` says, and the
+    weights with the least loss are kept.  options: others of `fit_untrained` (callback, log, folder, resume, …).
     """
     if (ratio is None) == (width is None):
         raise ValueError("give either a ratio or a width")
@@ -71,7 +70,8 @@ def encode(
     net = DeepDecoder(width, layers, len(image), generator=generator).to(image)
     fit = fit_untrained(
         net, net.input_for(size, seed), image[None], steps=steps, lr=lr, crop=size, stop="loss",
-        input_noise=0.0 if generator is None else noise_schedule(input_noise, steps or 20_000), generator=generator, **options,
+        input_noise=0.0 if generator is None else noise_schedule(input_noise, steps or 20_000), generator=generator,
+        **options,
     )  # fmt: skip
     return Code(pack(net, size, seed, bits), net, fit.curve)
 
@@ -112,7 +112,8 @@ def width_for_bytes(most: int, size: tuple[int, int], layers: int, out_ch: int, 
     """The largest width whose code is not longer than `most` bytes; ValueError naming the least number of bytes."""
     least = code_size(4, layers, out_ch, bits)
     if most < least:
-        raise ValueError(f"{most} bytes are too few for {size[1]}×{size[0]} pixels at {bits} bits: the least is {least}")
+        h, w = size
+        raise ValueError(f"{most} bytes are too few for {w}×{h} pixels at {bits} bits: {least} is the least")
     width = 4
     while width < 4096 and code_size(width + 1, layers, out_ch, bits) <= most:
         width += 1

@@ -42,9 +42,10 @@ class _Compression(Claim):
     takes = ("image", "images")
     profiles = {
         "smoke": Profile(Compress(32, 48, 3, 5), seeds=2, scale="32×32, 5 steps"),
-        "quick": Profile(Compress(64, 96, 4, 600), scale="64×64, 4 layers of 8 and 18 channels, 600 steps"),
+        "quick": Profile(Compress(64, 96, 4, 1000), scale="64×64, 4 layers of 8 and 18 channels, 1,000 steps"),
         "full": Profile(
-            Compress(256, 256, 6, 3000, photos=MORE), scale="256×256, 6 layers, 3,000 steps (GPU: 512×512, 20,000)", threads=2,
+            Compress(256, 256, 6, 3000, photos=MORE), threads=2,
+            scale="256×256, 6 layers, 3,000 steps (GPU: 512×512, 20,000)",
             cuda=Compress(512, 512, 6, 20_000, 0.005, MORE),
         ),
     }  # fmt: skip
@@ -58,8 +59,10 @@ class _Compression(Claim):
         width = width_for_ratio(RATIOS[ratio], image.shape[-2:], settings.layers)
         keep, metrics = parameter_count(width, settings.layers), {}
         if who in ("decoder", "no_upsampling"):
-            upsample = "none" if who == "no_upsampling" else "bilinear"
-            net = DeepDecoder(width, settings.layers, upsample=upsample, generator=record.streams["init"])
+            net = DeepDecoder(
+                width, settings.layers, upsample="none" if who == "no_upsampling" else "bilinear",
+                generator=record.streams["init"],
+            )  # fmt: skip
             made = fit_picture(net.to(record.device), image, settings, record)
             if who == "decoder":
                 metrics = {"bytes_8_bit": len(pack(net, image.shape[-2:], 0, 8)), "bytes_16_bit": 2 * keep}
@@ -76,7 +79,7 @@ class _Compression(Claim):
 class Compression(_Compression):
     """The paper shows a scatter of 100 pictures about the diagonal, a little above it at 0.031, below it at 0.125.
 
-    Haar, hard thresholding, the same number of coefficients in each of R, G and B, is the paper's baseline.  Numbers are
+    Haar, hard thresholding, as many coefficients in each of R, G and B, is the paper's baseline.  Numbers are
     counted, not bytes: N weights against N coefficients, without the coefficients' places (which would have to be
     stored) and one mean a channel.  "Slightly better": above by anything.  "Slightly worse": not worse by 1 dB, which
     is where one begins to see it; that it is worse at all is shown and does not count.  Broken arm: no upsampling, so
@@ -96,8 +99,8 @@ class Compression(_Compression):
         Less("psnr", "decoder_high", "haar_high", counts=False),
     )
     untried = (
-        "Whole photographs of 512×512 pixels with six layers and 20,000 steps, and the paper's 100 pictures of ImageNet "
-        "were not tried."
+        "Whole photographs of 512×512 pixels with six layers and 20,000 steps, and the paper's 100 pictures of "
+        "ImageNet were not tried."
     )
 
 
@@ -111,8 +114,8 @@ class CompressionStrong(_Compression):
 
     name = "compression_strong"
     statement = (
-        "With as many weights as coefficients, the decoder is on par with the CDF 9/7 wavelets and the cosine transform "
-        "at both ratios."
+        "With as many weights as coefficients, the decoder is on par with the CDF 9/7 wavelets and the cosine "
+        "transform at both ratios."
     )
     arms = ("decoder_low", "decoder_high", "cdf97_low", "cdf97_high", "dct_low", "dct_high")
     sabotaged = {"no_upsampling_low": "decoder_low", "no_upsampling_high": "decoder_high"}

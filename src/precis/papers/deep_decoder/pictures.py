@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precis.data.images import Image, as_bytes, as_float, composite, read_image, shrink
+from precis.data.images import Image, as_bytes, as_float, composite, read_image, resize, shrink
 from precis.errors import InputError
 from precis.fields.deep_decoder import DeepDecoder
 from precis.nn.image import psnr, ssim
@@ -22,21 +22,20 @@ Metrics = dict[str, float | int | None]
 
 
 class Loaded(NamedTuple):
-    """`values` float32 [C,H,W], within [0, 1] up to noise; `alpha` [1,H,W] or None; `full`: (height, width) before."""
+    """`values` float32 [C,H,W], within [0, 1] up to noise; `full`: (height, width) before it was reduced."""
 
     values: np.ndarray
-    alpha: np.ndarray | None
     full: tuple[int, int]
 
     def tensor(self, device: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.values, np.float32))[None].to(device)
 
 
-def load(job: Any, work: Work, path: str | Path, longest: int, *, keep_alpha: bool = False) -> Loaded:
-    """Read a picture, reduced to `longest`; what is done to it is noted.  Few values may leave [0, 1], as noise does."""
+def load(job: Any, work: Work, path: str | Path, longest: int) -> Loaded:
+    """Read a picture, reduced to `longest`; what is done is noted.  Values may leave [0, 1] as noise does."""
     image: Image = read_image(path)
     full = (int(image.pixels.shape[1]), int(image.pixels.shape[2]))
-    if image.alpha is not None and not keep_alpha:
+    if image.alpha is not None:
         if (as_float(image.alpha) < 1).any():
             work.note(f"{Path(path).name}: transparent pixels were laid on {job.background} (--background)")
         image = composite(image, job.background)
@@ -50,7 +49,7 @@ def load(job: Any, work: Work, path: str | Path, longest: int, *, keep_alpha: bo
         raise InputError(f"its values run from {low:.3g} to {high:.3g}; 0 to 1 is wanted", file=path)
     if min(h, w) < 8:
         raise InputError(f"{w}×{h} pixels are too few: the least is 8×8", file=path)
-    return Loaded(values, None if image.alpha is None else as_float(image.alpha), full)
+    return Loaded(values, full)
 
 
 def longest_of(job: Any, work: Work) -> int:
@@ -58,14 +57,16 @@ def longest_of(job: Any, work: Work) -> int:
 
 
 def load_reference(job: Any, work: Work, shape: tuple[int, ...]) -> Tensor | None:
-    """The clean picture [1,C,H,W] of --reference, of the size that is worked at."""
+    """The clean picture [1,C,H,W] of --reference, reduced to the size that is worked at if it is larger."""
     if job.reference is None:
         return None
-    clean = load(job, work, job.reference, max(shape[-2:]))
-    if clean.values.shape[1:] != tuple(shape[-2:]):
-        (h, w), (height, width) = clean.values.shape[1:], shape[-2:]
+    values = as_float(composite(read_image(job.reference), job.background).pixels)
+    (h, w), (height, width) = values.shape[1:], shape[-2:]
+    if h > height and w > width and abs(h / w * width / height - 1) < 0.05:
+        values = resize(values, (height, width))
+    elif (h, w) != (height, width):
         raise InputError(f"the reference is {w}×{h} pixels, what is made {width}×{height}", file=job.reference)
-    x = clean.tensor(work.device)
+    x = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None].to(work.device)
     return x.expand(-1, shape[1], -1, -1) if x.shape[1] == 1 else x if x.shape[1] == shape[1] else x.mean(1, True)
 
 

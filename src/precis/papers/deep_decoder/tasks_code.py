@@ -117,7 +117,8 @@ def at_bytes(pixels: np.ndarray, most: int, name: str) -> tuple[bytes, Tensor] |
         best = b""
         for slack in (0, 60, 120, 200, 300):  # the rate that is asked for leaves out the headers
             rate = pixels.size / max(most - slack, 16)
-            best = encoded(pixels, "JPEG2000", quality_mode="rates", quality_layers=[rate], irreversible=True, no_jp2=True)
+            options = {"quality_mode": "rates", "quality_layers": [rate], "irreversible": True, "no_jp2": True}
+            best = encoded(pixels, "JPEG2000", **options)
             if len(best) <= most:
                 break
     return best, decoded(best)

@@ -1,18 +1,20 @@
 """Restoring a picture with a decoder that is too small for its damage: `denoise`, `superres`, `inpaint`."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from precis.data.images import as_float, composite, read_image
-from precis.errors import InputError
+from precis.data.images import Image, resize, shrink
 from precis.fields.deep_decoder import DeepDecoder, layers_for
 from precis.fields.restoration import Downsampler, fit_untrained
+from precis.fields.restoration_operators import estimate_noise
 from precis.lab.figures import strip
-from precis.papers.deep_image_prior.classical import bicubic, biharmonic, non_local_means, total_variation
+from precis.papers.deep_image_prior.classical import biharmonic, non_local_means, total_variation
+from precis.papers.deep_image_prior.pictures import load_mask, load_picture
 from precis.papers.job import Work
 
 from .options import sigma_of
@@ -40,7 +42,7 @@ def run_denoise(job: Any, work: Work) -> Metrics:
     sigma = sigma_of(job.sigma or "auto")
     found: Metrics = {}
     if sigma is None:
-        sigma = estimate_sigma(noisy)
+        sigma = estimate_noise(noisy)
         work.note(f"the noise was estimated: σ = {255 * sigma:.1f} of 255")
         found["sigma_estimated"] = 255 * sigma
     level = 255 * sigma
@@ -49,7 +51,7 @@ def run_denoise(job: Any, work: Work) -> Metrics:
         "total variation": lambda: total_variation(noisy, 1.1 * sigma),
         "non-local means": lambda: non_local_means(noisy, 0.7 * sigma, sigma),
     }
-    return _restore(job, work, noisy, noisy.shape, width, others, "noisy", default=(1000, 1900, 0.01, 0.01)) | found
+    return _restore(job, work, noisy, noisy.shape, width, others, "noisy", default=(1000, 1900)) | found
 
 
 def run_superres(job: Any, work: Work) -> Metrics:
@@ -57,32 +59,31 @@ def run_superres(job: Any, work: Work) -> Metrics:
     factor = job.factor or 4
     small = load(job, work, job.input, max(8, longest_of(job, work) // factor)).tensor(work.device)
     shape = torch.Size([1, small.shape[1], factor * small.shape[-2], factor * small.shape[-1]])
+    enlarged = lambda: torch.from_numpy(resize(small[0].cpu().numpy(), (shape[-2], shape[-1])))[None].to(small)
     return _restore(
-        job, work, small, shape, 128, {"bicubic": lambda: bicubic(small, factor)}, "small",
-        default=(1500, 2000, 0.01, 0.01), operator=Downsampler(factor).to(work.device),
+        job, work, small, shape, 128, {"bicubic": enlarged}, "small",
+        default=(1500, 2000), operator=Downsampler(factor).to(work.device),
     )  # fmt: skip
 
 
 def run_inpaint(job: Any, work: Work) -> Metrics:
     """The unknown pixels from the known ones."""
-    picture = load(job, work, job.input, longest_of(job, work), keep_alpha=True)
-    known = _known(job, work, picture.alpha, picture.values.shape[1:])
-    image = picture.tensor(work.device)
-    mask = torch.from_numpy(known)[None, None].to(image)
+    image, mask = _damaged(job, work)
     metrics = _restore(
         job, work, image, image.shape, 256, {"biharmonic": lambda: biharmonic(image, mask)}, "damaged",
-        default=(1500, 40_000, 0.01, 0.0025), mask=mask,
+        default=(1500, 40_000), rates=(0.01, 0.0025), mask=mask,
     )  # fmt: skip
-    return metrics | {"share_known": float(known.mean())}
+    return metrics | {"share_known": float(mask.mean())}
 
 
 def _restore(
     job: Any, work: Work, target: Tensor, shape: torch.Size, width: int, others: dict[str, Callable[[], Tensor]],
-    before: str, *, default: tuple[int, int, float, float], operator: Any = None, mask: Tensor | None = None,
+    before: str, *, default: tuple[int, int], rates: tuple[float, float] = (0.01, 0.01),
+    operator: Any = None, mask: Tensor | None = None,
 ) -> Metrics:  # fmt: skip
     """Fit, and write the picture beside what one would do without a network.
 
-    width: at 512×512, scaled with the root of the pixels.  default: steps on a processor and on CUDA, rates alike.
+    width: at 512×512, scaled with the root of the pixels.  default, rates: steps and rates on a processor, on CUDA.
     """
     size, cuda = (int(shape[-2]), int(shape[-1])), work.device.startswith("cuda")
     clean = load_reference(job, work, tuple(shape))
@@ -93,7 +94,7 @@ def _restore(
         width = job.width
     layers = layers_for(size)
     net = DeepDecoder(width, layers, shape[1], order=job.order, generator=draw(job, "init")).to(work.device)
-    options = options_of(job, work, default[cuda], default[2 + cuda])
+    options = options_of(job, work, default[cuda], rates[cuda])
     fit = fit_untrained(
         net, net.input_for(size, job.seed), target, operator=operator, mask=mask, crop=size, stop="loss",
         callback=watch(work, "restored", clean), every=max(1, (options["steps"] or 1000) // 20), **options,
@@ -124,48 +125,22 @@ def _restore(
     return metrics | finish(job, work, net) | {"training_loss": min(fit.curve["loss"].values)}
 
 
-def estimate_sigma(image: Tensor) -> float:
-    """σ of white noise in a picture [1,C,H,W], from the median of a filter that cancels planes and slopes' crossings.
+def _damaged(job: Any, work: Work) -> tuple[Tensor, Tensor]:
+    """The picture [1,C,H,W] and its mask [1,1,H,W], reduced to the size that is worked at.
 
-    The difference of two Laplacians, [1 −2 1; −2 4 −2; 1 −2 1], has gain 6 on white noise; MAD/0.6745.
+    A pixel of a reduced picture is the mean of its known ones, and is known if most of them are.
     """
-    x = image[0].double()
-    d = lambda y, dim: y.narrow(dim, 0, y.shape[dim] - 2) - 2 * y.narrow(dim, 1, y.shape[dim] - 2) + y.narrow(
-        dim, 2, y.shape[dim] - 2
-    )
-    return max(float(d(d(x, -1), -2).abs().median()) / (6 * 0.6745), 1e-3)
-
-
-def _known(job: Any, work: Work, alpha: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """[H,W] of 0 and 1."""
-    if job.mask is not None:
-        pixels = as_float(composite(read_image(job.mask), "black").pixels)
-        grey = pixels.mean(0)
-        if grey.shape != tuple(shape):
-            from precis.data.images import resize
-
-            (h, w), (height, width) = grey.shape, shape
-            if abs(h / w - height / width) > 0.02 or min(h, w) < min(height, width):
-                raise InputError(f"the mask is {w}×{h} pixels, the picture {width}×{height}", file=job.mask)
-            grey = resize(grey[None], (height, width))[0]
-            work.note(f"the mask was reduced from {w}×{h} to {width}×{height} pixels with the picture")
-        name: Any = job.mask
-    elif alpha is not None and (alpha < 1).any():
-        grey, name = alpha[0], job.input
-        work.note("the picture's alpha is the mask: what is transparent is unknown")
-    else:
-        raise InputError("--task inpaint needs --mask FILE, white where the picture is known, or a picture with alpha")
-    if ((grey > 0.1) & (grey < 0.9)).mean() > 0.01:
-        work.note("more than 1 % of the mask is grey: it was cut at one half")
-    known = (grey > 0.5).astype(np.float32)
-    known = 1 - known if job.invert_mask else known
-    share = float(known.mean())
-    if share in (0.0, 1.0):
-        words = "all known: there is nothing to do" if share else "all unknown: there is nothing to go by"
-        raise InputError(f"the mask says that the picture is {words} (white is known; --invert-mask)", file=name)
-    if share < 0.05:
-        work.note(f"only {100 * share:.1f} % of the picture is known; is the mask inverted (--invert-mask)?")
-    return known
+    given = load_picture(job.input, work, keep_alpha=True)
+    known = load_mask(job, given, work)
+    full = Image(given.pixels[0].numpy(), known[0].numpy(), {})
+    small = shrink(full, longest_of(job, work))
+    if small is full:
+        return given.pixels.to(work.device), known.to(work.device)
+    (h, w), (height, width) = given.size, small.pixels.shape[1:]
+    work.note(f"{Path(job.input).name}: {w}×{h} pixels were reduced to {width}×{height} (--size)")
+    assert small.alpha is not None
+    pixels, share = (torch.from_numpy(np.ascontiguousarray(x))[None].to(work.device) for x in (small.pixels, small.alpha))
+    return pixels, (share > 0.5).float()
 
 
 def _shown(target: Tensor, mask: Tensor | None) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from precis.fields.deep_image_prior import SkipNet, dip_input
-from precis.fields.restoration import Fit, fit_untrained
+from precis.fields.restoration import BlindStop, Fit, fit_untrained
 from precis.lab.claim import Metrics, Recorder
 from precis.nn.image import psnr
 
@@ -53,29 +53,40 @@ def make_net(arm: str, settings: Any, size: tuple[int, int], record: Recorder, c
 def restore(
     arm: str, settings: Any, target: Tensor, truth: Float[Tensor, "1 c h w"], record: Recorder, *, sigma: float,
     operator: Any = None, mask: Tensor | None = None, where: Tensor | None = None, lr: float = 0.01,
-    ema: float = 0.99,
+    noise: float | None = None,
 ) -> Restored:  # fmt: skip
-    """Fit the arm's network; PSNR (dB, on the clipped picture, over `where`) blind, at the best moment, and at the end.
+    """Fit the arm's network for all steps; PSNR (dB, on the clipped picture, over `where`) at several moments.
 
-    All steps are taken, so that the blind stop is the least variance among them.
+    psnr: of the average at the blind stop, where the misfit is as large as `noise` (None: after all steps);
+    psnr_variance: where the outputs vary least; psnr_oracle: at the best moment; psnr_end, psnr_last: average and
+    output at the end.
     """
     device, size = record.device, (truth.shape[-2], truth.shape[-1])
     net = make_net(arm, settings, size, record, truth.shape[1])
     z = dip_input("noise", 32, size, generator=record.streams["init"]).to(device)
     truth = truth.to(device)
     score = lambda x: psnr_in(x, truth, where)
+    blind, least = BlindStop(), {"psnr": float("nan"), "at": 0}
+
+    def look(step: int, out: Tensor, average: Tensor) -> dict[str, float]:
+        found = {"psnr": score(average), "psnr_raw": score(out)}
+        if blind.update(out):
+            least.update(psnr=found["psnr"], at=step)
+        return found
+
     fit = fit_untrained(
         net, z, target.to(device), operator=operator, mask=None if mask is None else mask.to(device),
-        steps=settings.steps, lr=lr, input_noise=sigma, ema=ema, patience=settings.steps,
-        every=min(10, settings.steps), generator=record.streams["noise"],
-        log=record.log, callback=lambda step, out, average: {"psnr": score(average), "psnr_raw": score(out)},
+        steps=settings.steps, lr=lr, input_noise=sigma, ema=settings.ema, stop="steps" if noise is None else "noise",
+        sigma=noise, patience=settings.steps, callback=look, every=1, generator=record.streams["noise"],
+        log=record.log,
     )  # fmt: skip
     for name in ("psnr", "psnr_raw", "loss"):
         record.curve(name, *fit.curve[name])
     curve = fit.curve["psnr"]
     return Restored(fit, {
-        "psnr": score(fit.best), "psnr_oracle": max(*curve.values, score(fit.best)), "psnr_end": score(fit.ema),
-        "psnr_last": score(fit.last), "stopped_at": fit.at,
+        "psnr": score(fit.best), "psnr_variance": least["psnr"],
+        "psnr_oracle": max(*curve.values, score(fit.best)), "psnr_end": score(fit.ema),
+        "psnr_last": score(fit.last), "stopped_at": fit.at, "varied_least_at": least["at"],
         "best_at": curve.steps[curve.values.index(max(curve.values))],
     })  # fmt: skip
 

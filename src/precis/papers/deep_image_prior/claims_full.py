@@ -3,16 +3,16 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import pvariance
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from precis.data.embedded import digits
 from precis.fields.deep_image_prior import dip_input, feature_inversion
-from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
-from precis.lab.hypotheses import Greater, NotWorse, Spread
+from precis.fields.restoration import estimate_noise
+from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder, Table
+from precis.lab.hypotheses import Greater, NotWorse, Spread, Statistic
 from precis.nn.backbones import ConvNet
 from precis.train.classify import fit_classifier
 from precis.train.loop import Budget
@@ -97,6 +97,32 @@ class Preimage(Claim):
         }  # fmt: skip
 
 
+RATES, DEPTHS = (0.003, 0.01, 0.03), (3, 5)
+
+
+def setting(seed: int) -> tuple[float, int]:
+    """Rate and depth of a seed; five seeds have the same ones."""
+    return RATES[seed % 3], DEPTHS[seed // 3 % 2]
+
+
+def rate_share(table: Table) -> float:
+    return _share(table, 0)
+
+
+def depth_share(table: Table) -> float:
+    return _share(table, 1)
+
+
+def _share(table: Table, which: int) -> float:
+    """Variance of the mean PSNRs of the settings over the variance of all."""
+    values = table.values("psnr", "dip")
+    groups: dict[float, list[float]] = {}
+    for seed, value in values.items():
+        groups.setdefault(setting(int(seed))[which], []).append(value)
+    means = [mean for group in groups.values() for mean in [sum(group) / len(group)] * len(group)]
+    return pvariance(means) / pvariance(values.values())
+
+
 @dataclass(frozen=True)
 class Grid:
     """One crop of size²; width of the network; steps."""
@@ -105,7 +131,6 @@ class Grid:
     side: int
     steps: int
     width: int
-    scales: int = 5
 
 
 class Sensitivity(Claim):
@@ -126,7 +151,11 @@ class Sensitivity(Claim):
         "smoke": Profile(Grid(32, 64, 6, 8), seeds=2, scale="32×32, 6 steps"),
         "full": Profile(Grid(128, 256, 600, 32), seeds=30, scale="128×128, 3 or 5 scales × 32, 600 steps, 30 settings"),
     }
-    hypotheses = (Spread("psnr", "dip", "tv"), Spread("psnr", "dip", "nlm"))
+    hypotheses = (
+        Spread("psnr", "dip", "tv"), Spread("psnr", "dip", "nlm"),
+        Statistic(rate_share, at_least=0, counts=False, text="share of the prior's variance between rates"),
+        Statistic(depth_share, at_least=0, counts=False, text="share of the prior's variance between depths"),
+    )  # fmt: skip
     untried = "One picture and one noise level; other widths and noise on z were left alone."
     sigma = 25 / 255
 
@@ -138,11 +167,12 @@ class Sensitivity(Claim):
         truth = data.crop(0, settings.size, fixed)
         noisy = truth + self.sigma * torch.randn(truth.shape, generator=fixed)
         if arm == "dip":
-            rate, depth = (0.003, 0.01, 0.03)[seed % 3], (3, 5)[seed // 3 % 2]
+            rate, depth = setting(seed)
             if min(truth.shape[2:]) < 2 ** (depth + 1):
                 depth = 3
             own = _Depth(settings.width, depth, settings.steps)
-            metrics = restore(arm, own, noisy, truth, record, sigma=1 / 30, lr=rate).metrics
+            level = estimate_noise(noisy)
+            metrics = restore(arm, own, noisy, truth, record, sigma=1 / 30, lr=rate, noise=level).metrics
             return metrics | {"rate": rate, "depth": depth}
         position = 3 ** (seed % 30 / 29 - 0.5)
         score = lambda x: psnr_in(x, truth)
@@ -157,10 +187,4 @@ class _Depth:
     width: int
     scales: int
     steps: int
-
-
-def variance_shares(psnr: Float[Tensor, "rate depth init"]) -> dict[str, float]:
-    """Share of the variance between rates and between depths; the rest is initialisation and interplay."""
-    total = float(psnr.var(correction=0)) or 1.0
-    rate, depth = float(psnr.mean((1, 2)).var(correction=0)), float(psnr.mean((0, 2)).var(correction=0))
-    return {"rate": rate / total, "depth": depth / total, "rest": 1 - (rate + depth) / total}
+    ema: float = 0.97

@@ -58,7 +58,7 @@ class SemanticHoles(Claim):
     sabotaged = {"linear_scattered": "dip_scattered", "linear_fur": "dip_fur"}
     profiles = {
         "smoke": Profile(Holes(32, 50, 8, 8, 2), seeds=2, scale="32×32, 2 scales × 8, 8 steps"),
-        "quick": Profile(Holes(64, 100, 150, 32, 4), scale="64×64, 4 scales × 32, 150 steps"),
+        "quick": Profile(Holes(64, 100, 150, 32, 4), seeds=4, scale="64×64, 4 scales × 32, 150 steps"),
         "full": Profile(
             Holes(256, 300, 600, 64, 5, 0.98), seeds=3, threads=2,
             scale="256×256, 5 scales × 64, 600 steps (GPU: 5 scales × 128, 5,000 steps)",
@@ -82,7 +82,7 @@ class SemanticHoles(Claim):
             made = biharmonic(truth * known, known)
         else:
             fit = restore(
-                method, settings, truth * known, truth, record, sigma=0.0, mask=known, where=missing, ema=settings.ema
+                method, settings, truth * known, truth, record, sigma=0.0, mask=known, where=missing
             ).fit
             made = fit.ema.cpu()
         record.image(f"{place} measured", (truth * known)[0])

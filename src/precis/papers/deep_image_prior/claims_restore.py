@@ -1,8 +1,10 @@
 """Claims about restoring pictures: noise, resolution, missing pixels.
 
-Every fit takes all its steps; "psnr" is that of the average at the blind stop, "psnr_oracle" at the best moment, which
-only the clean picture tells, "psnr_end" and "psnr_last" of the average and the output at the end.  A classical method
-has one result, which stands in all of them.  PSNR is of clipped pictures; the noise is Gaussian, and not clipped.
+Every fit takes all its steps; "psnr" is that of the average at the blind stop, for noise, or at the end, for tasks
+without noise, as in the paper; "psnr_oracle" at the best moment, which only the clean picture tells.  For the others
+see `arms.restore`.  A classical method has one result, which stands in all of them.  PSNR is of clipped pictures; the
+noise is Gaussian, and not clipped.  The average's decay is the paper's 0.99 for its 1,800 steps and more, and remembers
+a like share of shorter runs.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from precis.fields.restoration import Downsampler
+from precis.fields.restoration import Downsampler, estimate_noise
 from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Greater, NotWorse
 
@@ -26,7 +28,7 @@ PICTURED = 3  # seeds whose pictures are kept
 
 @dataclass(frozen=True)
 class Restore:
-    """Crops of size² from photographs whose shorter side is `side`; the network; `sigma_p`: the noise on z."""
+    """Crops of size² from photographs whose shorter side is `side`; the network; `sigma_p`: the noise on z; `ema`."""
 
     size: int
     side: int
@@ -34,13 +36,14 @@ class Restore:
     width: int
     scales: int
     sigma_p: float
+    ema: float
     photos: tuple[str, ...] = SCORED
 
 
 def profiles(smoke: Restore, quick: Restore, full: Restore, paper: Restore) -> dict[str, Profile]:
     said = lambda s: f"{s.size}×{s.size}, {s.scales} scales × {s.width}, {s.steps} steps"
     return {
-        "smoke": Profile(smoke, seeds=2, scale=said(smoke)), "quick": Profile(quick, scale=said(quick)),
+        "smoke": Profile(smoke, seeds=2, scale=said(smoke)), "quick": Profile(quick, seeds=4, scale=said(quick)),
         "full": Profile(full, seeds=3, scale=f"{said(full)} (GPU: {said(paper)})", threads=2, cuda=paper),
         "paper": Profile(paper, scale=said(paper)),
     }  # fmt: skip
@@ -65,7 +68,7 @@ class _Restores(Claim):
         else:
             made = self.classical(arm, truth, measured)
             value = psnr_in(made, truth)
-            metrics = dict.fromkeys(("psnr", "psnr_oracle", "psnr_end", "psnr_last"), value)
+            metrics = dict.fromkeys(("psnr", "psnr_variance", "psnr_oracle", "psnr_end", "psnr_last"), value)
         if seed < PICTURED:
             record.image("clean", truth[0])
             record.image(arm, made[0].clamp(0, 1))
@@ -73,9 +76,12 @@ class _Restores(Claim):
 
 
 class Denoise(_Restores):
-    """Gaussian noise of 25/255.  The classical methods' parameters are the best for each picture (an oracle), ours are
-    the paper's for all.  Margin to non-local means: the paper's own distance between 29.22 dB without averaging and
-    30.26 dB of non-local means.  Broken arm: pixels permuted.
+    """Gaussian noise of 25/255.  The classical methods' parameters are the best for each picture (an oracle), ours
+    the paper's for all.  The fit is stopped where its misfit is as large as the noise that `estimate_noise` finds in
+    the noisy picture.  (The other blind rule, least variance of the outputs, is shown beside it; on the pilot picture,
+    never scored, it stopped far too early at this scale: the noise on z is most of the variance.)  Margin to non-local
+    means: the paper's own distance between 29.22 dB without averaging and 30.26 dB of non-local means.  Broken arm:
+    pixels permuted.
     """
 
     name = "denoise"
@@ -86,12 +92,12 @@ class Denoise(_Restores):
     arms = ("dip", "nlm", "tv", "gaussian", "permuted")
     sabotaged = {"permuted": "dip"}
     profiles = profiles(
-        Restore(32, 64, 8, 8, 2, 1 / 30), Restore(64, 128, 400, 32, 4, 1 / 30),
-        Restore(256, 256, 600, 64, 5, 1 / 30, MORE), Restore(512, 512, 1800, 128, 5, 1 / 30, MORE),
+        Restore(32, 64, 8, 8, 2, 1 / 30, 0.5), Restore(64, 128, 400, 32, 4, 1 / 30, 0.95),
+        Restore(256, 256, 600, 64, 5, 1 / 30, 0.97, MORE), Restore(512, 512, 1800, 128, 5, 1 / 30, 0.99, MORE),
     )  # fmt: skip
     hypotheses = (
         Greater("psnr", "dip", "tv"), Greater("psnr", "dip", "gaussian"), NotWorse("psnr", "dip", "nlm", 1.04),
-        Greater("psnr_oracle", "dip", "nlm", counts=False), Greater("psnr", "dip", "tv", by=1, counts=False),
+        Greater("psnr_oracle", "dip", "nlm", counts=False), Greater("psnr_variance", "dip", "tv", counts=False),
     )  # fmt: skip
     untried = "One noise level, and noise that is Gaussian; learned denoisers and BM3D were not run."
     sigma = 25 / 255
@@ -101,7 +107,8 @@ class Denoise(_Restores):
         noisy = truth + self.sigma * torch.randn(truth.shape, generator=record.streams["data"])
         if seed < PICTURED:
             record.image("noisy", noisy[0].clamp(0, 1))
-        return self.judged(arm, seed, settings, truth, noisy, record, {"target": noisy})
+        options = {"target": noisy, "noise": estimate_noise(noisy)}
+        return self.judged(arm, seed, settings, truth, noisy, record, options)
 
     def classical(self, arm: str, truth: Float[Tensor, "1 c h w"], measured: Float[Tensor, "1 c h w"]) -> Tensor:
         score = lambda x: psnr_in(x, truth)
@@ -122,8 +129,8 @@ class SuperResolution(_Restores):
     arms = ("dip", "bicubic", "permuted")
     sabotaged = {"permuted": "dip"}
     profiles = profiles(
-        Restore(32, 64, 8, 8, 2, 0.03), Restore(80, 160, 250, 32, 4, 0.03),
-        Restore(256, 256, 600, 64, 5, 0.03, MORE), Restore(256, 256, 2000, 128, 5, 0.03, MORE),
+        Restore(32, 64, 8, 8, 2, 0.03, 0.5), Restore(80, 160, 200, 32, 4, 0.03, 0.95),
+        Restore(256, 256, 600, 64, 5, 0.03, 0.97, MORE), Restore(256, 256, 2000, 128, 5, 0.03, 0.99, MORE),
     )  # fmt: skip
     hypotheses = (Greater("psnr", "dip", "bicubic"), Greater("psnr_oracle", "dip", "bicubic", counts=False))
     untried = "Other factors, noise, and networks that learned to enlarge were not tried."
@@ -153,8 +160,8 @@ class Inpaint(_Restores):
     arms = ("dip", "biharmonic", "tv", "permuted")
     sabotaged = {"permuted": "dip"}
     profiles = profiles(
-        Restore(32, 64, 8, 8, 2, 0.0), Restore(64, 128, 350, 32, 4, 0.0),
-        Restore(256, 256, 600, 64, 5, 0.0, MORE), Restore(512, 512, 11_000, 128, 5, 0.0, MORE),
+        Restore(32, 64, 8, 8, 2, 0.03, 0.5), Restore(64, 128, 350, 32, 4, 0.03, 0.95),
+        Restore(256, 256, 600, 64, 5, 0.03, 0.97, MORE), Restore(512, 512, 11_000, 128, 5, 0.03, 0.99, MORE),
     )  # fmt: skip
     hypotheses = (
         Greater("psnr", "dip", "biharmonic"), Greater("psnr", "dip", "tv"),

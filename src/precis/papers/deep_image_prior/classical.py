@@ -38,7 +38,7 @@ def gaussian(x: Picture, sigma: Number) -> Picture:
     return _back(gaussian_filter(_array(x), (sigma, sigma, 0), mode="reflect"), x)
 
 
-def bicubic(x: Picture, factor: int) -> Picture:
+def bicubic(x: Picture, factor: int) -> Float[Tensor, "1 c h2 w2"]:
     """Enlarged by Pillow's bicubic filter, not clipped."""
     from precis.data.images import resize
 
@@ -87,4 +87,5 @@ def _array(x: Picture) -> np.ndarray:
 
 
 def _back(array: np.ndarray, like: Tensor) -> Tensor:
+    array = array[..., None] if array.ndim == 2 else array  # non-local means drops a lone channel
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 0)))[None].to(like)

@@ -29,6 +29,7 @@ class Problem:
     """What a task hands to the fit: `target` [1,C,h,w] was measured of a picture `factor` times as large.
 
     `guide`: a picture that serves as z (flash).  `operator`: from the picture to the target, if not the identity.
+    `noise`: the deviation of the noise on z, `sigma` of that on the target, where it is known.
     """
 
     target: Tensor
@@ -39,6 +40,7 @@ class Problem:
     meshgrid: bool = False
     operator: Callable[[Tensor], Tensor] | None = None
     noise: float = 0.0
+    sigma: float | None = None
     net: dict[str, Any] = field(default_factory=dict)
 
 
@@ -128,6 +130,7 @@ def _fit(
     whole = padded_size((max(size[0], 2 * multiple), max(size[1], 2 * multiple)), multiple)
     z = _input(problem, window, whole, streams["input"])
     arguments = {"in_ch": z.shape[1], "out_ch": problem.channels, **problem.net}
+    stop = job.stop or TASKS[job.task].stop
     recompute = 2 if whole[0] * whole[1] > RECOMPUTED else 0
     net = SkipNet(**arguments, recompute=recompute, generator=streams["init"]).to(work.device)
     steps, every = steps_of(job, job.task, work.device), max(10, (job.steps or 500) // 20)
@@ -139,8 +142,8 @@ def _fit(
     fit = fit_untrained(
         net, z.to(work.device), target, operator=problem.operator, mask=mask, crop=size, steps=steps,
         minutes=None if job.minutes is None else job.minutes / fits, lr=job.lr or TASKS[job.task].lr,
-        input_noise=problem.noise, stop=job.stop or TASKS[job.task].stop, callback=look, every=every,
-        generator=streams["noise"], folder=place, resume=work.resume,
+        input_noise=problem.noise, stop=stop, sigma=problem.sigma if stop == "noise" else None, callback=look,
+        every=every, generator=streams["noise"], folder=place, resume=work.resume,
         log=lambda step, total, **scalars: work.log(number * total + step, fits * total, **scalars),
     )  # fmt: skip
     made = {

@@ -20,7 +20,7 @@ class Restore(Job):
     """
 
     kinds = ("image",)
-    companion = None  # the second picture of a built-in pair
+    companion = clean = None  # beside a built-in sample: the picture with flash, the reference
 
     input: Annotated[str | None, tyro.conf.Positional, Doc("the picture to restore")] = None
     task: Annotated[Task | None, Doc("what is wrong with it; None: by the options, else denoise")] = None
@@ -52,8 +52,9 @@ class Restore(Job):
     minutes: Annotated[float | None, Doc("stop after so many minutes"), Range(0.001)] = None
     lr: Annotated[float | None, Doc("Adam's rate; 0.01, flash 0.1, invert 0.001"), Range(1e-8, 1.0)] = None
     stop: Annotated[
-        Literal["variance", "steps"] | None,
-        Doc("variance: where the outputs vary least (denoise, jpeg); steps: after all steps (the others)"),
+        Literal["noise", "variance", "steps"] | None,
+        Doc("noise: where the misfit is as large as --sigma (denoise); variance: where the outputs vary least; "
+            "steps: after all steps (the others)"),
     ] = None
     runs: Annotated[int, Doc("fits from other initial weights whose results are averaged"), Range(1, 16)] = 1
     tile: Annotated[

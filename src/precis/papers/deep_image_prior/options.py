@@ -25,8 +25,8 @@ class Task(NamedTuple):
 
 FIT = frozenset({"reference", "runs", "tile", "stop"})
 TASKS = {
-    "denoise": Task("tasks", FIT | {"sigma"}, 1800, 1800, noise=1 / 30, stop="variance"),
-    "jpeg": Task("tasks", FIT, 1600, 2400, noise=1 / 30, stop="variance"),
+    "denoise": Task("tasks", FIT | {"sigma"}, 1800, 1800, noise=1 / 30, stop="noise"),
+    "jpeg": Task("tasks", FIT, 1000, 2400, noise=1 / 30),
     "superres": Task("tasks", FIT | {"factor"}, 1000, 2000, noise=0.03),
     "inpaint": Task("tasks", FIT | {"mask", "invert_mask", "hole"}, 1500, 6001, noise=0.03),
     "flash": Task("tasks", FIT | {"flash"}, 601, 601, lr=0.1),
@@ -51,8 +51,10 @@ def settle(job: Any) -> str:
     noise_level(job)
     if job.weights is not None and job.model is None:
         raise InputError("--weights go with --model file.py:build")
-    if task == "flash" and job.flash is None and job.input is not None:
+    if task == "flash" and job.flash is None and job.companion is None and job.input is not None:
         raise InputError("--task flash needs --flash FILE, the picture with flash; INPUT is the one without")
+    if job.stop == "noise" and task != "denoise":
+        raise InputError(f"--stop noise needs to know the noise: it is for --task denoise, not for {task}")
     if job.tile is not None and 0 < job.tile < 64:
         raise InputError(f"--tile must be at least 64, or 0 for no tiles, got {job.tile}")
     return str(task)
@@ -79,8 +81,8 @@ def network(job: Any, task: str, device: str, hole: str = "") -> dict[str, Any]:
         widths = tuple(min(8 * 2**i, width * 2) for i in range(scales))
         return {"down": widths, "up": widths, "skip": (0,) * (scales - 2) + (4, 4)}
     if task == "invert":
-        widths = (16, 32, 64, 128, 128, 128)[:scales]
-        filters = (7, 7, 5, 5, 3, 3)[:scales]
+        scales = 6 if size == "paper" else scales
+        widths, filters = (16, 32, 64, 128, 128, 128)[:scales], (7, 7, 5, 5, 3, 3)[:scales]
         return {"down": widths, "up": widths, "skip": (4,) * scales, "down_filter": filters, "up_filter": filters,
                 "downsample": "avg", "upsample": "nearest", "pad": "zero"}  # fmt: skip
     skip: int = {"large": 0, "text": width}.get(hole, 4)

@@ -84,12 +84,13 @@ def kind_of_hole(known: Tensor) -> str:
 
 def load_reference(job: Any, size: tuple[int, int], channels: int, work: Work) -> Tensor | None:
     """--reference, as large as the result."""
-    if job.reference is None:
+    path = job.reference or job.clean
+    if path is None:
         return None
-    picture = load_picture(job.reference, work)
+    picture = load_picture(path, work)
     if picture.size != size:
         (h, w), (height, width) = picture.size, size
-        raise InputError(f"the reference is {w}×{h} pixels, the result {width}×{height}", file=job.reference)
+        raise InputError(f"the reference is {w}×{h} pixels, the result {width}×{height}", file=path)
     return picture.pixels.mean(1, keepdim=True) if channels == 1 else picture.pixels.expand(1, 3, -1, -1)
 
 

@@ -19,8 +19,7 @@ def make_sample(job: Any, task: str, folder: Path) -> str:
     clean, rng = as_float(coffee), np.random.default_rng(0)
     if task in ("invert", "curves"):
         return str(write_image(folder / "coffee.png", resize(coffee, (64, 64))))
-    if job.reference is None:
-        job.reference = write_image(folder / "clean.png", clean)
+    job.clean = write_image(folder / "clean.png", clean)
     if task == "jpeg":
         to_pillow(clean).save(folder / "blocks.jpg", quality=12)
         return str(folder / "blocks.jpg")

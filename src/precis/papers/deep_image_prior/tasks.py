@@ -30,7 +30,7 @@ def run_denoise(job: Any, work: Work) -> Metrics:
     if given is None:
         work.note(f"the noise was estimated: a deviation of {255 * sigma:.1f} on the scale 0…255 (--sigma)")
     noise = 1 / 20 if sigma > 37.5 / 255 else TASKS["denoise"].noise
-    problem = Problem(picture, picture.shape[1], noise=noise, net=network_of(job, work))
+    problem = Problem(picture, picture.shape[1], noise=noise, sigma=sigma, net=network_of(job, work))
     made = restore(job, work, problem)
     return _finish(job, work, made, picture, truth, _smoothers(picture, sigma), "noisy") | {"sigma": 255 * sigma}
 
@@ -38,9 +38,7 @@ def run_denoise(job: Any, work: Work) -> Metrics:
 def run_jpeg(job: Any, work: Work) -> Metrics:
     picture = load_picture(job.input, work).pixels
     truth = load_reference(job, _size(picture), picture.shape[1], work)
-    problem = Problem(
-        picture, picture.shape[1], noise=TASKS["jpeg"].noise, net=network_of(job, work)
-    )
+    problem = Problem(picture, picture.shape[1], noise=TASKS["jpeg"].noise, net=network_of(job, work))
     made = restore(job, work, problem)
     return _finish(job, work, made, picture, truth, _smoothers(picture, 0.04), "JPEG")
 
@@ -54,9 +52,7 @@ def run_superres(job: Any, work: Work) -> Metrics:
     truth = load_reference(job, (h * factor, w * factor), picture.shape[1], work)
     noise = 0.05 if factor == 8 else TASKS["superres"].noise
     down = Downsampler(factor).to(work.device)
-    problem = Problem(
-        picture, picture.shape[1], factor, operator=down, noise=noise, net=network_of(job, work)
-    )
+    problem = Problem(picture, picture.shape[1], factor, operator=down, noise=noise, net=network_of(job, work))
     made = restore(job, work, problem)
     others: Others = {"bicubic": lambda: bicubic(picture, factor)}
     enlarged = picture.repeat_interleave(factor, -1).repeat_interleave(factor, -2)

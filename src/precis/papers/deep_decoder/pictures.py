@@ -62,7 +62,7 @@ def load_reference(job: Any, work: Work, shape: tuple[int, ...]) -> Tensor | Non
         return None
     values = as_float(composite(read_image(job.reference), job.background).pixels)
     (h, w), (height, width) = values.shape[1:], shape[-2:]
-    if h > height and w > width and abs(h / w * width / height - 1) < 0.05:
+    if h > height and w > width and abs(h * width / w - height) <= (job.factor or 1):  # sides were rounded
         values = resize(values, (height, width))
     elif (h, w) != (height, width):
         raise InputError(f"the reference is {w}×{h} pixels, what is made {width}×{height}", file=job.reference)

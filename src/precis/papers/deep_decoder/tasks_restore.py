@@ -139,7 +139,8 @@ def _damaged(job: Any, work: Work) -> tuple[Tensor, Tensor]:
     (h, w), (height, width) = given.size, small.pixels.shape[1:]
     work.note(f"{Path(job.input).name}: {w}×{h} pixels were reduced to {width}×{height} (--size)")
     assert small.alpha is not None
-    pixels, share = (torch.from_numpy(np.ascontiguousarray(x))[None].to(work.device) for x in (small.pixels, small.alpha))
+    parts = (small.pixels, small.alpha)
+    pixels, share = (torch.from_numpy(np.ascontiguousarray(x))[None].to(work.device) for x in parts)
     return pixels, (share > 0.5).float()
 
 

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from scipy import ndimage
 from tests.helpers import check_component
 from torch import Tensor, nn
@@ -223,5 +224,5 @@ def test_a_dead_channel_stays_finite() -> None:
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"layers": 0}, {"upsample": "cubic"}, {"order": "new"}])
 def test_what_makes_no_decoder(options: dict) -> None:
-    with pytest.raises((ValueError, Exception), match="must be|upsample|order"):
+    with pytest.raises((ValueError, TypeCheckError), match="must be|upsample|order"):
         DeepDecoder(**{"width": 4, "layers": 2, **options})

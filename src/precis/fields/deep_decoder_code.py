@@ -26,7 +26,7 @@ MAGIC, VERSION = b"\x89PDD", 1
 _HEADER = struct.Struct("<4s4B2I H B Q")
 _ORDERS = ("code", "paper", "upsample_last")
 BITS = (8, 12, 16)
-MOST_PIXELS = 1 << 26
+MOST_PIXELS, MOST_WIDTH, MOST_LAYERS = 1 << 26, 4096, 16
 Number = float | int
 
 
@@ -115,7 +115,7 @@ def width_for_bytes(most: int, size: tuple[int, int], layers: int, out_ch: int, 
         h, w = size
         raise ValueError(f"{most} bytes are too few for {w}×{h} pixels at {bits} bits: {least} is the least")
     width = 4
-    while width < 4096 and code_size(width + 1, layers, out_ch, bits) <= most:
+    while width < MOST_WIDTH and code_size(width + 1, layers, out_ch, bits) <= most:
         width += 1
     return width
 
@@ -131,8 +131,8 @@ def read_header(data: bytes) -> Header:
         raise ValueError(f"it is a .pdd code of version {version}; this reads version {VERSION}")
     if struct.unpack("<I", data[-4:])[0] != zlib.crc32(data[:-4]):
         raise ValueError("its checksum is wrong: the file is damaged or cut short")
-    good = bits in BITS and order < len(_ORDERS) and channels >= 1 and height and width and k and 1 <= layers <= 16
-    if not good or height * width > MOST_PIXELS:
+    good = bits in BITS and order < len(_ORDERS) and 0 < k <= MOST_WIDTH and 0 < layers <= MOST_LAYERS
+    if not (good and channels and 0 < height * width <= MOST_PIXELS):
         raise ValueError(f"its header makes no sense ({channels}×{height}×{width} pixels, {layers} layers of {k})")
     return Header(bits, _ORDERS[order], channels, (height, width), k, layers, seed)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from precis.errors import InputError
 from precis.fields.deep_decoder import DeepDecoder, layers_for, width_for_ratio
 from precis.fields.deep_decoder_code import decode, noise_schedule, pack, read_header, width_for_bytes
-from precis.fields.restoration import fit_untrained
+from precis.fields.restoration import centre_crop, fit_untrained
 from precis.lab.figures import strip
 from precis.nn.image import psnr
 from precis.papers.job import Work
@@ -58,7 +58,7 @@ def run_compress(job: Any, work: Work) -> Metrics:
     work.image("decoded", numpy(shown))
     with torch.no_grad():
         whole = net(net.input_for(size, job.seed))
-    before = fit_crop(whole, size)
+    before = centre_crop(whole, size)
     truth = image.cpu()
     values = channels * size[0] * size[1]
     metrics: Metrics = compare("", shown, truth)
@@ -143,12 +143,6 @@ def decoded(file: bytes) -> Tensor:
     from precis.data.images import as_float, read_image
 
     return torch.from_numpy(as_float(read_image(file).pixels))[None]
-
-
-def fit_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    from precis.fields.restoration import centre_crop
-
-    return centre_crop(x, size)
 
 
 def _width(job: Any, size: tuple[int, int], layers: int, channels: int, bits: int) -> int:

@@ -1,9 +1,9 @@
 """Deep Image Prior: `fit_untrained` on `SkipNet` against the loop that one would port from the released notebook.
 
-Plain: the same layers and weights in the usual order of memory, `torch.optim.Adam`, the average of outputs by a formula,
-and three PSNRs in NumPy at every step.  Both sides denoise the same picture, with the same noise on z, and take turns in
-short blocks; `ratio` is plain over ours, with its 95 % interval; `apart` the relative difference of the last losses of
-the first block.  Memory is the growth of a fresh process's peak over two steps (Linux; 0 elsewhere).
+Plain: the same layers and weights in the usual order of memory, `torch.optim.Adam`, the average of outputs by a
+formula, and three PSNRs in NumPy at every step.  Both sides denoise the same picture, with the same noise on z, and
+take turns in short blocks; `ratio` is plain over ours, with its 95 % interval; `apart` the relative difference of the
+last losses of the first block.  Memory is the growth of a fresh process's peak over two steps (Linux; 0 elsewhere).
 
     python -m benchmarks.deep_image_prior [--threads 1,2] [--rounds N]
 """

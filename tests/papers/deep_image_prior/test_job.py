@@ -39,8 +39,8 @@ def test_denoise_any_size_with_a_reference(tmp_path):
 def test_a_longer_fit_comes_closer(tmp_path):
     clean = smooth(32, 32)
     given = saved(tmp_path, clean)
-    short, long = (run(tmp_path / str(n), given, steps=n, reference=given, stop="steps") for n in (5, 60))
-    assert long.metrics["psnr_last"] > short.metrics["psnr_last"] + 3
+    short, long = (run(tmp_path / str(n), given, steps=n, reference=given, stop="steps") for n in (5, 40))
+    assert long.metrics["psnr_last"] > short.metrics["psnr_last"] + 2
     again = run(tmp_path / "again", given, steps=5, reference=given, stop="steps")
     assert again.metrics == short.metrics
     other = run(tmp_path / "other", given, steps=5, reference=given, stop="steps", seed=1)
@@ -181,19 +181,19 @@ def test_inversion_of_the_users_networks(tmp_path):
 
 
 def test_inversion_of_the_demonstration(tmp_path):
-    done = run(tmp_path / "out", saved(tmp_path, smooth(32, 32)))
-    assert done.result["task"] == "denoise"
-    done = run(tmp_path / "invert", saved(tmp_path, smooth(32, 32)), task="invert", steps=40, lr=0.01)
-    assert (done.folder / "inverted.png").exists() and 0 < done.metrics["feature_error"] < 0.9
-    assert any("random weights" in note for note in done.result["notes"])
+    given = saved(tmp_path, smooth(32, 32))
+    short, long = (run(tmp_path / str(n), given, task="invert", steps=n, lr=0.01) for n in (1, 12))
+    assert (long.folder / "inverted.png").exists() and long.metrics["feature_error"] < short.metrics["feature_error"]
+    assert any("random weights" in note for note in long.result["notes"])
 
 
-def test_curves(tmp_path):
-    done = run(tmp_path / "out", saved(tmp_path, smooth(150, 32)), task="curves", steps=25)
+def test_curves(tmp_path, monkeypatch):
+    monkeypatch.setattr("precis.papers.deep_image_prior.task_curves.LARGEST", 36)
+    done = run(tmp_path / "out", saved(tmp_path, smooth(50, 32)), task="curves", steps=20)
     assert done.metrics["shuffled_over_natural"] > 1.2
     assert done.metrics["log_error_natural"] < done.metrics["log_error_shuffled"]
     assert {"curves.png", "overview.png"} <= {p.name for p in done.folder.iterdir()}
-    assert any("middle 32×128" in note for note in done.result["notes"])
+    assert any("middle 32×36" in note for note in done.result["notes"])
 
 
 def test_every_task_has_a_sample(tmp_path):

@@ -145,7 +145,7 @@ class SuperResolution(_Restores):
             arm, seed, settings, truth, small, record, {"target": small, "operator": down.to(record.device)}
         )
 
-    def classical(self, arm: str, truth: Float[Tensor, "1 c h w"], measured: Float[Tensor, "1 c h w2"]) -> Tensor:
+    def classical(self, arm: str, truth: Float[Tensor, "1 c h w"], measured: Float[Tensor, "1 c h2 w2"]) -> Tensor:
         return bicubic(measured, 4)
 
 

@@ -143,7 +143,7 @@ def _fit(
         net, z.to(work.device), target, operator=problem.operator, mask=mask, crop=size, steps=steps,
         minutes=None if job.minutes is None else job.minutes / fits, lr=job.lr or TASKS[job.task].lr,
         input_noise=problem.noise, stop=stop, sigma=problem.sigma if stop == "noise" else None, callback=look,
-        every=every, generator=streams["noise"], folder=place, resume=work.resume,
+        ema=_decay(steps), every=every, generator=streams["noise"], folder=place, resume=work.resume,
         log=lambda step, total, **scalars: work.log(number * total + step, fits * total, **scalars),
     )  # fmt: skip
     made = {
@@ -157,6 +157,11 @@ def _fit(
         save_state(place.with_suffix(".safetensors"), made)
     shutil.rmtree(place, ignore_errors=True)
     return made
+
+
+def _decay(steps: int | None) -> float:
+    """Of the average: the paper's 0.99, and in short runs a like share of the steps."""
+    return 0.99 if steps is None else min(0.99, max(0.5, 1 - 10 / steps))
 
 
 def _finished(place: Path) -> dict[str, Any] | None:

@@ -72,7 +72,7 @@ def run_inpaint(job: Any, work: Work) -> Metrics:
         work.note(f"by the mask, the network for {hole} was taken (--hole)")
     problem = Problem(
         picture * known, picture.shape[1], mask=known, meshgrid=hole == "large",
-        noise=TASKS["inpaint"].noise if hole == "text" else 0.0, net=network_of(job, work, hole),
+        noise=0.0 if hole == "large" else TASKS["inpaint"].noise, net=network_of(job, work, hole),
     )  # fmt: skip
     made = restore(job, work, problem)
     filled = made._replace(best=torch.where(known > 0, picture, made.best))

@@ -43,7 +43,7 @@ class Bust:
         bend = x.dtype.type(self.bend[frame])
         return np.asarray(np.stack([u[:, 0] + bend * u[:, 2] ** 2, u[:, 1], u[:, 2]], 1) + pivot)
 
-    def parts(self, x: Float[np.ndarray, "p 3"], frame: int = 0) -> Float[np.ndarray, "{len(PARTS)} p"]:
+    def parts(self, x: Float[np.ndarray, "p 3"], frame: int = 0) -> Float[np.ndarray, "parts p"]:
         """Distance to each part (to bent parts: about)."""
         u = self.rest(x, frame)
         sides = np.stack([np.abs(u[:, 0]), u[:, 1], u[:, 2]], 1)
@@ -202,7 +202,7 @@ def _rotation(turn: float, nod: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, k, -m], [0, m, k]])
 
 
-def _ellipsoid(x: np.ndarray, centre: tuple[float, ...], half: tuple[float, ...]) -> np.ndarray:
+def _ellipsoid(x: np.ndarray, centre: tuple[float | int, ...], half: tuple[float | int, ...]) -> np.ndarray:
     """About the distance to an ellipsoid: k₀(k₀ − 1)/k₁ with k₀ = |x/r|, k₁ = |x/r²|."""
     u, r = x - np.asarray(centre, x.dtype), np.asarray(half, x.dtype)
     k0, k1 = np.sqrt(((u / r) ** 2).sum(1)), np.sqrt(((u / r**2) ** 2).sum(1))
@@ -215,7 +215,7 @@ def _capsule(x: np.ndarray, low: float, high: float, radius: float) -> np.ndarra
     return np.asarray(np.sqrt(x[:, 0] ** 2 + x[:, 1] ** 2 + z**2) - radius)
 
 
-def _box(x: np.ndarray, centre: np.ndarray | tuple[float, ...], half: np.ndarray | tuple[float, ...]) -> np.ndarray:
+def _box(x: np.ndarray, centre: np.ndarray | tuple[float | int, ...], half: np.ndarray | tuple[float | int, ...]) -> np.ndarray:
     q = np.abs(x - np.asarray(centre, x.dtype)) - np.asarray(half, x.dtype)
     return np.asarray(np.sqrt((np.maximum(q, 0) ** 2).sum(1)) + np.minimum(q.max(1), 0))
 

@@ -62,7 +62,7 @@ def test_codes_matter_where_they_should() -> None:
         one.appearance.normal_(0, 1, generator=gen(4))
         one.warp.codes.normal_(0, 1, generator=gen(5))
     x, d = torch.randn(6, 3, generator=gen(1)), torch.randn(6, 3, generator=gen(2))
-    a, b = one.codes(torch.tensor([0])), one.codes(torch.tensor([1]))
+    a, b = (one.codes(torch.full((6,), i)) for i in (0, 1))
     look = lambda codes: one(x, d, codes, 2.0)
     sigma, rgb = look(a)
     other_look = look(a._replace(appearance=b.appearance))

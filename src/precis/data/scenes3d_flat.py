@@ -113,9 +113,9 @@ class World:
         t = near + (np.arange(points) + 0.5) * step
         x = (o[:, None] + t[:, None] * d[:, None]).reshape(-1, 2)
         there, moving, u = self._matter(x, frame)
-        depth = np.zeros(len(x))
-        depth[there] = depth[moving] = self.density * step
-        depth = depth.reshape(len(o), points)
+        thick = np.zeros(len(x))
+        thick[there] = thick[moving] = self.density * step
+        depth = thick.reshape(len(o), points)
         before = np.cumsum(depth, 1) - depth
         w = np.exp(-before) * -np.expm1(-depth)
         seen = np.flatnonzero(there & (w.reshape(-1) > 0))

@@ -159,7 +159,7 @@ def score(
     truth = torch.from_numpy(test.rgb())
     error = (rgb - truth).square().mean(-1)
     moving = torch.ones_like(error, dtype=torch.bool) if test.masks is None else torch.from_numpy(test.masks)
-    metrics: dict[str, float] = {
+    metrics: Metrics = {
         "psnr": psnr(error, torch.ones_like(moving)), "psnr_moving": psnr(error, moving),
         "psnr_static": psnr(error, ~moving),
     }  # fmt: skip
@@ -234,9 +234,9 @@ def free_matter(model: DeformableNerf, s: Moving, scene: Scored, alpha: float, d
     frames = np.linspace(0, model.num_codes - 1, WORST_OF if model.warp is not None else 1).round().astype(int)
     for f in frames:
         codes = model.codes(torch.tensor([int(f)], device=device))
-        sigma = torch.cat([model.density(part, codes, alpha).cpu() for part in at.split(1 << 15)])
-        sigma = sigma.numpy().reshape(shape)
-        shares.append(float(sigma[free].sum() / max(sigma.sum(), LEAST)))
+        parts = [model.density(part, codes, alpha).cpu() for part in at.split(1 << 15)]
+        sigma = torch.cat(parts).numpy().reshape(shape)
+        shares.append(float(sigma[free].sum()) / max(float(sigma.sum()), LEAST))
         numbered, n = label((sigma > DENSE) & free)
         blobs.append(sum(int((numbered == i).sum()) > CELLS for i in range(1, n + 1)))
     return max(shares), max(blobs)

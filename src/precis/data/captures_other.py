@@ -12,7 +12,7 @@ from precis.errors import InputError
 
 
 def read_llff(folder: Path, downscale: int = 1) -> Described:
-    """poses_bounds.npy [V,17]: 3×5 (rotation with axes down, right, back; place; height, width, focal), near and far."""
+    """poses_bounds.npy [V,17]: 3×5 (rotation, axes down, right, back; place; height, width, focal), near and far."""
     path = folder / "poses_bounds.npy"
     try:
         rows = np.load(path, allow_pickle=False)
@@ -112,5 +112,5 @@ def _nerfies_frame(
     sideways = [float(x) for x in camera.get("tangential", camera.get("tangential_distortion", [0.0] * 2))]
     K = (f, f * float(camera.get("pixel_aspect_ratio", 1.0)), float(cx), float(cy))
     image = folder / "rgb" / f"{used}x" / f"{name}.png"
-    return Frame(name, image, np.concatenate([turn, place], 1), K, (w, h), None,
-                 (*radial, *[0.0] * (4 - len(radial)), *sideways[:2], 0.0, 0.0, 0.0), split=split, time=time)  # fmt: skip
+    bent = (*radial, *[0.0] * (4 - len(radial)), *sideways[:2], 0.0, 0.0, 0.0)
+    return Frame(name, image, np.concatenate([turn, place], 1), K, (w, h), None, bent, split=split, time=time)

@@ -1,9 +1,9 @@
-"""Fitting a radiance field to photographs: the paper's recipe, and a fast one.
+"""Fitting a radiance field to photographs by the paper's recipe, and rendering whole pictures.
 
-Paper (`fit_dense`): 64 stratified and 128 importance samples a ray, loss = coarse + fine squared error, Adam at 5·10⁻⁴
-with ε = 10⁻⁷, decaying to a tenth.  Fast (`fit_fast`): samples only in live cells of an occupancy grid, as many a step
-whatever the rays are, Huber loss before a random background, planes or hash grids that grow with the run.
-Mildenhall et al., ECCV 2020, §5.3 (arXiv 2003.08934); Müller et al., SIGGRAPH 2022 (arXiv 2201.05989).
+    loss = mean ‖C_coarse − C‖² + mean ‖C_fine − C‖²
+
+64 stratified and 128 importance samples a ray, Adam at 5·10⁻⁴ with ε = 10⁻⁷, decaying to a tenth.
+Mildenhall et al., ECCV 2020, §5.3 (arXiv 2003.08934).  The fast recipe: `nerf_fast`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,22 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from precis.fields.nerf_cameras import Cameras, Rays
-from precis.fields.nerf_grid import Cells, OccupancyGrid, Packed, march
-from precis.fields.nerf_render import Rendered, composite_weights, over, render_rays, uniform
-from precis.nn.segment import segment_sum
+from precis.fields.nerf_render import Rendered, over, render_rays
 from precis.train.loop import Budget, Run, fit
-from precis.train.schedule import Schedule, exponential, steps, warmup
+from precis.train.schedule import exponential
 
 Number = float | int
 Renderer = Callable[[Rays], Rendered]
 Measure = Callable[[int], dict[str, float]]
-CPU_SAMPLES, GPU_SAMPLES = 1 << 14, 1 << 18
-GROWTH = ((0.15, 1.5), (0.35, 2.0))  # progress, and the resolution from there on, in multiples of the first
 
 
 class Photographs(NamedTuple):
@@ -91,7 +86,7 @@ def fit_dense(
     nets = [field] + ([] if fine is None else [fine])
     budget = Budget(steps=steps, minutes=minutes)
     middle = photos.some(_middle(photos)) if crop_steps else photos
-    done = _Counter()
+    done = Counter()
 
     def step(_: object) -> dict[str, Any]:
         pool = middle if done.steps < crop_steps else photos
@@ -110,104 +105,14 @@ def fit_dense(
     keep = {"net": nn.ModuleList(nets), "generator": generator, "done": done}
     return fit(
         step, [None], budget=budget, optimizer=optimizer, schedule=exponential(decay),
-        log=_watched(log, measure, every), folder=folder, resume=resume, keep=keep,
+        log=watched_log(log, measure, every), folder=folder, resume=resume, keep=keep,
     )  # fmt: skip
-
-
-def fit_fast(
-    field: nn.Module, grid: OccupancyGrid, photos: Photographs, step: Number, *, generator: torch.Generator,
-    near: Number = 0.0, far: Number = float("inf"), samples: int | None = None, lr: Number = 2e-2,
-    net_lr: Number = 1e-3, background: Number | None = None, smooth: Number = 1e-3, steps: int | None = None,
-    minutes: Number | None = None, measure: Measure | None = None, every: int = 100,
-    log: Callable[..., None] | None = None, folder: Path | None = None, resume: bool = False,
-) -> Run:  # fmt: skip
-    """Train `field` (PlaneField or HashField) on samples in live cells of `grid`, in steps of length `step`.
-
-    Photographs with opacity are fitted before a random colour a ray, unless `background` is given; opaque ones before
-    `background` (default white).  `smooth` weighs the planes' variation, and falls to nothing.
-    """
-    device = photos.rgb.device
-    budget = Budget(steps=steps, minutes=minutes)
-    goal = samples or (CPU_SAMPLES if device.type == "cpu" else GPU_SAMPLES)
-    pool = hitting(photos, grid, near, far)
-    factors = field.factors()
-    rest = [p for p in field.parameters() if all(p is not f for f in factors)]
-    groups = [{"params": factors, "lr": float(lr)}, {"params": rest, "lr": float(net_lr)}]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=device.type in ("cpu", "cuda"))
-    state = _Pace(goal)
-    grows = [(at, round(factor * float(field.resolution.float().prod().pow(1 / 3)))) for at, factor in GROWTH
-             ] if hasattr(field, "upsample") else []  # fmt: skip
-    white = 1.0 if background is None else background
-
-    def advance(_: object) -> dict[str, Any]:
-        while state.grown < len(grows) and budget.progress >= grows[state.grown][0]:
-            field.upsample(grows[state.grown][1])
-            for p in factors:
-                optimizer.state.pop(p, None)
-            state.grown += 1
-        if state.steps % 16 == 0:
-            grid.update(field.density, step, generator, state.steps)
-            state.cells = grid.cells()
-        rows, lines = pool.draw(state.rays(), generator)
-        lines = lines.unit()
-        packed = march(lines, grid, step, near=near, far=far, cells=state.cells, generator=generator)
-        behind: Any = white
-        if pool.alpha is not None and background is None:
-            behind = uniform((len(rows), 3), lines.o, generator)
-        made = render_packed(field, lines, packed, behind)
-        loss = F.huber_loss(made.rgb, pool.colours(rows, behind), delta=0.1)
-        out = {"loss": loss, "mse": (made.rgb - pool.colours(rows, behind)).detach().square().mean()}
-        if smooth and hasattr(field, "variation") and state.steps % 4 == 0:
-            out["loss"] = loss + 4 * smooth * (1 - budget.progress) * field.variation()
-        state.after(len(rows), len(packed.ray))
-        return out
-
-    keep = {"net": field, "grid": grid, "generator": generator, "pace": state}
-    return fit(
-        advance, [None], budget=budget, optimizer=optimizer, schedule=fast_schedule(),
-        log=_watched(log, measure, every), folder=folder, resume=resume, keep=keep,
-    )  # fmt: skip
-
-
-def fast_schedule() -> Schedule:
-    """Up over the first fiftieth, then a third at a half, three quarters and nine tenths."""
-    return warmup(0.02, steps((0.5, 0.75, 0.9), 0.33))
-
-
-def render_packed(
-    field: Any, rays: Rays, packed: Packed, background: Number | Tensor | None = None, *, least: Number = 1e-3
-) -> Rendered:
-    """Colours of unit rays from their packed samples; the field's colour is asked for only where a sample has a weight
-    above `least`, its density everywhere."""
-    o, d, middle = rays.o[packed.ray], rays.d[packed.ray], ((packed.t0 + packed.t1) / 2)[:, None]
-    sigma, h = field.look(o + middle * d)
-    weights = composite_weights(sigma, packed.t0, packed.t1, packed.ptr)
-    n = len(rays.o)
-    sums = segment_sum(torch.stack([weights, weights * middle[:, 0]], 1), packed.ray, n)
-    seen = (weights.detach() > least).nonzero()[:, 0]
-    colour = weights[seen, None] * field.colour(h[seen], d[seen])
-    rgb = segment_sum(colour, packed.ray[seen], n)
-    return Rendered(over(rgb, sums[:, 0], background), sums[:, 0], sums[:, 1], weights)
-
-
-@torch.no_grad()
-def hitting(photos: Photographs, grid: OccupancyGrid, near: Number, far: Number, chunk: int = 1 << 15) -> Photographs:
-    """The pixels whose rays meet a cell of the hull: all others are background, exactly, and teach nothing."""
-    if bool(grid.hull.all()):
-        return photos
-    stride = float(((grid.aabb[1] - grid.aabb[0]) / grid.resolution).min()) / 2
-    hull, found = grid.cells(grid.hull), []
-    for rows in torch.arange(len(photos.rgb), device=photos.rgb.device).split(chunk):
-        lines = photos.cameras.rays(photos.view[rows].long(), photos.pix[rows].long(), unit=True)
-        packed = march(lines, grid, stride, near=near, far=far, cells=hull, opaque=float("inf"))
-        found.append(rows[packed.ptr.diff() > 0])
-    kept = torch.cat(found)
-    return photos.some(kept) if len(kept) else photos
 
 
 def dense_renderer(
     field: Any, near: Number, far: Number, samples: int = 64, fine_samples: int = 128, *, fine: Any = None,
-    background: Number | Tensor | None = 1.0, ndc: Callable[[Rays], Rays] | None = None, chunk: int = 1 << 16,
+    background: Number | Tensor | None = 1.0, ndc: Callable[[Rays], Rays] | None = None, shuffle: bool = False,
+    chunk: int = 1 << 16,
 ) -> Renderer:  # fmt: skip
     """Rays [R] to pixels with nothing random; depths are distances."""
 
@@ -217,28 +122,9 @@ def dense_renderer(
         for o, d in zip(*(x.split(max(chunk // (samples + fine_samples), 1)) for x in rays)):
             lines = Rays(o, d) if ndc is None else ndc(Rays(o, d))
             coarse, better = render_rays(field, lines, near, far, samples, fine_samples, fine=fine,
-                                         background=background)  # fmt: skip
+                                         background=background, shuffle=shuffle)  # fmt: skip
             made = better or coarse
             parts.append(made._replace(depth=made.depth * d.norm(dim=-1)))
-        return joined(parts)
-
-    return render
-
-
-def fast_renderer(
-    field: Any, grid: OccupancyGrid, step: Number, *, near: Number = 0.0, far: Number = float("inf"),
-    background: Number | Tensor | None = 1.0, chunk: int = 1 << 12,
-) -> Renderer:  # fmt: skip
-    """Rays [R] to pixels; a ray that meets no live cell is background, exactly."""
-
-    @torch.no_grad()
-    def render(rays: Rays) -> Rendered:
-        cells = grid.cells()
-        parts = []
-        for o, d in zip(*(x.split(chunk) for x in rays.unit())):
-            lines = Rays(o, d)
-            packed = march(lines, grid, step, near=near, far=far, cells=cells)
-            parts.append(render_packed(field, lines, packed, background)._replace(weights=o[:, :0]))
         return joined(parts)
 
     return render
@@ -257,7 +143,7 @@ def joined(parts: Sequence[Rendered]) -> Rendered:
     return Rendered(*(torch.cat(part) for part in zip(*parts)))
 
 
-class _Counter:
+class Counter:
     """Steps done, for a checkpoint."""
 
     def __init__(self) -> None:
@@ -270,28 +156,12 @@ class _Counter:
         vars(self).update(state)
 
 
-class _Pace(_Counter):
-    """How many rays fill a step with the wanted samples, going by the last ones; and the cells now live."""
-
-    def __init__(self, goal: int) -> None:
-        super().__init__()
-        self.goal, self.per_ray, self.grown = goal, 64.0, 0
-        self.cells: Cells | None = None
-
-    def rays(self) -> int:
-        return int(min(max(self.goal / max(self.per_ray, 1.0), 64), self.goal))
-
-    def after(self, rays: int, samples: int) -> None:
-        self.per_ray += (samples / rays - self.per_ray) * (1.0 if self.steps == 0 else 0.1)
-        self.steps += 1
-
-
 def _middle(photos: Photographs) -> Bool[Tensor, "p"]:
     size = photos.cameras.size.to(photos.pix.device)[photos.view.long()]
     return ((photos.pix + 0.5) / size - 0.5).abs().amax(-1) < 0.25
 
 
-def _watched(
+def watched_log(
     log: Callable[..., None] | None, measure: Measure | None, every: int
 ) -> Callable[..., None] | None:
     """A log that measures every so many steps; what was measured last is always among the scalars."""

@@ -2,8 +2,8 @@
 
     out_n = Σ_k w_nk table[i_nk]
 
-Forward by `embedding_bag`.  The gradient of the table is a sparse product: on a CPU by SciPy, in compressed columns, where
-that is several times faster than `index_add_` or the gradient of `grid_sample`, and by `index_add_` elsewhere.
+Forward by `embedding_bag`.  The gradient of the table is a sparse product: on a CPU by SciPy, in compressed columns,
+several times faster than `index_add_` or the gradient of `grid_sample`, and by `index_add_` elsewhere.
 """
 
 import numpy as np

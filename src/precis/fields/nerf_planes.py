@@ -56,6 +56,15 @@ class PlaneField(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
+    def config(self) -> dict[str, Any]:
+        """The arguments that build it again."""
+        parts = self.density_planes[0].shape[1], self.colour_planes[0].shape[1]
+        return {
+            "aabb": self.aabb.tolist(), "resolution": self.resolution.tolist(), "step": self.step,
+            "density_parts": parts[0], "colour_parts": parts[1], "features": self.basis.out_features,
+            "width": self.mlp[0].out_features,
+        }  # fmt: skip
+
     def _factors(self, parts: int, generator: torch.Generator | None) -> tuple[nn.ParameterList, nn.ParameterList]:
         n = [int(r) for r in self.resolution]
         draw = lambda rows: nn.Parameter(0.1 * torch.randn(rows, parts, generator=generator))

@@ -189,7 +189,7 @@ def broken(kind):
     return {
         "missing": (frame("file_path", "images/none.png"), "1 of 8 picture files are missing: .*none.png"),
         "few": (few, "3 photographs; a scene needs at least 4"), "place": (one_place, "no parallax"),
-        "rotation": (matrix(scaled), "f02.png is no rotation: it deviates by 0.1"),
+        "rotation": (matrix(scaled), "f02.png is no rotation: it deviates by 0.09"),
         "mirror": (matrix(mirrored), "negative determinant"), "nan": (matrix(with_nan), "not finite"),
         "focal": (lose_focal, "no focal length"), "shape": (frame("h", 99), "not the shape 16×99"),
         "model": (lambda m: m.update(camera_model="EQUIRECTANGULAR"), "camera model EQUIRECTANGULAR is not known"),

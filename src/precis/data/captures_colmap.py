@@ -6,7 +6,7 @@ forwards); the centre of the first pixel is (½, ½).
 
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -114,10 +114,15 @@ class _Bytes:
     def __init__(self, path: Path) -> None:
         self.data, self.at = path.read_bytes() if path.exists() else b"", 0
 
-    def take(self, kinds: str) -> tuple[float, ...]:
+    def take(self, kinds: str) -> tuple[Any, ...]:
         found = struct.unpack_from("<" + kinds, self.data, self.at)
         self.at += struct.calcsize("<" + kinds)
         return found
+
+    def skip(self, size: int) -> None:
+        """Over a counted list of entries of this size."""
+        count = int(self.take("Q")[0])
+        self.at += size * count
 
     def word(self) -> str:
         end = self.data.index(b"\0", self.at)
@@ -142,7 +147,7 @@ def _images_bin(path: Path) -> list[Pose]:
     for _ in range(int(file.take("Q")[0])):
         numbers = file.take("i7di")
         name = file.word()
-        file.at += 24 * int(file.take("Q")[0])  # its 2-D points
+        file.skip(24)  # its 2-D points
         poses.append(Pose(name, int(numbers[8]), numbers[1:5], numbers[5:8]))
     return poses
 
@@ -154,7 +159,7 @@ def _points_bin(path: Path) -> Float[np.ndarray, "p 3"]:
     points = []
     for _ in range(int(file.take("Q")[0])):
         points.append(file.take("Q3d3Bd")[1:4])
-        file.at += 8 * int(file.take("Q")[0])  # its track
+        file.skip(8)  # its track
     return np.array(points, np.float64).reshape(-1, 3)
 
 

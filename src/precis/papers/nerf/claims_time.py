@@ -27,7 +27,7 @@ class Race:
     """The PSNR to reach, and each runner's steps at the most; a runner is measured every so many."""
 
     views: Views
-    goal: float
+    goal: float | int
     fast_steps: int
     fast_every: int
     paper_steps: int

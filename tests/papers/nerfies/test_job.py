@@ -57,17 +57,17 @@ def test_what_a_run_leaves(done: tuple[Path, Finished]) -> None:
 def test_the_live_view_is_the_saved_model(done: tuple[Path, Finished]) -> None:
     out, _ = done
     job = make_job(find()["nerfies"])
-    look = lambda **at: job.view(out, "orbit", {"azimuth": 0, "elevation": 0, "distance": 1, **at}, (12, 12))
+    look = lambda **at: job.view(out, "orbit", {"azimuth": 0.0, "elevation": 0.0, "distance": 1.0, **at}, (12, 12))
     still = look()
     assert still.shape == (3, 12, 12) and 0 <= still.min() and still.max() <= 1
-    assert not np.allclose(still, look(azimuth=40))
+    assert not np.allclose(still, look(azimuth=40.0))
     with pytest.raises(InputError, match="no finished run"):
         job.view(out.parent, "orbit", {}, (12, 12))
 
 
 def test_other_scenes_with_a_code_a_frame(folder: Path, tmp_path: Path) -> None:
-    """A nerfstudio file of the same pictures, with a `time` each; a static field and no points."""
-    ids = json.loads((folder / "dataset.json").read_text())["train_ids"]
+    """A nerfstudio file of the same pictures, with a `time` each."""
+    ids = json.loads((folder / "dataset.json").read_text())["ids"]
     frames = []
     for n, i in enumerate(ids):
         camera = json.loads((folder / "camera" / f"{i}.json").read_text())
@@ -75,20 +75,19 @@ def test_other_scenes_with_a_code_a_frame(folder: Path, tmp_path: Path) -> None:
         pose = np.eye(4)
         pose[:3] = np.stack([right, -down, -ahead, np.array(camera["position"])], 1)
         frames.append({
-            "file_path": f"rgb/1x/{i}.png", "transform_matrix": pose.tolist(), "time": n / 9,
+            "file_path": f"rgb/1x/{i}.png", "transform_matrix": pose.tolist(), "time": n % 10 / 9,
             "fl_x": camera["focal_length"], "fl_y": camera["focal_length"], "cx": 6.0, "cy": 6.0, "w": 12, "h": 12,
         })  # fmt: skip
     scene = tmp_path / "scene"
     shutil.copytree(folder / "rgb", scene / "rgb")
-    (scene / "transforms.json").write_text(json.dumps({
-        "frames": frames, "train_filenames": [f["file_path"] for f in frames],
-        "test_filenames": [], "val_filenames": [],
-    }))  # fmt: skip
+    (scene / "transforms.json").write_text(json.dumps({"frames": frames}))
     with pytest.raises(InputError, match="--per-frame"):
         run(tmp_path / "out", scene)
     with pytest.raises(InputError, match="--near and --far"):
         run(tmp_path / "out", scene, per_frame=True)
     assert not (tmp_path / "out").exists()
+    finished = run(tmp_path / "out", scene, per_frame=True, near=0.4, far=1.4, warp="none", steps=1)
+    assert finished.metrics["codes"] == 10 and finished.metrics["validation_photographs"] == 3
 
 
 def edit(file: Path, change: Any) -> None:
@@ -107,7 +106,9 @@ def test_bad_captures(copy: Path, tmp_path: Path) -> None:
     refused("--interpolate must be A:B:N", interpolate="a_0001:a_0002")
     refused("no photograph is called", freeze_time="z_0001")
     refused("no photograph is called", interpolate="a_0001:z:4")
-    refused("1/8", downscale=8)
+    (copy / "rgb" / "1x").rename(copy / "rgb" / "8x")
+    refused("1/8", downscale=4)
+    (copy / "rgb" / "8x").rename(copy / "rgb" / "1x")
     camera = copy / "camera" / "a_0003.json"
     kept = camera.read_text()
     camera.unlink()

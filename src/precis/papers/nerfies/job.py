@@ -58,12 +58,13 @@ class Reconstruct(Job):
 
     def run(self, work: Work) -> dict[str, float | None]:
         from .opening import open_capture
-        from .outputs import write_outputs
+        from .outputs import plan, write_outputs
         from .training import train
 
         opened = open_capture(self, work)
+        moments = plan(self, opened)
         portrait, alpha = train(self, opened, work)
-        metrics: dict[str, Any] = write_outputs(self, opened, portrait, alpha, work)
+        metrics: dict[str, Any] = write_outputs(self, opened, moments, portrait, alpha, work)
         return {name: None if value is None else float(value) for name, value in metrics.items()}
 
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:

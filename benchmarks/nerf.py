@@ -155,7 +155,7 @@ def race_row(goal: float, most: float) -> dict[str, Any]:
 
     model = fast_model(cameras, torch.from_numpy(train.aabb), torch.from_numpy(train.images[..., 3] > 0),
                        generator=torch.Generator().manual_seed(0))  # fmt: skip
-    render = fast_renderer(model.field, model.grid, model.step, near=NEAR, far=FAR)
+    render = fast_renderer(model, near=NEAR, far=FAR)
     spent, began, reached = 0.0, time.perf_counter(), {}
 
     def measure(step: int) -> dict[str, float]:
@@ -166,7 +166,7 @@ def race_row(goal: float, most: float) -> dict[str, Any]:
         began = time.perf_counter()
         return {}
 
-    fit_fast(model.field, model.grid, photos, model.step, near=NEAR, far=FAR, steps=400, measure=measure, every=20,
+    fit_fast(model, photos, near=NEAR, far=FAR, steps=400, measure=measure, every=20,
              generator=torch.Generator().manual_seed(1))  # fmt: skip
     ours = reached.get("ours", spent)
     net, g = PlainNerf(tiny_nerf(generator=torch.Generator().manual_seed(0))), torch.Generator().manual_seed(1)

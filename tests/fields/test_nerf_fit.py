@@ -92,11 +92,10 @@ def test_the_fast_recipe_learns_a_scene(scene):
     model = fast_model(cameras, torch.from_numpy(views.aabb), images[..., 3] > 0, cells=32, resolution=24,
                        generator=rng().manual_seed(0))  # fmt: skip
     seen = []
-    fit_fast(model.field, model.grid, photographs(cameras, images), model.step, near=2.0, far=6.0, samples=2048,
-             generator=rng().manual_seed(1), steps=60, measure=lambda step: seen.append(step) or {},
-             every=30)  # fmt: skip
+    fit_fast(model, photographs(cameras, images), near=2.0, far=6.0, samples=2048, generator=rng().manual_seed(1),
+             steps=60, measure=lambda step: seen.append(step) or {}, every=30)  # fmt: skip
     assert seen == [30, 60]
-    render = fast_renderer(model.field, model.grid, model.step, near=2.0, far=6.0)
+    render = fast_renderer(model, near=2.0, far=6.0)
     picture = render_view(render, cameras, 2)
     truth = torch.from_numpy(views.rgb())[2]
     flat = (truth - truth.mean((0, 1))).square().mean()
@@ -118,7 +117,7 @@ def test_a_user_who_resumes_a_fast_run_gets_the_same(scene, tmp_path):
                 raise Stopped
 
         with contextlib.suppress(Stopped):
-            fit_fast(model.field, model.grid, photos, model.step, samples=512, generator=rng().manual_seed(1),
+            fit_fast(model, photos, samples=512, generator=rng().manual_seed(1),
                      steps=budget, folder=folder, resume=resume, log=log)  # fmt: skip
         return model
 

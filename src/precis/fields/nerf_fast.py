@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from precis.fields.nerf_cameras import Cameras, Rays
 from precis.fields.nerf_fit import Counter, Measure, Photographs, Renderer, joined, watched_log
 from precis.fields.nerf_grid import Cells, OccupancyGrid, Packed, carve, hull_box, march
+from precis.fields.nerf_open import OPEN_BOX, OpenField, march_open
 from precis.fields.nerf_planes import PlaneField
 from precis.fields.nerf_render import Rendered, composite_weights, over, uniform
 from precis.nn.segment import segment_sum
@@ -29,25 +30,42 @@ Number = float | int
 Kind = Literal["planes", "hash"]
 CPU_SAMPLES, GPU_SAMPLES = 1 << 14, 1 << 18
 CPU_STEPS, GPU_STEPS = 384, 1024  # of Δ along the box's diagonal
+OPEN_SAMPLES = 128  # a ray, in all of space
 GROWTH = ((0.15, 1.5), (0.35, 2.0))  # progress, and the resolution from there on, in multiples of the first
 
 
 class FastModel(NamedTuple):
-    """Field and grid over one box, and the length Δ of a step; `carved`: whether silhouettes left anything."""
+    """Field and grid over one box, and the length Δ of a step; `carved`: whether silhouettes left anything; `open`:
+    the box is that of contracted space (see `nerf_open`)."""
 
     field: Any
     grid: OccupancyGrid
     step: float
     carved: bool
+    open: bool = False
+
+    def looking(self) -> Any:
+        """The field as a function of positions in space."""
+        return OpenField(self.field) if self.open else self.field
+
+    def march(
+        self, rays: Rays, near: Number, far: Number, cells: Cells | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Packed:  # fmt: skip
+        """Samples along unit rays where the grid is live."""
+        if self.open:
+            return march_open(rays, self.grid, OPEN_SAMPLES, near=near, far=far, cells=cells, generator=generator)
+        return march(rays, self.grid, self.step, near=near, far=far, cells=cells, generator=generator)
 
 
 def fast_model(
     cameras: Cameras, aabb: Float[Tensor, "2 3"], masks: Bool[Tensor, "v h w"] | None = None, *, kind: Kind = "planes",
-    cells: int = 64, resolution: int = 64, generator: torch.Generator | None = None,
+    cells: int = 64, resolution: int = 64, open: bool = False, generator: torch.Generator | None = None,
 ) -> FastModel:  # fmt: skip
-    """A field on the part of `aabb` that the silhouettes leave (all of it, if they leave nothing or there are none)."""
+    """A field on the part of `aabb` that the silhouettes leave (all of it, if they leave nothing or there are none);
+    open: a field of all of space, of which the unit ball is seen as sharply as the rest together."""
     device = cameras.c2w.device
-    here, box = cameras.to("cpu"), aabb.float().cpu()
+    here, box = cameras.to("cpu"), torch.tensor(OPEN_BOX) if open else aabb.float().cpu()
     hull = None
     if masks is not None:
         rough = OccupancyGrid(box, 32, carve(here, masks, box, 32))
@@ -63,22 +81,23 @@ def fast_model(
         field = HashField(box, generator=generator)
     else:
         field = PlaneField(box, resolution, step=step, generator=generator)
-    return FastModel(field.to(device), grid.to(device), step, hull is not None)
+    return FastModel(field.to(device), grid.to(device), step, hull is not None, open)
 
 
 def fit_fast(
-    field: nn.Module, grid: OccupancyGrid, photos: Photographs, step: Number, *, generator: torch.Generator,
-    near: Number = 0.0, far: Number = float("inf"), samples: int | None = None, lr: Number = 2e-2,
-    net_lr: Number = 1e-3, background: Number | None = None, smooth: Number = 1e-3, steps: int | None = None,
+    model: FastModel, photos: Photographs, *, generator: torch.Generator, near: Number = 0.0,
+    far: Number = float("inf"), samples: int | None = None, lr: Number = 2e-2, net_lr: Number = 1e-3,
+    background: Number | Float[Tensor, "3"] | None = None, smooth: Number = 1e-3, steps: int | None = None,
     minutes: Number | None = None, measure: Measure | None = None, every: int = 100,
     log: Callable[..., None] | None = None, folder: Path | None = None, resume: bool = False,
 ) -> Run:  # fmt: skip
-    """Train `field` (PlaneField or HashField) on samples in live cells of `grid`, in steps of length `step`.
+    """Train the model's field (PlaneField or HashField) on samples in live cells of its grid.
 
     Photographs with opacity are fitted before a random colour a ray, unless `background` is given; opaque ones before
     `background` (default white).  `smooth` weighs the planes' variation, and falls to nothing.
     """
-    device = photos.rgb.device
+    field, grid, device = model.field, model.grid, photos.rgb.device
+    seen = model.looking()
     budget = Budget(steps=steps, minutes=minutes)
     goal = samples or (CPU_SAMPLES if device.type == "cpu" else GPU_SAMPLES)
     pool = hitting(photos, grid, near, far)
@@ -98,15 +117,15 @@ def fit_fast(
                 optimizer.state.pop(p, None)
             state.grown += 1
         if state.steps % 16 == 0:
-            grid.update(field.density, step, generator, state.steps)
+            grid.update(field.density, model.step, generator, state.steps)
             state.cells = grid.cells()
         rows, lines = pool.draw(state.rays(), generator)
         lines = lines.unit()
-        packed = march(lines, grid, step, near=near, far=far, cells=state.cells, generator=generator)
+        packed = model.march(lines, near, far, state.cells, generator)
         behind: Any = white
         if pool.alpha is not None and background is None:
             behind = uniform((len(rows), 3), lines.o, generator)
-        made = render_packed(field, lines, packed, behind)
+        made = render_packed(seen, lines, packed, behind)
         loss = F.huber_loss(made.rgb, pool.colours(rows, behind), delta=0.1)
         out = {"loss": loss, "mse": (made.rgb - pool.colours(rows, behind)).detach().square().mean()}
         if smooth and hasattr(field, "variation") and state.steps % 4 == 0:
@@ -158,19 +177,21 @@ def hitting(photos: Photographs, grid: OccupancyGrid, near: Number, far: Number,
 
 
 def fast_renderer(
-    field: Any, grid: OccupancyGrid, step: Number, *, near: Number = 0.0, far: Number = float("inf"),
+    model: FastModel, *, near: Number = 0.0, far: Number = float("inf"),
     background: Number | Tensor | None = 1.0, chunk: int = 1 << 12,
 ) -> Renderer:  # fmt: skip
     """Rays [R] to pixels; a ray that meets no live cell is background, exactly."""
 
+    seen = model.looking()
+
     @torch.no_grad()
     def render(rays: Rays) -> Rendered:
-        cells = grid.cells()
+        cells = model.grid.cells()
         parts = []
         for o, d in zip(*(x.split(chunk) for x in rays.unit())):
             lines = Rays(o, d)
-            packed = march(lines, grid, step, near=near, far=far, cells=cells)
-            parts.append(render_packed(field, lines, packed, background)._replace(weights=o[:, :0]))
+            packed = model.march(lines, near, far, cells)
+            parts.append(render_packed(seen, lines, packed, background)._replace(weights=o[:, :0]))
         return joined(parts)
 
     return render

@@ -89,7 +89,7 @@ class FastTraining(Claim):
 def _fast(views: Capture, test: Capture, settings: Race, record: Recorder, clock: "_Clock") -> dict[str, list[float]]:
     with clock:
         model = make_model(views, record)
-    render = fast_renderer(model.field, model.grid, model.step, near=views.near, far=views.far)
+    render = fast_renderer(model, near=views.near, far=views.far)
     measure, curve = clock.watch(lambda: score(render, test, record))
     with clock:
         train_fast(model, views, record, steps=settings.fast_steps, measure=measure, every=settings.fast_every)

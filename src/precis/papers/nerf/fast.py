@@ -28,8 +28,8 @@ def train_fast(
     measure: Measure | None = None, every: int = 100,
 ) -> None:  # fmt: skip
     fit_fast(
-        model.field, model.grid, photos_of(views, record, order), model.step, near=views.near, far=views.far,
-        generator=record.streams["noise"], steps=steps, measure=measure, every=every, log=record.log,
+        model, photos_of(views, record, order), near=views.near, far=views.far, generator=record.streams["noise"],
+        steps=steps, measure=measure, every=every, log=record.log,
     )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def fit_place(arm: str, views: Capture, test: Capture, settings: Views, record: 
     if arm == "wrong_cameras":
         order = torch.randperm(len(views.c2w), generator=record.streams["data"]).numpy()
     model = make_model(views, record, carved=order is None)
-    render = fast_renderer(model.field, model.grid, model.step, near=views.near, far=views.far)
+    render = fast_renderer(model, near=views.near, far=views.far)
     curve: dict[str, list[float]] = {"step": [], "psnr": []}
 
     def measure(step: int) -> dict[str, float]:

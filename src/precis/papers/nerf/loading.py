@@ -16,13 +16,15 @@ from precis.fields.nerf_cameras import Cameras, focus
 from precis.papers.job import Work
 
 DISTANCE = 3.0  # mean distance of the cameras from what they look at, in working units
+OPEN_DISTANCE, OPEN_FAR = 1.0, 200.0  # the same where photographs show a world without border; and how far it reaches
 
 
 @dataclass
 class Place:
     """A scene in working units: x_working = scale (x_file + shift).
 
-    `box` bounds what is to be learned; `open`: photographs without opacity show a world beyond it.
+    `box` bounds what is to be learned; `open`: photographs without opacity show a world beyond it, which the fast
+    model learns in contracted space, unless --aabb says where the scene ends.
     """
 
     files: SceneFiles
@@ -74,21 +76,22 @@ def settled(
 ) -> Place:  # fmt: skip
     """Working units, box, near and far."""
     shift, scale = torch.zeros(3), 1.0
-    if files.format != "Blender":
+    opaque = not files.has_alpha and job.masks is None and job.model == "fast" and box is None
+    if files.format != "Blender" or opaque:
         shift = -focus(cameras)
         away = float((cameras.c2w[:, :, 3] + shift).norm(dim=1).mean())
-        scale = DISTANCE / max(away, 1e-9)
+        scale = (OPEN_DISTANCE if opaque else DISTANCE) / max(away, 1e-9)
     working = cameras.moved(torch.eye(3), shift, scale)
     given = box if box is not None else files.aabb
     if given is not None:
         found = scale * (torch.as_tensor(np.asarray(given), dtype=torch.float32) + shift)
     else:
-        found = torch.tensor([[-1.0] * 3, [1.0] * 3]) * (0.5 * DISTANCE)
+        found = torch.tensor([[-1.0] * 3, [1.0] * 3]) * (0.5 * (OPEN_DISTANCE if opaque else DISTANCE))
+    if given is None and not opaque:
         work.note("no box is known: half the cameras' distance around the point that they look at (--aabb says better)")
-    opaque = not files.has_alpha and job.masks is None
-    reach = span(working, found)
+    reach = (0.05, OPEN_FAR) if opaque else span(working, found)
     near = job.near if job.near is not None else files.near
-    far = job.far if job.far is not None else files.far
+    far = job.far if job.far is not None else None if opaque else files.far
     low = reach[0] if near is None else near * scale
     high = reach[1] if far is None else far * scale
     if not low < high:

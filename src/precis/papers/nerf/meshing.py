@@ -18,7 +18,8 @@ from .loading import Place
 def write_mesh(work: Work, place: Place, learned: Any) -> dict[str, float | None]:
     """Marching cubes where a voxel is half opaque, σ = ln 2/voxel; colours are the mean over six directions."""
     field, fast = learned.field, learned.fast
-    box = (place.box if fast is None else fast.grid.aabb).cpu()
+    open_box = torch.tensor([[-1.0] * 3, [1.0] * 3])  # of contracted space: what is not distorted
+    box = place.box if fast is None else open_box if fast.open else fast.grid.aabb.cpu()
     cells = 128 if work.device == "cpu" else 256
     side = (box[1] - box[0]).numpy()
     shape = tuple(int(n) for n in np.maximum(np.round(cells * side / side.max()), 8))

@@ -171,6 +171,7 @@ def keep_model(job: Any, work: Work, place: Place, learned: Any) -> None:
     K, size = place.cameras.K[0], place.cameras.size[0]
     scene = {
         "model": job.model, "near": place.near, "far": place.far, "step": None if fast is None else fast.step,
+        "open": place.open and fast is not None,
         "background": place.background.tolist(), "centre": middle.tolist(),
         "up": torch.nn.functional.normalize(place.cameras.c2w[:, :, 1].mean(0), dim=0).tolist(),
         "radius": float(offset.norm(dim=1).mean()), "focal": float(K[0] / size.min()), "scale": place.scale,

@@ -70,18 +70,17 @@ def learn_fast(job: Any, work: Work, place: Place) -> Learned:
     kind = job.encoding if job.encoding != "auto" else "hash" if cuda else "planes"
     cameras = place.cameras[place.train].to(work.device)
     model = fast_model(
-        cameras, place.box, place.silhouettes, kind=kind, cells=128 if cuda else 64,
+        cameras, place.box, place.silhouettes, kind=kind, cells=128 if cuda else 64, open=place.open,
         generator=torch.Generator().manual_seed(2 * job.seed),
     )  # fmt: skip
     if place.silhouettes is not None and not model.carved:
         work.note("silhouettes and cameras disagree: nothing is left of the visual hull; learning in the whole box")
     photos = photographs(cameras, *training_pictures(place))
-    plain = fast_renderer(model.field, model.grid, model.step, near=place.near, far=place.far, background=None)
+    plain = fast_renderer(model, near=place.near, far=place.far, background=None)
     measure, seconds, psnr = watch(work, place, plain)
-    # Photographs without opacity show whatever is behind the box: its colour is taken for the background's.
     behind = None if place.files.has_alpha else torch.from_numpy(place.background).to(work.device)
     run = fit_fast(
-        model.field, model.grid, photos, model.step, near=place.near, far=place.far, background=behind,
+        model, photos, near=place.near, far=place.far, background=behind,
         generator=torch.Generator().manual_seed(2 * job.seed + 1), measure=measure, every=100, log=work.log,
         **({"lr": 1e-2, "net_lr": 1e-2} if kind == "hash" else {}), **budget(job, work),
     )  # fmt: skip

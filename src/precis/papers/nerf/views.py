@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras, look_at
-from precis.fields.nerf_fast import fast_renderer
+from precis.fields.nerf_fast import FastModel, fast_renderer
 from precis.fields.nerf_fit import Renderer, dense_renderer, render_view
 
 COARSE, USUAL = 200, 3.0  # pixels below which steps are doubled; the viewer's first distance
@@ -48,11 +48,11 @@ def opened(folder: str, stamp: int, coarse: bool) -> tuple[Renderer, str]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     scene = json.loads((Path(folder) / "scene.json").read_text(encoding="utf-8"))
     field: Any = load_model(folder, device=device).requires_grad_(False)
-    near, far = 0.02, 4 * scene["far"]
     if scene["model"] == "fast":
         grid: Any = load_model(folder, name="grid", device=device)
-        step = scene["step"] * (2 if coarse else 1)
-        return fast_renderer(field, grid, step, near=near, far=far, background=None), device
+        model = FastModel(field, grid, scene["step"] * (2 if coarse else 1), True, scene["open"])
+        near, far = (scene["near"], scene["far"]) if scene["open"] else (0.02, 4 * scene["far"])
+        return fast_renderer(model, near=near, far=far, background=None), device
     fine = load_model(folder, name="fine", device=device) if scene["model"] == "vanilla" else None
     samples = (24, 24) if scene["model"] == "tiny" else (64, 128)
     return dense_renderer(field, scene["near"], scene["far"], *samples, fine=fine, background=None), device

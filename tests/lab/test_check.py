@@ -47,6 +47,13 @@ def test_a_claim_from_trials_to_verdict(toy):
     assert saved["verdict"] == "supported" and saved["source"] == report["source"]
 
 
+def test_an_arm_that_only_another_profile_reads_is_not_run(toy):
+    quick, full = toy.check("costly")[0], toy.check("costly", profile="full")[0]
+    assert quick["arms"] == list(quick["metrics"]) == ["method", "baseline"]
+    assert full["arms"] == list(full["metrics"]) == ["method", "baseline", "broken"]
+    assert quick["verdict"] == full["verdict"] == "supported" and len(full["hypotheses"]) == 2
+
+
 def test_what_is_finished_is_not_run_again(toy):
     first = toy.check("better")[0]
     toy.events.clear()

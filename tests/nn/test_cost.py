@@ -46,6 +46,23 @@ def test_saved_bytes_of_an_elementwise_chain_and_without_parameters():
     assert saved_bytes(layer, torch.zeros(10, 100)) == 4000  # the input only, not the weight
 
 
+def test_saved_bytes_leaves_out_a_weight_that_is_saved_transposed():
+    model = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 100))
+    assert saved_bytes(model, torch.zeros(10, 100, requires_grad=True)) == 4000  # the second layer's input
+
+
+def test_saved_bytes_agree_with_what_stays_allocated():
+    from torch.profiler import ProfilerActivity, profile
+
+    model = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.Tanh())))
+    x = torch.rand(4, 8, 32, 32)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        kept = model(x)  # alive, and with it all that its backward needs
+    allocated = sum(event.self_cpu_memory_usage for event in found.key_averages())
+    assert kept.requires_grad
+    assert saved_bytes(model, x) == allocated + x.numel() * 4  # x itself was there before
+
+
 def test_saved_bytes_counts_a_shared_storage_once():
     def twice(x):
         y = x * 2

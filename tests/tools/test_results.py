@@ -70,6 +70,13 @@ def test_run_record_write_and_run_again(place, capsys):
     assert (place / "RESULTS.md").read_text() == text
 
 
+def test_one_claim_is_named_with_its_paper(place, capsys):
+    assert results.main(["small_paper/adds"]) == 0
+    assert "small_paper: 1 claims" in capsys.readouterr().out
+    assert results.main(["small_paper/subtracts"]) == 1
+    assert "no claim subtracts: it has adds" in capsys.readouterr().err
+
+
 def test_unknown_names_and_broken_papers_are_told(place, capsys):
     assert results.main(["nothing_like_it"]) == 2
     assert "nothing_like_it" in capsys.readouterr().err and not (place / "RESULTS.md").exists()

@@ -237,3 +237,14 @@ def test_bad_input(error, message, options):
     options = {"seeds": SEEDS, "data": (X, LABELS), "budget": Budget(steps=1), "lr": 0.1} | options
     with pytest.raises(error, match=message):
         fit_many(lambda s: Net(), step=step, **options)
+
+
+def test_an_incomplete_last_batch_can_be_left_out():
+    x, sizes = torch.zeros(10, 1), []
+
+    def step(model, batch):
+        sizes.append(len(batch))
+        return model(batch).square().mean()
+
+    fit_many(lambda seed: nn.Linear(1, 1), (0, 1), x, step, budget=Budget(epochs=2), lr=0.1, size=4, drop_last=True)
+    assert sizes == [4, 4, 4, 4]

@@ -1,7 +1,7 @@
 """What a check has to run: each claim's settings, device and seeds, and which claims read the same trials."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -12,8 +12,9 @@ from precis.lab.claim import Claim, Profile, Tuning
 from precis.lab.fingerprint import canonical, data_fingerprint, source_fingerprint, trial_key
 from precis.lab.loading import PaperSource, claims_of
 from precis.lab.reach import source_digests
+from precis.lab.reading import arms_read
 from precis.lab.recorder import plain
-from precis.lab.worker import Task, settings_of
+from precis.lab.worker import Task, resolve_device, settings_of
 
 TUNING_SEED = 10_000
 LEAST_SEEDS = 3
@@ -45,6 +46,11 @@ class Group:
         return self.claim.profiles[self.profile]
 
     @property
+    def gpus(self) -> float:
+        """A trial's share of a GPU; where the profile names none, a trial has one to itself."""
+        return float(self.shape.gpus or 1.0) if self.device == "cuda" else 0.0
+
+    @property
     def name(self) -> str:
         return f"{self.paper.id}/{self.claim.name}"
 
@@ -62,7 +68,7 @@ class Group:
         return Task(
             self.paper, self.claim.name, arms, seeds, self.profile, self.batch, self.cuda,
             None if self.data is None else str(self.data), self.device, tuned, self.shape.threads, str(scratch),
-            str(home), self.source, self.contents, self.common)
+            str(home), self.source, self.contents, self.common, self.gpus)
 
     def candidates(self) -> list[dict[str, Any]]:
         """What tuning tries, the same for every arm; none without tuning."""
@@ -79,26 +85,25 @@ class Plan:
 
     paper: PaperSource
     claim: Claim
+    data: Path | None = None
     group: Group | None = None
     seeds: int = 0
     most: int = 0
     why_not: str = ""
+    arms: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return f"{self.paper.id}/{self.claim.name}"
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        return (*self.claim.arms, *(a for a in self.claim.sabotaged if a not in self.claim.arms))
-
 
 def make_plans(
     claims: Sequence[tuple[PaperSource, type[Claim]]], profile: str, data: Path | None, kinds: set[str] | None,
     seeds: int | None, device: str, until_verdict: bool, max_seeds: int,
+    resolve: Callable[[str], str] = resolve_device,
 ) -> list[Plan]:
     """Resolve what was asked for; InputError if it cannot be, or if no claim would be left to run."""
-    plans = [Plan(paper, found()) for paper, found in claims]
+    plans = [Plan(paper, found(), data, arms=arms_at(found, profile)) for paper, found in claims]
     for plan in plans:
         plan.why_not = _no_profile(plan.claim, profile) or ("" if data is None else _no_data(plan.claim, kinds))
     running = [p for p in plans if not p.why_not]
@@ -112,26 +117,9 @@ def make_plans(
         raise InputError(f"no claim named can be checked on this{is_a}: {would}", file=data)
     for plan in running:
         _set_seeds(plan, profile, seeds, until_verdict, max_seeds)
-    where = resolve_device(device) if running else "cpu"
+    where = resolve(device) if running else "cpu"
     _group(running, profile, data, where)
     return plans
-
-
-def resolve_device(device: str) -> str:
-    """"auto" is a CUDA GPU if there is one, else the processor; InputError for one that is not there."""
-    if device == "cpu":
-        return device
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: torch finds no Apple GPU here; use --device cpu")
-    if device not in ("cuda", "mps"):
-        raise InputError(f"--device {device}: choose auto, cpu, cuda or mps")
-    return device
 
 
 def _no_profile(claim: Claim, profile: str) -> str:
@@ -145,6 +133,22 @@ def _no_data(claim: Claim, kinds: set[str] | None) -> str:
     if kinds is not None and not kinds & set(claim.takes):
         return f"not run: as data it takes {', '.join(claim.takes)}"
     return ""
+
+
+def arms_at(claim: type[Claim], profile: str) -> tuple[str, ...]:
+    """The claim's arms and broken arms, but for arms that only hypotheses of other profiles read.
+
+    So a costly baseline can stand in `arms` and be trained at `full` alone: `Greater(…, profiles=("full",))`.
+    """
+    here: set[str] = {condition.arm for condition in claim.preconditions} | set(claim.sabotaged.values())
+    elsewhere: set[str] = set()
+    for hypothesis in claim.hypotheses:
+        if hypothesis.profiles is None or profile in hypothesis.profiles:
+            here |= arms_read(hypothesis)
+        else:
+            elsewhere |= arms_read(hypothesis)
+    kept = [arm for arm in claim.arms if arm in here or arm not in elsewhere]
+    return (*kept, *(arm for arm in claim.sabotaged if arm not in claim.arms))
 
 
 def _set_seeds(plan: Plan, profile: str, seeds: int | None, until_verdict: bool, max_seeds: int) -> None:

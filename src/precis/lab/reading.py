@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from precis.lab.claim import Number, Outcome, Table
+from precis.lab.claim import Hypothesis, Number, Outcome, Table
 from precis.lab.statistics import Interval, one_sample
 
 ROUNDING = 1e-12  # of the size of the numbers read: 0.9 − 0.8 lies on the bound 0.1, though not in floating point
@@ -64,6 +64,13 @@ def watch(table: Table, unit: str, picks: tuple[int | str, ...] | None = None) -
         kept = {"asked": table.asked, "found": table.found, "unknown": table.unknown}
         picks = table.picks if picks is None else picks
     return Reading(table.rows, tuple(sorted(table.seeds)), table.alpha, unit, table.stands_in, picks, **kept)
+
+
+def arms_read(hypothesis: Hypothesis) -> set[str]:
+    """The arms that a hypothesis asks for: found by letting it judge a table in which nothing is."""
+    empty = watch(Table({}, tuple(range(FEWEST))), hypothesis.unit)
+    hypothesis.outcome(empty)
+    return empty.asked
 
 
 def columns(table: Table, unit: str, metric: str, arms: Sequence[str]) -> tuple[Any, str, int]:

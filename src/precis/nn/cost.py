@@ -59,7 +59,8 @@ def saved_bytes(fn: Callable[..., Any], *args: Any) -> int:
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if isinstance(tensor, nn.Parameter) or (tensor.is_leaf and tensor.requires_grad):
+        origin = tensor if tensor._base is None else tensor._base  # a linear layer saves its weight transposed
+        if isinstance(origin, nn.Parameter) or (origin.is_leaf and origin.requires_grad):
             leaves.add(storage.data_ptr())
         seen[storage.data_ptr()] = storage.nbytes()
         alive.append(tensor)

@@ -81,6 +81,7 @@ def fit_many(
     budget: Budget,
     lr: Rate,
     size: int | None = None,
+    drop_last: bool = False,
     order: Sequence[torch.Generator] | None = None,
     own: Collection[Any] = (),
     freeze: Callable[[str], bool] | Collection[str] | None = None,
@@ -98,6 +99,7 @@ def fit_many(
     step(model, batch): the loss of one copy, or a dict of scalars with a "loss"; `model` is called as the module is,
         and has its methods.  `batch` [B,…] holds `size` rows of `data` (None: all N, as they are).
     lr: one rate, or one a copy [M]; multiplied by `schedule(progress)`.
+    drop_last: leave out the smaller last batch of an epoch, where there is one.
     order: generators, one a copy, of its batches (default: a generator of its seed).
     freeze: names (or a rule on names) of parameters that stay as they were built; a name stands for all that it begins.
     optimizer(params, lr): `ManyAdam`, or `partial(ManySGD, momentum=0.9)`.  clip: gradient norm of each copy.
@@ -113,7 +115,7 @@ def fit_many(
     order = [torch.Generator().manual_seed(s) for s in seeds] if order is None else order
     if len(order) != len(models):
         raise ValueError(f"{len(models)} seeds need as many generators, got {len(order)}")
-    batches, dims, per_epoch = _batches(data, own, len(models), size, order)
+    batches, dims, per_epoch = _batches(data, own, len(models), size, order, drop_last)
     if per_epoch is None and budget.steps is None and budget.minutes is None:
         raise InputError("data that a function draws have no epochs: give steps")
     params, buffers = stack_module_state(models)
@@ -250,7 +252,8 @@ def _frozen(name: str, freeze: Callable[[str], bool] | Collection[str] | None) -
 
 
 def _batches(
-    data: Any, own: Collection[Any], copies: int, size: int | None, order: Sequence[torch.Generator]
+    data: Any, own: Collection[Any], copies: int, size: int | None, order: Sequence[torch.Generator],
+    drop_last: bool = False,
 ) -> tuple[Iterator[Any], Any, int | None]:
     """Batches for all copies, `vmap`'s in_dims for them, and batches an epoch (None: there are no epochs)."""
     if callable(data) and not isinstance(data, Tensor):
@@ -274,7 +277,7 @@ def _batches(
     if size is None:
         return (data if isinstance(data, Tensor) else like(parts) for _ in _count()), \
             like({key: 0 if key in own else None for key in parts}), 1  # fmt: skip
-    feeds = [index_batches(n, min(size, n), generator) for generator in order]
+    feeds = [index_batches(n, min(size, n), generator, drop_last) for generator in order]
     rows = torch.arange(copies)[:, None]
 
     def draw() -> Iterator[Any]:

@@ -70,6 +70,15 @@ class Better(_Scores):
     untried = "anything real"
 
 
+class Costly(_Scores):
+    name = "costly"
+    statement = "a baseline that is tried at full alone"
+    arms: ClassVar = ("method", "baseline", "broken")
+    hypotheses: ClassVar = (
+        Greater("score", "method", "baseline"), Greater("score", "method", "broken", profiles=("full",)),
+    )
+
+
 class Pair(_Scores):
     name = "pair"
     statement = "one of two claims over the same runs"

@@ -15,6 +15,7 @@ from precis.errors import InputError
 from precis.lab.check import check
 from precis.lab.fingerprint import source_fingerprint
 from precis.lab.loading import PaperSource, claims_of
+from precis.lab.plan import arms_at
 from precis.lab.recorder import TrialRecord
 from precis.papers.frontmatter import read_front_matter
 from precis.papers.siren import arms, claims_between, claims_equations, claims_images, container, crops
@@ -50,8 +51,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
 def test_every_claim_runs_through_check(smoke: dict[str, dict[str, Any]], name: str) -> None:
     entry = smoke[name]
     assert entry["ran"] and entry["verdict"] is None and entry["failures"] == []
-    arms_run = (*claim(name).arms, *claim(name).sabotaged)
-    assert set(entry["metrics"]) == set(arms_run)
+    assert set(entry["metrics"]) == set(arms_at(claim(name), "smoke"))
     for of_arm in entry["metrics"].values():
         assert len(of_arm) == entry["n"]
         assert all(math.isfinite(value) for metrics in of_arm.values() for value in metrics.values())

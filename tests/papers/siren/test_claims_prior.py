@@ -28,18 +28,20 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     claims = claims_of(SOURCE)
-    named = [(SOURCE, claims[name]) for name in ("prior", "prior_samples")]
+    named = [(SOURCE, claims[name]) for name in ("prior", "prior_samples", "prior_continuous")]
     return check(named, profile="smoke", device="cpu", workers=1, home=tmp_path_factory.mktemp("home"))
 
 
-def test_both_claims_run_and_share_their_networks(smoke: list[dict[str, Any]]) -> None:
-    prior, samples = smoke
-    assert not prior["failures"] and not samples["failures"]
+def test_the_claims_run_and_share_their_networks(smoke: list[dict[str, Any]]) -> None:
+    prior, samples, continuous = smoke
+    assert not any(entry["failures"] for entry in smoke)
     for entry in smoke:
         assert not [row["text"] for row in entry["hypotheses"] if "missing" in row["note"]]
     shared = set(prior["keys"]) & set(samples["keys"])
     assert len(shared) == 2 * prior["n"]  # siren and gaussian, once for both
+    assert len(set(prior["keys"]) & set(continuous["keys"])) == prior["n"]  # siren
     assert set(samples["metrics"]["permuted_codes"]["0"]) >= {"psnr_fine", "distance"}
+    assert "psnr_fine" in continuous["metrics"]["permuted_grid"]["0"]
 
 
 def test_both_arms_have_as_many_weights_within_two_per_cent() -> None:

@@ -106,20 +106,20 @@ def build(kind: Kind, channels: int, settings: Completion, generator: torch.Gene
 
 
 def trained(
-    kind: Kind, permuted: bool, pictures: Float[Tensor, "n pixels c"], settings: Completion, record: Recorder
+    kind: Kind, broken: str, pictures: Float[Tensor, "n pixels c"], settings: Completion, record: Recorder
 ) -> SirenPrior | CNP:
     """The network of this seed, trained once at the tuned rate; its curve goes to the record.
 
-    permuted: the context's values are shown at each other's places.
+    broken: "", or the arm that it is trained for; permuted_context shows the context's values at each other's places.
     """
 
     def make(folder: Path) -> None:
         net = build(kind, pictures.shape[-1], settings, record.streams["init"]).to(record.device)
-        curve = _fit(net, permuted, pictures, settings, record)
+        curve = _fit(net, broken == "permuted_context", pictures, settings, record)
         save_state(folder / "net.safetensors", dict(net.state_dict()))
         (folder / "curve.json").write_text(json.dumps(curve))
 
-    identity = {"kind": kind, "permuted": permuted, "lr": record.tuned["lr"], "settings": settings}
+    identity = {"kind": kind, "broken": broken, "lr": record.tuned["lr"], "settings": settings}
     folder = record.shared("completion", make, identity)
     net = build(kind, pictures.shape[-1], settings, torch.Generator())
     net.load_state_dict(load_state(folder / "net.safetensors"))

@@ -88,15 +88,10 @@ def test_psnr_is_the_mean_over_views() -> None:
     assert arms.psnr(error, where) == pytest.approx((10 + 30) / 2)
 
 
-class Known:
-    """A field whose density is known: 1 everywhere, and 3 in the right half."""
+class Known(torch.nn.Module):
+    """A scene whose density is known: 1 everywhere, and 3 in the right half."""
 
-    warp, num_codes = None, 4
-
-    def codes(self, frame):
-        return None
-
-    def density(self, x, codes, alpha):
+    def density(self, x: torch.Tensor) -> torch.Tensor:
         return 1.0 + 2.0 * (x[:, 0] > 0)
 
 
@@ -104,11 +99,12 @@ def test_matter_in_free_space_by_hand() -> None:
     scene = arms.made_scene(0, SMOKE)
     half = replace_occupied(scene, lambda x: np.tile(x[:, 0] > 0, (4, 1)))
     s = replace(SMOKE, grid=40)
-    share, blobs = arms.free_matter(Known(), s, half, 0.0, "cpu")
+    model = DeformableNerf(Known(), None, 0, num_codes=4)
+    share, blobs = arms.free_matter(model, s, half, 0.0, "cpu")
     # free are the columns further left than two cells, as far as photographs look; they hold 1 of 1 + 3
     assert 0.1 < share < 18 / 20 / 4 + 1e-6 and blobs == 0
     nothing = replace_occupied(scene, lambda x: np.ones((4, len(x)), bool))
-    assert arms.free_matter(Known(), s, nothing, 0.0, "cpu")[0] == 0
+    assert arms.free_matter(model, s, nothing, 0.0, "cpu")[0] == 0
 
 
 def replace_occupied(scene: arms.Scored, occupied: Any) -> arms.Scored:

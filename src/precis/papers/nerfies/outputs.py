@@ -65,8 +65,8 @@ def plan(job: Any, opened: Opened) -> Moments:
     parts = job.interpolate.split(":")
     if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
         raise InputError(f"--interpolate must be A:B:N, two ids and a number from 2, got {job.interpolate!r}")
-    ends = [opened.number(name, "--interpolate") for name in parts[:2]]
-    return Moments(frozen, *ends, int(parts[2]))
+    first, last = (opened.number(name, "--interpolate") for name in parts[:2])
+    return Moments(frozen, first, last, int(parts[2]))
 
 
 def write_outputs(

@@ -13,12 +13,14 @@ SIZE = (480, 300)
 
 
 def main(run: Path) -> None:
-    """Above the frozen instant from four sides, below four instants from one side, as they were rendered."""
-    rows = []
-    for name in ("orbit", "playback"):
-        with Image.open(run / f"{name}.webp") as clip:
-            picked = [round(i * (clip.n_frames - 1) / 3) for i in range(4)]
-            rows.append([_frame(clip, i) for i in picked])
+    """Above four photographs that were kept back, below what was rendered in their place."""
+    files = sorted((run / "validation").glob("*.png"))
+    rows: list[list[Image.Image]] = [[], []]
+    for file in (files[round(i * (len(files) - 1) / 3)] for i in range(4)):
+        with Image.open(file) as picture:
+            side = picture.width // 3  # rendered, photograph, error
+            for row, left in zip(rows, (side, 0)):
+                row.append(picture.convert("RGB").crop((left, 0, left + side, picture.height)))
     side = SIZE[0] // 4
     card = Image.new("RGB", SIZE, "white")
     top = (SIZE[1] - 2 * side) // 3
@@ -29,11 +31,6 @@ def main(run: Path) -> None:
     file = ROOT / "src" / "precis" / "papers" / "nerfies" / "assets" / "card.webp"
     file.parent.mkdir(exist_ok=True)
     card.save(file, quality=85, method=6)
-
-
-def _frame(clip: Image.Image, number: int) -> Image.Image:
-    clip.seek(number)
-    return clip.convert("RGB")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ class Reconstruct(Job):
     rays: Annotated[int | None, Doc("pixels a step: 512, CUDA 4,096"), Range(16)] = None
 
     # What to make.
-    freeze_time: Annotated[str | None, Doc("id of the photograph whose instant the orbit shows; the middle one")] = None
+    freeze_time: Annotated[
+        str | None, Doc("id of the photograph whose instant the orbit shows; that of the middlemost camera")
+    ] = None
     orbit: Annotated[int, Doc("pictures of the orbit and of the playback"), Range(2, 1000)] = 16
     interpolate: Annotated[
         str | None, Doc("A:B:N: N pictures between the instants of photographs A and B; the two ends of the capture")

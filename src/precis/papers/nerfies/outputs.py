@@ -57,7 +57,8 @@ class Moments(NamedTuple):
 
 def plan(job: Any, opened: Opened) -> Moments:
     """What the options name, before any work."""
-    frozen = opened.train[len(opened.train) // 2]
+    place = opened.cameras.c2w[opened.train, :, 3]
+    frozen = opened.train[int((place - place.mean(0)).norm(dim=1).argmin())]  # the camera in the middle
     if job.freeze_time:
         frozen = opened.number(job.freeze_time, "--freeze-time")
     if job.interpolate is None:
@@ -86,7 +87,8 @@ def write_outputs(
     tiles = [tile for v in rows for tile in rows[v]]
     with writing(work.folder / "overview.png") as beside:
         beside.write_bytes(contact_sheet(tiles, columns=4, header=header, rows=labels, size=160))
-    work.show("overview.png")
+    for name in ("interpolation.webp", "playback.webp", "orbit.webp", "overview.png"):
+        work.show(name)
     work.note(f"the orbit shows the instant of {Path(opened.names[frozen]).stem}")
     if work.device == "cpu":
         work.note("made on a processor, in minutes and from small pictures: a preview")

@@ -126,9 +126,9 @@ def schedule_of(arm: str, bands: int) -> Callable[[float], float]:
     return opening
 
 
-def train_and_score(arm: str, seed: int, s: Moving, data: Scored | None, record: Recorder) -> Metrics:
+def train_and_score(arm: str, seed: int, s: Moving, record: Recorder) -> Metrics:
     """One arm under one seed."""
-    scene = made_scene(seed, s) if data is None else data
+    scene = made_scene(seed, s)
     device, streams = record.device, record.streams
     model = build(arm, s, scene, streams["init"], streams["noise"]).to(device)
     cameras = cameras_of(scene.train).to(device)
@@ -214,7 +214,7 @@ def drift(model: DeformableNerf, points: Tensor, alpha: float) -> float:
     total = 0.0
     for f in range(model.num_codes):
         codes = model.codes(torch.full((len(points),), f, device=points.device))
-        total += float((model.canonical(points, codes, alpha)[0] - points).norm(dim=-1).mean())
+        total += float((model.canonical(points, codes, alpha)[0] - points).norm(dim=-1).mean().detach())
     return total / model.num_codes
 
 

@@ -135,7 +135,7 @@ def fit_fast(
 
     keep = {"net": field, "grid": grid, "generator": generator, "pace": state}
     return fit(
-        advance, [None], budget=budget, optimizer=optimizer, schedule=fast_schedule(),
+        advance, [0], budget=budget, optimizer=optimizer, schedule=fast_schedule(),
         log=watched_log(log, measure, every), folder=folder, resume=resume, keep=keep,
     )  # fmt: skip
 

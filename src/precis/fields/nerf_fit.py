@@ -74,14 +74,14 @@ def fit_dense(
     field: nn.Module, photos: Photographs, near: Number, far: Number, *, fine: nn.Module | None = None,
     samples: int = 64, fine_samples: int = 128, rays: int = 1024, lr: Number = 5e-4, decay: Number = 0.1,
     background: Number = 1.0, crop_steps: int = 0, generator: torch.Generator, steps: int | None = None,
-    minutes: Number | None = None, shuffle: bool = False, ndc: Callable[[Rays], Rays] | None = None,
+    minutes: Number | None = None, shuffle: bool = False,
     measure: Measure | None = None, every: int = 100, log: Callable[..., None] | None = None,
     folder: Path | None = None, resume: bool = False,
 ) -> Run:  # fmt: skip
     """The paper's training; `fine` is the second network (None: one serves both passes).
 
     crop_steps: for so many steps only the middle half of each picture is used, against collapse to background.
-    ndc: maps rays before they are rendered.  shuffle: see `render_rays`.  measure(step) runs every so many steps.
+    shuffle: see `render_rays`.  measure(step) runs every so many steps.
     """
     nets = [field] + ([] if fine is None else [fine])
     budget = Budget(steps=steps, minutes=minutes)
@@ -91,7 +91,6 @@ def fit_dense(
     def step(_: object) -> dict[str, Any]:
         pool = middle if done.steps < crop_steps else photos
         rows, lines = pool.draw(rays, generator)
-        lines = lines if ndc is None else ndc(lines)
         truth = pool.colours(rows, background)
         coarse, better = render_rays(
             field, lines, near, far, samples, fine_samples, fine=fine, background=background, generator=generator,
@@ -104,14 +103,14 @@ def fit_dense(
     optimizer = torch.optim.Adam([p for net in nets for p in net.parameters()], lr=float(lr), eps=1e-7)
     keep = {"net": nn.ModuleList(nets), "generator": generator, "done": done}
     return fit(
-        step, [None], budget=budget, optimizer=optimizer, schedule=exponential(decay),
+        step, [0], budget=budget, optimizer=optimizer, schedule=exponential(decay),
         log=watched_log(log, measure, every), folder=folder, resume=resume, keep=keep,
     )  # fmt: skip
 
 
 def dense_renderer(
     field: Any, near: Number, far: Number, samples: int = 64, fine_samples: int = 128, *, fine: Any = None,
-    background: Number | Tensor | None = 1.0, ndc: Callable[[Rays], Rays] | None = None, shuffle: bool = False,
+    background: Number | Tensor | None = 1.0, shuffle: bool = False,
     chunk: int = 1 << 16,
 ) -> Renderer:  # fmt: skip
     """Rays [R] to pixels with nothing random; depths are distances."""
@@ -120,7 +119,7 @@ def dense_renderer(
     def render(rays: Rays) -> Rendered:
         parts = []
         for o, d in zip(*(x.split(max(chunk // (samples + fine_samples), 1)) for x in rays)):
-            lines = Rays(o, d) if ndc is None else ndc(Rays(o, d))
+            lines = Rays(o, d)
             coarse, better = render_rays(field, lines, near, far, samples, fine_samples, fine=fine,
                                          background=background, shuffle=shuffle)  # fmt: skip
             made = better or coarse

@@ -81,7 +81,7 @@ class Compression(Claim):
     profiles = {
         "smoke": Profile(Sizes(Views("flatland", 16, 2, 32, 6, 6), (4,), 2), seeds=2, scale="flatland, 16 px, 2 steps"),
         "quick": Profile(
-            Sizes(Views("flatland", 64, 350), (16, 32, 64, 128), 350),
+            Sizes(Views("flatland", 64, 350, 96, lr=8e-3, bands=7), (16, 32, 64, 128), 350), seeds=3,
             scale="flatland, 64 px, tiny network, grids of 16² to 128², 350 steps",
         ),
         "full": Profile(

@@ -59,8 +59,8 @@ class FastTraining(Claim):
             Race(Views("flatland", 16, 3, 32, 6, 6, every=2), 20, 3, 2, 1, 2), seeds=2, scale="flatland, 16 px, 3 steps"
         ),
         "quick": Profile(
-            Race(Views("flatland", 64, 350), 20, 300, 10, 2, 32),
-            scale="flatland, 64 px, to 20 dB; fast 300, tiny 350 steps at the most; paper's network 2 steps of 32 rays",
+            Race(Views("flatland", 64, 600, 96, lr=8e-3, bands=7), 18, 200, 10, 2, 32), seeds=3,
+            scale="flatland, 64 px, to 18 dB; fast 200, tiny 600 steps at the most; paper's network 2 steps of 32 rays",
         ),
         "full": Profile(
             Race(Views("lego", 100, 20_000, 512, 64, 64, 1e-3, 64, 10, 4, every=250), 22, 2500, 50, 400), seeds=3,

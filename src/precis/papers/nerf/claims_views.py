@@ -14,11 +14,12 @@ from .places import load_place, place_of, specular_share
 from .warp import warped
 
 PICTURED = 2  # seeds whose pictures are kept
-QUICK = Views("flatland", 64, 350)
+QUICK = Views("flatland", 64, 350, 96, lr=8e-3, bands=7, every=50)
+LONG = Views("flatland", 64, 1200, 96, lr=8e-3, bands=7, every=100)  # where it matters how good the method gets
 SMOKE = Views("flatland", 16, 3, 32, 6, 6, every=2)
 LEGO = Views("lego", 100, 20_000, 512, 64, 64, 1e-3, 64, 10, 4, every=2000)
 CUDA = Views("lego", 100, 20_000, 1024, 64, 128, 5e-4, 256, 10, 4, every=2000)
-LEARNT = "12 in-between views of flatland, 64 px, tiny network, 350 steps of 128 rays"
+LEARNT = "12 in-between views of flatland, 64 px, tiny network, {} steps of 96 rays"
 
 
 class _NewViews(Claim):
@@ -28,7 +29,7 @@ class _NewViews(Claim):
     takes = ("scene",)
     profiles = {
         "smoke": Profile(SMOKE, seeds=2, scale="flatland, 16 px, 3 steps"),
-        "quick": Profile(QUICK, scale=LEARNT),
+        "quick": Profile(QUICK, seeds=3, scale=LEARNT.format(350)),
         "full": Profile(LEGO, seeds=3, scale="lego, 100×100, 4 × 64, 20,000 steps (GPU: 8 × 256)", cuda=CUDA),
     }
 
@@ -77,6 +78,7 @@ class NovelViews(_NewViews):
         AtLeast("psnr", "nerf", 25, counts=False),
     )
     profiles = _NewViews.profiles | {
+        "quick": Profile(LONG, seeds=3, scale=LEARNT.format("1,200")),
         "full": Profile(
             Views("lego", 100, 1500, every=250, fast=True), seeds=3,
             scale="lego, 100×100, 80 views, planes and an occupancy grid, 1,500 steps",
@@ -158,6 +160,7 @@ class OneScene(_NewViews):
         Greater("log_steps_to_goal", "nerf", "other_scene", counts=False),
     )
     profiles = _NewViews.profiles | {
+        "quick": Profile(LONG, seeds=3, scale=LEARNT.format("1,200")),
         "full": Profile(
             Views("lego", 100, 5000, 256, 32, 64, 1e-3, 64, 10, 4, every=500), seeds=3,
             scale="lego, and a bust, 100×100, 4 × 64, 5,000 steps",

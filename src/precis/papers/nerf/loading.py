@@ -1,6 +1,6 @@
 """The scene of a run: photographs read, poses brought to working units, box, near and far, silhouettes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ def load(job: Any, work: Work) -> Place:
     box = box_of(job.aabb)
     background = colour_of(job.background)
     files = read_scene(job.input, downscale=job.downscale, premultiplied=job.premultiplied, test_every=job.test_every)
+    if job.masks is not None:
+        files = masked(files, job.masks)
     for note in files.notes:
         work.note(note)
     train, test = files.views("train"), files.views("test")
@@ -65,7 +67,7 @@ def load(job: Any, work: Work) -> Place:
     )  # fmt: skip
     place = settled(job, work, files, cameras, train, test, box, background)
     if job.carve == "auto":
-        place.silhouettes = silhouettes(job, files, train)
+        place.silhouettes = silhouettes(files, train)
     looking(work, place)
     return place
 
@@ -76,7 +78,7 @@ def settled(
 ) -> Place:  # fmt: skip
     """Working units, box, near and far."""
     shift, scale = torch.zeros(3), 1.0
-    opaque = not files.has_alpha and job.masks is None and job.model == "fast" and box is None
+    opaque = not files.has_alpha and job.model == "fast" and box is None
     if files.format != "Blender" or opaque:
         shift = -focus(cameras)
         away = float((cameras.c2w[:, :, 3] + shift).norm(dim=1).mean())
@@ -121,17 +123,20 @@ def span(cameras: Cameras, box: Tensor) -> tuple[float, float]:
     return max(0.9 * float(outside.min()), 0.02), float(farthest.max())
 
 
-def silhouettes(job: Any, files: SceneFiles, train: list[int]) -> Tensor | None:
-    """Of the photographs to learn from: --masks, or where opacity is not nothing; None where there is neither."""
-    if job.masks is not None:
-        masks = read_silhouettes(job.masks, files)
-    elif files.has_alpha:
-        masks = [image[..., 3] > 0 for image in files.images]
-    else:
+def masked(files: SceneFiles, folder: Path) -> SceneFiles:
+    """The photographs with what is outside of their silhouettes made transparent."""
+    images = []
+    for image, mask in zip(files.images, read_silhouettes(folder, files)):
+        alpha = image[..., 3] if image.shape[-1] == 4 else np.full(mask.shape, 255, np.uint8)
+        images.append(np.concatenate([image[..., :3], (alpha * mask)[..., None]], -1))
+    return replace(files, images=images)
+
+
+def silhouettes(files: SceneFiles, train: list[int]) -> Tensor | None:
+    """Where photographs with opacity are not clear; None where they have none, or differ in size."""
+    if not files.has_alpha or len({image.shape for image in files.images}) > 1:
         return None
-    if len({m.shape for m in masks}) > 1:
-        return None
-    return torch.from_numpy(np.stack([masks[v] for v in train]))
+    return torch.from_numpy(np.stack([files.images[v][..., 3] > 0 for v in train]))
 
 
 def looking(work: Work, place: Place) -> None:

@@ -1,5 +1,6 @@
 """The scenes of the claims: flatland, the lego scene, a user's own; as views to learn from and views kept back."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def place_of(seed: int, name: str, size: int, data: Scene | None) -> Scene:
 
 @lru_cache(maxsize=4)
 def _flatland(seed: int, size: int) -> Scene:
-    return flatland(seed, size=size)
+    """Near and far are those of the disc of radius 1.3 in which everything lies, seen from a distance of 4."""
+    return Scene(*(replace(views, near=2.7, far=5.3) for views in flatland(seed, size=size)))
 
 
 def cameras_of(views: Capture, record: Recorder) -> Cameras:

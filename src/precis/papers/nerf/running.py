@@ -16,7 +16,7 @@ from precis.fields.nerf_fit import Renderer, dense_renderer, fit_dense, photogra
 from precis.papers.job import Work
 from precis.train.checkpoint import save_model
 
-from .loading import Place, load
+from .loading import Place, load, poses_of
 from .outputs import Metrics, write_everything
 
 CHECKPOINT = ".checkpoint"
@@ -38,6 +38,8 @@ def run_scene(job: Any, work: Work) -> Metrics:
     """The whole work; metrics with the PSNR first."""
     settle(job, work)
     place = load(job, work)
+    if job.render_poses is not None:
+        poses_of(job.render_poses, place)  # what is wrong with it is said before the training
     learned = (learn_fast if job.model == "fast" else learn_dense)(job, work, place)
     metrics = write_everything(job, work, place, learned)
     shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)

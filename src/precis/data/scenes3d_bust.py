@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from precis.data.scenes3d_trace import normals, trace
 from precis.data.scenes3d_views import Capture, Scene, camera_rays, look_at, pinhole
 
+Triple = tuple[float | int, ...]
 OVER = 2  # rays a pixel and side
 SMALL = 0.24
 SUN = np.array([-0.45, -0.7, 0.56])
@@ -202,7 +203,7 @@ def _rotation(turn: float, nod: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, k, -m], [0, m, k]])
 
 
-def _ellipsoid(x: np.ndarray, centre: tuple[float | int, ...], half: tuple[float | int, ...]) -> np.ndarray:
+def _ellipsoid(x: np.ndarray, centre: Triple, half: Triple) -> np.ndarray:
     """About the distance to an ellipsoid: k₀(k₀ − 1)/k₁ with k₀ = |x/r|, k₁ = |x/r²|."""
     u, r = x - np.asarray(centre, x.dtype), np.asarray(half, x.dtype)
     k0, k1 = np.sqrt(((u / r) ** 2).sum(1)), np.sqrt(((u / r**2) ** 2).sum(1))
@@ -215,8 +216,7 @@ def _capsule(x: np.ndarray, low: float, high: float, radius: float) -> np.ndarra
     return np.asarray(np.sqrt(x[:, 0] ** 2 + x[:, 1] ** 2 + z**2) - radius)
 
 
-def _box(x: np.ndarray, centre: np.ndarray | tuple[float | int, ...],
-         half: np.ndarray | tuple[float | int, ...]) -> np.ndarray:  # fmt: skip
+def _box(x: np.ndarray, centre: np.ndarray | Triple, half: np.ndarray | Triple) -> np.ndarray:
     q = np.abs(x - np.asarray(centre, x.dtype)) - np.asarray(half, x.dtype)
     return np.asarray(np.sqrt((np.maximum(q, 0) ** 2).sum(1)) + np.minimum(q.max(1), 0))
 

@@ -113,9 +113,9 @@ class World:
         t = near + (np.arange(points) + 0.5) * step
         x = (o[:, None] + t[:, None] * d[:, None]).reshape(-1, 2)
         there, moving, u = self._matter(x, frame)
-        depth = np.zeros(len(x))
-        depth[there] = depth[moving] = self.density * step
-        depth = depth.reshape(len(o), points)
+        thick = np.zeros(len(x))
+        thick[there] = thick[moving] = self.density * step
+        depth = thick.reshape(len(o), points)
         before = np.cumsum(depth, 1) - depth
         w = np.exp(-before) * -np.expm1(-depth)
         seen = np.flatnonzero(there & (w.reshape(-1) > 0))
@@ -148,11 +148,10 @@ def still_world(seed: int, specular: bool = True) -> World:
     disc = np.array([True, False] * 3)
     half = np.where(disc[:, None], rng.uniform(0.17, 0.3, (6, 1)), rng.uniform(0.12, 0.32, (6, 2)))
     reach = np.where(disc, half[:, 0], np.hypot(half[:, 0], half[:, 1]))
-    gloss = np.zeros(6)
-    gloss[0] = 0.8 if specular else 0.0
+    glossy = np.arange(6) == 0
     shapes = Shapes(
-        disc, _apart(rng, reach, 1.25), half, rng.uniform(0, np.pi, 6), _contrasts(rng, 6, dark=gloss > 0),
-        rng.integers(2, 6, 6), rng.uniform(0, 2 * np.pi, 6), gloss,
+        disc, _apart(rng, reach, 1.25), half, rng.uniform(0, np.pi, 6), _contrasts(rng, 6, dark=glossy),
+        rng.integers(2, 6, 6), rng.uniform(0, 2 * np.pi, 6), np.where(glossy, 0.8 if specular else 0.0, 0.0),
     )  # fmt: skip
     return World(shapes, None, DENSITY)
 

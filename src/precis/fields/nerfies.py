@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from precis.fields.nerf_cameras import Rays
-from precis.fields.nerf_render import Rendered, render_dense, sample_pdf, stratified
+from precis.fields.nerf_render import LAST, Rendered, render_dense, sample_pdf, stratified
 from precis.fields.nerfies_losses import background_loss, elastic_loss, general_robust
 from precis.fields.nerfies_se3 import se3_apply, se3_exp, so3_exp, so3_log
 from precis.fields.nerfies_warp import SE3Field, TranslationField, cosine_window, make_codes
@@ -85,7 +85,7 @@ class DeformableNerf(nn.Module):
         self, x: Float[Tensor, "*n 3"], d: Float[Tensor, "*m 3"], codes: Codes, alpha: Number | Float[Tensor, ""], *,
         fine: bool = False,
     ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n 3"]]:  # fmt: skip
-        """Density and colour at x of an observation, seen along unit d; d and codes have the axes of x or 1."""
+        """Density and colour at x of an observation, seen along unit d; d and codes have alike the axes of x, or 1s."""
         template = self.fine if fine and self.fine is not None else self.template
         place = self.canonical(x, codes, alpha)[0]
         found: tuple[Tensor, Tensor] = template(place, d, *([] if codes.appearance is None else [codes.appearance]))
@@ -125,11 +125,12 @@ def render_views(
     """
     per_ray, ways = codes.per_ray(), rays.d.unsqueeze(-2)
     t = stratified(near, far, samples, tuple(rays.o.shape[:-1]), generator=generator, like=rays.o)
-    last = {} if background is None else {"last": (far - near) / samples}
+    last = LAST if background is None else (far - near) / samples
 
     def look(t: Tensor, fine: bool) -> Rendered:
         x = rays.o.unsqueeze(-2) + t.unsqueeze(-1) * rays.d.unsqueeze(-2)
-        return render_dense(*model(x, ways, per_ray, alpha, fine=fine), t, background=background, **last)
+        sigma, rgb = model(x, ways, per_ray, alpha, fine=fine)
+        return render_dense(sigma, rgb, t, background=background, last=last)
 
     coarse = look(t, False)
     if not fine_samples:
@@ -161,9 +162,9 @@ def render_resampled(
         t = sample_pdf(edges, weights, fine_samples, deterministic=generator is None, generator=generator)
         t = t.sort(-1).values
     x = rays.o.unsqueeze(-2) + t.unsqueeze(-1) * rays.d.unsqueeze(-2)
-    last = {} if background is None else {"last": step}
-    found = model(x, rays.d.unsqueeze(-2), per_ray, alpha)
-    return Passes(render_dense(*found, t, background=background, **last), t, None)
+    last = LAST if background is None else step
+    sigma, rgb = model(x, rays.d.unsqueeze(-2), per_ray, alpha)
+    return Passes(render_dense(sigma, rgb, t, background=background, last=last), t, None)
 
 
 @torch.no_grad()

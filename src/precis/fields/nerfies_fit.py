@@ -52,7 +52,6 @@ def fit_deformable(
     samples: int = 128, fine_samples: int = 128, background: Number | None = None, frame: Tensor | None = None,
     alpha: Callable[[float], float] | None = None, elastic: Number = 0.01, elastic_schedule: Schedule | None = None,
     static_points: Float[Tensor, "n 3"] | None = None, background_weight: Number = 1.0, background_points: int = 1024,
-    stretch: Number = 1.0, still: Callable[..., Tensor] = background_loss,
     render: Callable[..., Passes] = render_views, extra: Callable[[float], Tensor] | None = None, lr: Number = 1e-3,
     groups: list[dict[str, Any]] | None = None, schedule: Schedule | None = None, steps: int | None = None,
     minutes: Number | None = None, generator: torch.Generator | None = None, noise: torch.Generator | None = None,
@@ -62,11 +61,10 @@ def fit_deformable(
     """Train `model` in place; rays are along unit directions.
 
     frame: the code of each camera [V] (default: its number).  alpha(progress): default `annealed(bands)`.  elastic: λ,
-    times `elastic_schedule(progress)`; background_weight: μ, of `static_points` if there are any.  stretch: what the
-    elastic term takes for rest, and `still` another background term, for experiments.  render: as `render_views`.
-    extra(progress): a further loss, of the template say.  groups: parameter groups with rates of their own (default:
-    the whole model, `lr`).  generator: of batches and samples; noise: of the two terms, which so shift nothing else.
-    measure(model, α) -> scalars for the curves, every so many steps.
+    times `elastic_schedule(progress)`; background_weight: μ, of `static_points` if there are any.  render: as
+    `render_views`.  extra(progress): a further loss, of the template say.  groups: parameter groups with rates of their
+    own (default: the whole model, `lr`).  generator: of batches and samples; noise: of the two terms, which so shift
+    nothing else.  measure(model, α) -> scalars for the curves, every so many steps.
     """
     warp = model.warp
     opened = alpha or (annealed(warp.bands) if warp is not None else lambda progress: 0.0)
@@ -95,11 +93,11 @@ def fit_deformable(
         scalars["mse"] = (passes.best.rgb.detach() - truth).square().mean()
         weight = elastic * (elastic_schedule(progress) if elastic_schedule else 1.0)
         if warp is not None and weight:
-            penalty = _elastic(model, ray, passes, codes, a, stretch, shake)
+            penalty = _elastic(model, ray, passes, codes, a, shake)
             loss = loss + weight * penalty
             scalars["elastic"] = penalty.detach()
         if warp is not None and static_points is not None and background_weight:
-            penalty = _background(warp, still, static_points, background_points, a, shake)
+            penalty = _background(warp, static_points, background_points, a, shake)
             loss = loss + background_weight * penalty
             scalars["background"] = penalty.detach()
         return scalars | {"loss": loss if extra is None else loss + extra(progress)}
@@ -112,21 +110,18 @@ def fit_deformable(
 
 
 def _elastic(
-    model: DeformableNerf, rays: Rays, passes: Passes, codes: Any, alpha: float, stretch: Number,
-    generator: torch.Generator,
-) -> Tensor:  # fmt: skip
+    model: DeformableNerf, rays: Rays, passes: Passes, codes: Any, alpha: float, generator: torch.Generator
+) -> Tensor:
     index, mass = draw_sample(passes.coarse.weights, generator)
     t = passes.t.gather(-1, index[:, None])
     _, jacobian = model.canonical(rays.o + t * rays.d, codes, alpha, jacobian=True)
     assert jacobian is not None
-    return elastic_loss(jacobian[:, None] / stretch, mass[:, None])
+    return elastic_loss(jacobian[:, None], mass[:, None])
 
 
-def _background(
-    warp: Any, still: Callable[..., Tensor], points: Tensor, n: int, alpha: float, generator: torch.Generator
-) -> Tensor:
+def _background(warp: Any, points: Tensor, n: int, alpha: float, generator: torch.Generator) -> Tensor:
     def pick(high: int) -> Tensor:
         return torch.randint(high, (n,), generator=generator, device=generator.device).to(points.device)
 
     noise = torch.randn(n, 3, generator=generator, device=generator.device).to(points)
-    return still(warp, points[pick(len(points))] + NOISE * noise, warp.codes[pick(len(warp.codes))], alpha)
+    return background_loss(warp, points[pick(len(points))] + NOISE * noise, warp.codes[pick(len(warp.codes))], alpha)

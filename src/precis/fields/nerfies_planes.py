@@ -29,8 +29,10 @@ class PlaneTemplate(PlaneField):
             aabb, resolution, step=step, density_parts=density_parts, colour_parts=colour_parts, width=width,
             generator=generator,
         )  # fmt: skip
-        self.of_code = nn.utils.skip_init(nn.Linear, appearance_dim, self.basis.out_features, bias=False)
-        nn.init.zeros_(self.of_code.weight)
+        self.of_code: nn.Linear | None = None
+        if appearance_dim:
+            self.of_code = nn.utils.skip_init(nn.Linear, appearance_dim, self.basis.out_features, bias=False)
+            nn.init.zeros_(self.of_code.weight)
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "*n 3"], d: Float[Tensor, "*m 3"], code: Float[Tensor, "*k c"] | None = None
@@ -40,7 +42,8 @@ class PlaneTemplate(PlaneField):
         sigma, u = self.look(flat)
         inside = ((flat >= self.aabb[0]) & (flat <= self.aabb[1])).all(-1)
         h = self.basis(torch.cat(self._products(u, self.colour_planes, self.colour_lines), -1)).view(*x.shape[:-1], -1)
-        h = h if code is None else h + self.of_code(code)
+        if code is not None and self.of_code is not None:
+            h = h + self.of_code(code)
         ways = self.harmonics(d)
         h = torch.cat([h, ways.expand(*h.shape[:-1], -1)], -1)
         for layer in self.mlp[:-1]:

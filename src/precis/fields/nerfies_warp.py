@@ -8,6 +8,8 @@ three directions and the value as one matrix product a layer.
 Park et al., ICCV 2021, §§3.2 and 3.5 (arXiv 2011.12948).
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ class _Warp(nn.Module):
         self.codes = make_codes(num_codes, code_dim, generator)
         self.encoding = AnnealedFrequencyEncoding(3, bands)
         inputs = self.encoding.out_dim + code_dim
-        self.layers = nn.ModuleList()
+        self.layers: Any = nn.ModuleList()
         for i in range(depth):
             d_in = inputs if i == 0 else width + inputs if i == skip else width
             self.layers.append(_glorot(d_in, width, generator))

@@ -6,9 +6,7 @@ no_elastic      λ = 0                       no_background no static points
 all_bands       α = m throughout            one_band      α = 1 throughout
 translation     a field of shifts
 
-Broken on purpose: permuted (deformation codes drawn anew among the frames at every step), stretched (the elastic term
-pulls singular values to 1.5), reversed (bands shut one after the other), swapped (each static point is to go to
-another one's place).
+permuted        broken on purpose: deformation codes are dealt anew among the frames at every step
 """
 
 import math
@@ -25,12 +23,11 @@ from precis.fields.nerf import TINY, NerfMLP
 from precis.fields.nerf_cameras import Cameras, Rays
 from precis.fields.nerfies import Codes, DeformableNerf, SE3Field, TranslationField, render_many, render_views
 from precis.fields.nerfies_fit import all_pixels, annealed, fit_deformable
-from precis.fields.nerfies_losses import background_loss, log_singular_values
+from precis.fields.nerfies_losses import log_singular_values
 from precis.fields.nerfies_planes import PlaneTemplate
 from precis.lab.claim import Metrics, Recorder
 
 PICTURED = 1  # seeds whose pictures are kept
-STRETCH = 1.5
 LEAST = 1e-6  # below which shares, drifts and stretches are not told apart
 DENSE, CELLS, MARGIN = 10.0, 4, 2  # a blob: density above, in more cells than; cells around matter that are not free
 WORST_OF = 5  # frames
@@ -48,8 +45,8 @@ class Moving:
     samples: int
     test_samples: int
     lr: float
+    warp_lr: float
     template: Literal["tiny", "planes", "vanilla"] = "tiny"
-    template_lr: float = 0.0
     bands: int = 4
     depth: int = 4
     width: int = 64
@@ -126,37 +123,25 @@ def schedule_of(arm: str, bands: int) -> Callable[[float], float]:
         return lambda progress: float(bands)
     if arm == "one_band":
         return lambda progress: 1.0
-    if arm == "reversed":
-        return lambda progress: opening(1 - progress)
     return opening
 
 
-def swapped(field: Any, points: Tensor, codes: Tensor, alpha: Any, scale: float = 1e-3) -> Tensor:
-    """The background term with every point's target at another point."""
-    def off(x: Tensor, code: Tensor, a: Any) -> tuple[Tensor, None]:
-        return field(x, code, a)[0] - x.roll(1, 0) + x, None
-
-    return background_loss(off, points, codes, alpha, scale)
-
-
-def train_and_score(arm: str, seed: int, s: Moving, data: Scored | None, record: Recorder) -> Metrics:
+def train_and_score(arm: str, seed: int, s: Moving, record: Recorder) -> Metrics:
     """One arm under one seed."""
-    scene = made_scene(seed, s) if data is None else data
+    scene = made_scene(seed, s)
     device, streams = record.device, record.streams
     model = build(arm, s, scene, streams["init"], streams["noise"]).to(device)
     cameras = cameras_of(scene.train).to(device)
     points = scene.train.static_points
     still = None if points is None or arm == "no_background" else torch.from_numpy(points[::2].copy()).to(device)
     alpha = schedule_of(arm, s.bands)
-    rest = [p for name, p in model.named_parameters() if not name.startswith("template.") or not s.template_lr]
-    groups = [{"params": rest, "lr": s.lr}]
-    if s.template_lr:
-        groups.append({"params": list(model.template.parameters()), "lr": s.template_lr})
+    warp = [] if model.warp is None else list(model.warp.parameters())
+    rest = [p for p in model.parameters() if all(p is not q for q in warp)]
+    groups = [{"params": params, "lr": lr} for params, lr in ((rest, s.lr), (warp, s.warp_lr)) if params]
     run = fit_deformable(
         model, cameras, all_pixels(cameras, torch.from_numpy(scene.train.images[..., :3]).to(device)), scene.train.near,
         scene.train.far, rays=s.rays, samples=s.samples, fine_samples=0, background=scene.background, alpha=alpha,
         elastic=0.0 if arm == "no_elastic" else s.elastic, static_points=still, background_points=s.background_points,
-        stretch=STRETCH if arm == "stretched" else 1.0, still=swapped if arm == "swapped" else background_loss,
         groups=groups, steps=s.steps, generator=streams["data"], noise=streams["noise"], log=record.log,
     )  # fmt: skip
     record.curve("mse", *run.curves["mse"])
@@ -174,7 +159,7 @@ def score(
     truth = torch.from_numpy(test.rgb())
     error = (rgb - truth).square().mean(-1)
     moving = torch.ones_like(error, dtype=torch.bool) if test.masks is None else torch.from_numpy(test.masks)
-    metrics: dict[str, float] = {
+    metrics: Metrics = {
         "psnr": psnr(error, torch.ones_like(moving)), "psnr_moving": psnr(error, moving),
         "psnr_static": psnr(error, ~moving),
     }  # fmt: skip
@@ -229,12 +214,12 @@ def drift(model: DeformableNerf, points: Tensor, alpha: float) -> float:
     total = 0.0
     for f in range(model.num_codes):
         codes = model.codes(torch.full((len(points),), f, device=points.device))
-        total += float((model.canonical(points, codes, alpha)[0] - points).norm(dim=-1).mean())
+        total += float((model.canonical(points, codes, alpha)[0] - points).norm(dim=-1).mean().detach())
     return total / model.num_codes
 
 
 def free_matter(model: DeformableNerf, s: Moving, scene: Scored, alpha: float, device: str) -> tuple[float, int]:
-    """The share of ∫σ in space that is free in every frame, and the blobs there; the worst of five frames."""
+    """The share of ∫σ in free space that some photograph looks through, and blobs there; the worst of five frames."""
     from scipy.ndimage import binary_dilation, label
 
     assert scene.occupied is not None
@@ -243,18 +228,34 @@ def free_matter(model: DeformableNerf, s: Moving, scene: Scored, alpha: float, d
     axes = [a + (np.arange(n) + 0.5) / n * (b - a) for a, b, n in zip(low, high, shape, strict=True)]
     x = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     matter = scene.occupied(x).any(0).reshape(shape)
-    free = ~binary_dilation(matter, iterations=MARGIN)
+    free = ~binary_dilation(matter, iterations=MARGIN) & looked_through(scene.train, x).reshape(shape)
     at = torch.from_numpy(x).float().to(device)
     shares, blobs = [], []
     frames = np.linspace(0, model.num_codes - 1, WORST_OF if model.warp is not None else 1).round().astype(int)
     for f in frames:
         codes = model.codes(torch.tensor([int(f)], device=device))
-        sigma = torch.cat([model.density(part, codes, alpha).cpu() for part in at.split(1 << 15)])
-        sigma = sigma.numpy().reshape(shape)
-        shares.append(float(sigma[free].sum() / max(sigma.sum(), LEAST)))
+        parts = [model.density(part, codes, alpha).cpu() for part in at.split(1 << 15)]
+        sigma = torch.cat(parts).numpy().reshape(shape)
+        shares.append(float(sigma[free].sum()) / max(float(sigma.sum()), LEAST))
         numbered, n = label((sigma > DENSE) & free)
         blobs.append(sum(int((numbered == i).sum()) > CELLS for i in range(1, n + 1)))
     return max(shares), max(blobs)
+
+
+def looked_through(views: Capture, x: np.ndarray) -> np.ndarray:
+    """Whether a camera sees the points [P,3] before any surface, so that a photograph says that nothing is there."""
+    cameras, found = cameras_of(views), torch.zeros(len(x), dtype=torch.bool)
+    points = torch.from_numpy(x).float()
+    width, height = views.size
+    assert views.depth is not None
+    for v in range(len(cameras)):
+        pix, depth = cameras.project(torch.full((len(x),), v), points)
+        column, row = pix.round().long().unbind(-1)
+        inside = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        surface = torch.from_numpy(views.depth[v])[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+        distance = (points - cameras.c2w[v, :, 3]).norm(dim=-1)
+        found |= inside & (surface.isnan() | (distance < surface))
+    return found.numpy()
 
 
 def cameras_of(views: Capture) -> Cameras:

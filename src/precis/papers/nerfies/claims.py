@@ -2,20 +2,21 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Greater, Less, NotWorse
 
-from .arms import Moving, Scored, train_and_score
+from .arms import Moving, train_and_score
 
-QUICK = Moving("flatland", frames=24, size=48, steps=450, rays=96, samples=24, test_samples=48, lr=4e-3)
+QUICK = Moving("flatland", frames=24, size=48, steps=450, rays=96, samples=24, test_samples=48, lr=4e-3, warp_lr=4e-3)
 FULL = Moving(
-    "bust", frames=60, size=32, steps=4000, rays=1024, samples=48, test_samples=64, lr=1e-3, template="planes",
-    template_lr=2e-2, background_points=1024,
+    "bust", frames=60, size=32, steps=600, rays=512, samples=32, test_samples=48, lr=2e-2, warp_lr=4e-3,
+    template="planes",
 )  # fmt: skip
-SMOKE = Moving("flatland", frames=4, size=12, steps=3, rays=32, samples=8, test_samples=8, lr=4e-3, grid=24)
+SMOKE = Moving(
+    "flatland", frames=4, size=12, steps=3, rays=32, samples=8, test_samples=8, lr=4e-3, warp_lr=4e-3, grid=24
+)  # fmt: skip
 
 
 class _Runs(Claim):
@@ -23,7 +24,8 @@ class _Runs(Claim):
     ±35°.  Scored are the pictures of a second camera, 12° further, at the same instants, each under its instant's code.
 
     All arms start from the same template weights, see the same rays in the same order for as many steps and at the same
-    rate.  The rate was set on seeds that no verdict uses, for the sum of the arms, before the first recorded run.
+    rates.  The rates were set on seeds 10,000 and 10,001, which no verdict uses, before the first recorded run: 4e-3 was
+    better than 1e-3 for the static template as well, and with 1e-3 or 2e-3 the deformation of 450 steps hardly moves.
     """
 
     runs = "moving"
@@ -31,22 +33,18 @@ class _Runs(Claim):
         "smoke": Profile(SMOKE, seeds=2, scale="flatland, 4 frames of 12 pixels, 3 steps"),
         "quick": Profile(QUICK, seeds=3, scale="flatland, 24 frames of 48 pixels, template 4×64, 450 steps, 3 seeds"),
         "full": Profile(
-            FULL, seeds=3, threads=2,
-            scale="a bust in space, 60 frames of 32², planes, 4,000 steps (GPU: 64², 12,000 steps)",
-            cuda=replace(FULL, size=64, steps=12_000, rays=4096),
+            FULL, seeds=3, scale="a bust in space, 60 frames of 32², planes, 600 steps (GPU: 64², 12,000 steps)",
+            cuda=replace(FULL, size=64, steps=12_000, rays=4096, samples=64, test_samples=96, background_points=4096),
         ),
         "paper": Profile(
             Moving("bust", frames=60, size=256, steps=250_000, rays=6144, samples=256, test_samples=256, lr=1e-3,
-                   template="vanilla", bands=8, depth=6, width=128, background_points=16_384),
+                   warp_lr=1e-3, template="vanilla", bands=8, depth=6, width=128, background_points=16_384),
             seeds=3, gpus=1, scale="template 8×256, field 6×128, 250,000 steps of 6,144 rays (the paper: 8 GPUs)",
         ),
     }  # fmt: skip
 
-    def load(self, settings: Any, source: Path | None) -> Any:
-        return None
-
-    def trial(self, arm: str, seed: int, settings: Any, data: Scored | None, record: Recorder) -> Metrics:
-        return train_and_score(arm, seed, settings, data, record)
+    def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
+        return train_and_score(arm, seed, settings, record)
 
 
 class Deformation(_Runs):
@@ -78,14 +76,13 @@ class Deformation(_Runs):
 class Elastic(_Runs):
     """Primary, declared beforehand: the depth of the moving part from the second camera (log of the mean error).
 
-    λ = 0.01, as for the paper's captures, against 0; nothing else differs.  The broken arm pulls the singular values of
-    the Jacobian to 1.5 instead of 1: it must not beat λ = 0.  Mean |log Σ| at the head and PSNR are context.
+    λ = 0.01, as for the paper's captures, against 0; nothing else differs, so the baseline is the method without its
+    mechanism, and no broken arm is needed.  Mean |log Σ| at the head and PSNR are context.
     """
 
     name = "elastic"
     statement = "The elastic term makes the geometry of the moving part more accurate."
     arms = ("se3", "no_elastic")
-    sabotaged = {"stretched": "se3"}
     hypotheses = (
         Less("log_depth_error", "se3", "no_elastic"),
         Less("log_stretch", "se3", "no_elastic", counts=False),
@@ -97,7 +94,7 @@ class Elastic(_Runs):
 class CoarseToFine(_Runs):
     """Bands of the deformation's encoding: opened over the first 60 % (the method), all four from the start, or one.
 
-    The broken arm runs the schedule backwards: it starts with all bands and shuts them one after the other.
+    The baselines are the method without its mechanism, so that no broken arm is needed.
     """
 
     name = "coarse_to_fine"
@@ -106,7 +103,6 @@ class CoarseToFine(_Runs):
         "from the start, and better than the lowest alone."
     )
     arms = ("se3", "all_bands", "one_band")
-    sabotaged = {"reversed": "se3"}
     hypotheses = (
         Greater("psnr_moving", "se3", "all_bands"),
         Greater("psnr_moving", "se3", "one_band"),
@@ -117,8 +113,8 @@ class CoarseToFine(_Runs):
 
 class Background(_Runs):
     """Drift: log of the mean ‖T(x) − x‖ at static surface points that training never saw, over all frames; it has to
-    fall by half.  Static pixels must not get worse by more than 0.5 dB.  The broken arm is told to carry each static
-    point to another one's place.
+    fall by half.  Static pixels must not get worse by more than 0.5 dB.  The baseline is the method without its
+    mechanism, so that no broken arm is needed.
     """
 
     name = "background"
@@ -127,7 +123,6 @@ class Background(_Runs):
         "its picture."
     )
     arms = ("se3", "no_background")
-    sabotaged = {"swapped": "se3"}
     hypotheses = (
         Less("log_drift", "se3", "no_background", by=math.log(2)),
         NotWorse("psnr_static", "se3", "no_background", margin=0.5),
@@ -157,9 +152,10 @@ class SE3(_Runs):
 
 
 class Ghosts(_Runs):
-    """The share of ∫σ that lies where no frame has anything (two cells of margin), on a grid over the scene's box, as a
-    logarithm; for fields that move, the worst of five frames.  The broken arm permutes codes, as in `deformation`.
-    Connected blobs of a density above 10 with more than four cells there are context.
+    """The share of ∫σ that lies where no frame has anything (two cells of margin) and some photograph looks through, on
+    a grid over the scene's box, as a logarithm; for fields that move, the worst of five frames.  Space that nobody sees
+    is left out: nothing tells any method what is there.  The broken arm permutes codes, as in `deformation`.  Context:
+    connected blobs of a density above 10 with more than four cells there.
     """
 
     name = "ghosts"

@@ -43,7 +43,9 @@ class Reconstruct(Job):
     rays: Annotated[int | None, Doc("pixels a step: 512, CUDA 4,096"), Range(16)] = None
 
     # What to make.
-    freeze_time: Annotated[str | None, Doc("id of the photograph whose instant the orbit shows; the middle one")] = None
+    freeze_time: Annotated[
+        str | None, Doc("id of the photograph whose instant the orbit shows; that of the middlemost camera")
+    ] = None
     orbit: Annotated[int, Doc("pictures of the orbit and of the playback"), Range(2, 1000)] = 16
     interpolate: Annotated[
         str | None, Doc("A:B:N: N pictures between the instants of photographs A and B; the two ends of the capture")
@@ -58,12 +60,13 @@ class Reconstruct(Job):
 
     def run(self, work: Work) -> dict[str, float | None]:
         from .opening import open_capture
-        from .outputs import write_outputs
+        from .outputs import plan, write_outputs
         from .training import train
 
         opened = open_capture(self, work)
+        moments = plan(self, opened)
         portrait, alpha = train(self, opened, work)
-        metrics: dict[str, Any] = write_outputs(self, opened, portrait, alpha, work)
+        metrics: dict[str, Any] = write_outputs(self, opened, moments, portrait, alpha, work)
         return {name: None if value is None else float(value) for name, value in metrics.items()}
 
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,16 +46,40 @@ class Drawer:
         return rgb.clamp(0, 1).permute(2, 0, 1).cpu(), torch.where(opacity < 0.5, self.model.far, there).cpu()
 
 
-def write_outputs(job: Any, opened: Opened, model: Portrait, alpha: float, work: Work) -> dict[str, Any]:
+class Moments(NamedTuple):
+    """Numbers of photographs: whose instant is frozen, and between whose codes a clip of `pictures` goes."""
+
+    frozen: int
+    first: int
+    last: int
+    pictures: int
+
+
+def plan(job: Any, opened: Opened) -> Moments:
+    """What the options name, before any work."""
+    place = opened.cameras.c2w[opened.train, :, 3]
+    frozen = opened.train[int((place - place.mean(0)).norm(dim=1).argmin())]  # the camera in the middle
+    if job.freeze_time:
+        frozen = opened.number(job.freeze_time, "--freeze-time")
+    if job.interpolate is None:
+        return Moments(frozen, opened.train[0], opened.train[-1], 8)
+    parts = job.interpolate.split(":")
+    if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
+        raise InputError(f"--interpolate must be A:B:N, two ids and a number from 2, got {job.interpolate!r}")
+    first, last = (opened.number(name, "--interpolate") for name in parts[:2])
+    return Moments(frozen, first, last, int(parts[2]))
+
+
+def write_outputs(
+    job: Any, opened: Opened, moments: Moments, model: Portrait, alpha: float, work: Work
+) -> dict[str, Any]:
     """All files of a run; the metrics, validation first."""
-    first, last, between = _stretch_of(job, opened)
-    total = len(opened.train) + len(opened.test) + 2 * job.orbit + between
+    frozen = moments.frozen
+    total = len(opened.train) + len(opened.test) + 2 * job.orbit + moments.pictures
     draw = Drawer(model, alpha, work, total)
-    frozen = opened.train[len(opened.train) // 2]
-    frozen = opened.number(job.freeze_time, "--freeze-time") if job.freeze_time else frozen
     metrics, rows = _photographs(opened, model, draw, work)
-    _clips(job, opened, model, draw, work, frozen, (first, last, between))
-    metrics |= _deformation(opened, model, alpha, draw, work)
+    _clips(job, opened, moments, model, draw, work)
+    metrics |= _deformation(opened, model, alpha, work)
     _meshes(job, opened, model, alpha, work, frozen)
     write_json(work.folder / PLACE, remember(opened.cameras, frozen, model.codes(opened.frame[frozen]), alpha))
     header = ["photograph", "rendered", "depth", "deformation"]
@@ -63,7 +87,8 @@ def write_outputs(job: Any, opened: Opened, model: Portrait, alpha: float, work:
     tiles = [tile for v in rows for tile in rows[v]]
     with writing(work.folder / "overview.png") as beside:
         beside.write_bytes(contact_sheet(tiles, columns=4, header=header, rows=labels, size=160))
-    work.show("overview.png")
+    for name in ("interpolation.webp", "playback.webp", "orbit.webp", "overview.png"):
+        work.show(name)
     work.note(f"the orbit shows the instant of {Path(opened.names[frozen]).stem}")
     if work.device == "cpu":
         work.note("made on a processor, in minutes and from small pictures: a preview")
@@ -103,11 +128,10 @@ def _photographs(
     }, rows  # fmt: skip
 
 
-def _clips(
-    job: Any, opened: Opened, model: Portrait, draw: Drawer, work: Work, frozen: int, stretch: tuple[int, int, int]
-) -> None:
+def _clips(job: Any, opened: Opened, moments: Moments, model: Portrait, draw: Drawer, work: Work) -> None:
     """The frozen instant from a swinging camera, all instants from one camera, and from one code to another."""
-    codes, n = model.codes(opened.frame[frozen]), job.orbit
+    frozen, n = moments.frozen, job.orbit
+    codes = model.codes(opened.frame[frozen])
     path = swing(opened.cameras, frozen, n)
     pictures = [draw(path, i, codes) for i in range(n)]
     orbit = np.stack([rgb.numpy() for rgb, _ in pictures])
@@ -118,14 +142,14 @@ def _clips(
     steps = torch.linspace(0, opened.frames - 1, n).round().long().to(opened.frame.device)
     play = [draw(opened.cameras, frozen, model.codes(f))[0].numpy() for f in steps]
     write_animation(work.folder / "playback.webp", np.stack(play), FPS)
-    a, b = (model.codes(opened.frame[v]) for v in stretch[:2])
-    shares = torch.linspace(0, 1, stretch[2]).tolist()
+    a, b = (model.codes(opened.frame[v]) for v in (moments.first, moments.last))
+    shares = torch.linspace(0, 1, moments.pictures).tolist()
     mixed = [draw(opened.cameras, frozen, a.mixed(b, share))[0].numpy() for share in shares]
     write_animation(work.folder / "interpolation.webp", np.stack(mixed), FPS)
 
 
 @torch.no_grad()
-def _deformation(opened: Opened, model: Portrait, alpha: float, draw: Drawer, work: Work) -> dict[str, Any]:
+def _deformation(opened: Opened, model: Portrait, alpha: float, work: Work) -> dict[str, Any]:
     """Singular values of the Jacobian at the surfaces that training photographs show, as a histogram."""
     if model.warp is None:
         return {}
@@ -184,16 +208,6 @@ def _meshes(job: Any, opened: Opened, model: Portrait, alpha: float, work: Work,
             rgb = torch.cat([template(part, ways[None], *extra)[1].cpu() for part in at.split(1 << 15)])
         colours = (rgb * 255).round().to(torch.uint8).numpy()
         write_ply(work.folder / f"mesh_{name}.ply", mesh.vertices, mesh.faces, normals=-mesh.normals, colours=colours)
-
-
-def _stretch_of(job: Any, opened: Opened) -> tuple[int, int, int]:
-    """The photographs between whose codes `--interpolate` goes, and in how many pictures."""
-    if job.interpolate is None:
-        return opened.train[0], opened.train[-1], 8
-    parts = job.interpolate.split(":")
-    if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
-        raise InputError(f"--interpolate must be A:B:N, two ids and a number from 2, got {job.interpolate!r}")
-    return opened.number(parts[0], "--interpolate"), opened.number(parts[1], "--interpolate"), int(parts[2])
 
 
 def _grey(depth: Tensor, near: float, far: float) -> Tensor:

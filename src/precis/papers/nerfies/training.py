@@ -1,7 +1,7 @@
 """The job's model and how it is trained."""
 
 import shutil
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -32,11 +32,10 @@ class Portrait(DeformableNerf):
         field = None if warp == "none" else {"se3": SE3Field, "translation": TranslationField}[warp](
             frames, *shape, generator=g
         )  # fmt: skip
-        scene, fine = None, None
-        if fast:
-            step = (far - near) / (FAST_SAMPLES + FAST_FINE)
-            scene = PlaneTemplate(torch.tensor(box), 64, step=step, appearance_dim=8, generator=g)
-        else:
+        step = (far - near) / (FAST_SAMPLES + FAST_FINE)
+        scene: Any = PlaneTemplate(torch.tensor(box), 64, step=step, appearance_dim=8, generator=g) if fast else None
+        fine = None
+        if not fast:
             scene, fine = (NerfMLP(density="softplus", code_dim=8, generator=g) for _ in range(2))
         super().__init__(scene, field, 8, fine=fine, num_codes=frames, generator=g)
         self.near, self.far, self.fast, self.background, self.box = near, far, fast, background, box
@@ -45,12 +44,14 @@ class Portrait(DeformableNerf):
         """Rays as they are shown."""
         return self.passes(self, rays, codes, alpha, self.near, self.far, background=self.background).best
 
-    def passes(self, model: Any, *args: Any, **options: Any) -> Passes:
-        """As `render_views`, with this model's numbers of samples."""
-        args = args[:5]
+    def passes(
+        self, model: DeformableNerf, rays: Any, codes: Any, alpha: Any, near: float, far: float, samples: int = 0,
+        fine_samples: int = 0, **options: Any,
+    ) -> Passes:  # fmt: skip
+        """As `render_views`, with this model's own way and numbers of samples."""
         if self.fast:
-            return render_resampled(self, *args, FAST_SAMPLES, FAST_FINE, **options)
-        return render_views(self, *args, VANILLA_SAMPLES, VANILLA_SAMPLES, **options)
+            return render_resampled(model, rays, codes, alpha, near, far, FAST_SAMPLES, FAST_FINE, **options)
+        return render_views(model, rays, codes, alpha, near, far, VANILLA_SAMPLES, VANILLA_SAMPLES, **options)
 
 
 def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
@@ -63,16 +64,17 @@ def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
     }  # fmt: skip
     model = Portrait(**arguments).to(work.device)
     minutes = job.minutes or (None if job.steps else 10.0 if gpu else 4.0)
-    groups = None
+    groups, template = None, cast(Any, model.template)
     if job.template == "fast":
-        planes = model.template.factors()
-        others = [p for p in model.parameters() if all(p is not q for q in planes)]
-        groups = [{"params": planes, "lr": 2e-2}, {"params": others, "lr": 1e-3}]
+        planes = template.factors()
+        field = [] if model.warp is None else list(model.warp.parameters())
+        others = [p for p in model.parameters() if all(p is not q for q in (*planes, *field))]
+        groups = [{"params": p, "lr": lr} for p, lr in ((planes, 2e-2), (field, 4e-3), (others, 1e-3)) if p]
     if job.template == "vanilla" and not gpu:
         work.note("the paper's network takes minutes a step on a processor: --template fast is meant for one")
 
     def smooth(progress: float) -> Any:
-        return 1e-3 * (1 - progress) * model.template.variation()
+        return 1e-3 * (1 - progress) * template.variation()
 
     last: dict[str, float] = {}
 

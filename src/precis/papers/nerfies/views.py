@@ -15,7 +15,7 @@ from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras, focus, look_at
 from precis.fields.nerfies import render_many
 
-SWING = 20.0  # degrees to either side
+SWING = 12.0  # degrees to either side
 PLACE = "camera.json"
 
 

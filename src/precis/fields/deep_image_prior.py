@@ -171,7 +171,7 @@ def dip_input(
 
 def feature_inversion(
     net: nn.Module, z: Float[Tensor, "1 d h w"], features: Float[Tensor, "1 ..."],
-    model: Callable[[Tensor], Tensor], *, steps: int = 3100, lr: Number = 1e-3, **options: Any,
+    model: Callable[[Tensor], Tensor], *, steps: int | None = 3100, lr: Number = 1e-3, **options: Any,
 ) -> Fit:  # fmt: skip
     """The picture f(z) whose features under `model` are `features`: what a network still knows of its input.
 

@@ -83,8 +83,8 @@ def test_only_rays_through_the_hull_are_learned_from(scene):
     kept = hitting(photos, model.grid, 2.0, 6.0)
     assert 0.1 < len(kept.rgb) / len(photos.rgb) < 0.6
     assert int((kept.alpha > 0).sum()) > 0.98 * int((photos.alpha > 0).sum())
-    box = model.grid.aabb
-    assert ((box[0] >= views.aabb[0] - 0.1) & (box[1] <= torch.from_numpy(views.aabb)[1] + 0.1)).all()
+    box, known = model.grid.aabb, torch.from_numpy(views.aabb)
+    assert ((box[0] >= known[0] - 0.1) & (box[1] <= known[1] + 0.1)).all()
 
 
 def test_the_fast_recipe_learns_a_scene(scene):

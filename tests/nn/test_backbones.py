@@ -141,6 +141,8 @@ def test_bytes_are_taken_as_255ths_and_standardised():
     assert torch.allclose(out.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(out.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
     assert torch.allclose(layer(images / 255), out, atol=1e-6)
+    with pytest.raises(ValueError, match="1 channels were given, 3 are wanted"):
+        layer(images[:, :1])
     flat = Standardise(1).fit(torch.full((4, 1, 2, 2), 0.25))
     assert float(flat.std) == 1
 

@@ -248,3 +248,14 @@ def test_an_incomplete_last_batch_can_be_left_out():
 
     fit_many(lambda seed: nn.Linear(1, 1), (0, 1), x, step, budget=Budget(epochs=2), lr=0.1, size=4, drop_last=True)
     assert sizes == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("own", [(), (0, 1)])
+def test_one_copy_alone_is_the_same_copy_among_others(own):
+    data = (X, LABELS) if not own else (X.expand(3, *X.shape), LABELS.expand(3, -1))
+    given = {"budget": Budget(steps=6), "lr": 0.1, "size": 5, "own": own}
+    three = fit_many(lambda seed: Net(), SEEDS, data, step, **given)
+    one = fit_many(lambda seed: Net(), SEEDS[1:2], tuple(x[1:2] for x in data) if own else data, step, **given)
+    for name, value in (one.params | one.buffers).items():
+        torch.testing.assert_close(value[0], (three.params | three.buffers)[name][1], atol=1e-5, rtol=1e-5)
+    assert torch.allclose(one.curves["loss"][0], three.curves["loss"][1], atol=1e-5)

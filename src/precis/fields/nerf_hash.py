@@ -88,8 +88,8 @@ class HashField(nn.Module):
                  (width, 3))  # fmt: skip
         self.mlp = nn.ModuleList(nn.utils.skip_init(nn.Linear, a, b) for a, b in sizes)
         for layer in self.mlp:
-            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
-            nn.init.zeros_(layer.bias)
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def config(self) -> dict[str, Any]:
         """The arguments that build it again."""

@@ -89,7 +89,7 @@ class PlaneField(nn.Module):
         """Density, and the position within the box for `colour`."""
         u = ((x - self.aabb[0]) / (self.aabb[1] - self.aabb[0])).clamp(0, 1)
         raw = sum(p.sum(-1) for p in self._products(u, self.density_planes, self.density_lines))
-        return F.softplus(raw + START) / self.step, u
+        return F.softplus(raw + START) / self.step, u  # type: ignore[arg-type]
 
     def colour(self, u: Float[Tensor, "n 3"], d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Colour in [0, 1] at positions that `look` gave, seen along unit d."""

@@ -143,10 +143,11 @@ def arms_at(claim: type[Claim], profile: str) -> tuple[str, ...]:
     here: set[str] = {condition.arm for condition in claim.preconditions} | set(claim.sabotaged.values())
     elsewhere: set[str] = set()
     for hypothesis in claim.hypotheses:
+        read = arms_read(hypothesis)
         if hypothesis.profiles is None or profile in hypothesis.profiles:
-            here |= arms_read(hypothesis)
+            here |= set(claim.arms) if read is None else read
         else:
-            elsewhere |= arms_read(hypothesis)
+            elsewhere |= read or set()
     kept = [arm for arm in claim.arms if arm in here or arm not in elsewhere]
     return (*kept, *(arm for arm in claim.sabotaged if arm not in claim.arms))
 

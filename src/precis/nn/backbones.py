@@ -4,7 +4,7 @@ Every one takes pictures uint8 or float in [0,1] (a first layer, `input`, standa
 has `features(x) -> [B,out_dim]`, `stages(x) -> list`, `out_dim`, and `forward`: logits [B,K], features if classes=None.
 """
 
-import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -155,6 +155,12 @@ NAMES: dict[str, dict[str, Any]] = {
 }
 
 
+OPTIONS: dict[str, type] = {
+    "width": int, "norm": str, "stem": str, "shortcut": str, "groups": int, "channels_per_group": int, "block": str,
+    "preact": bool, "zero_init": bool,
+}  # fmt: skip
+
+
 def backbone(
     spec: str, in_shape: Sequence[int], classes: int | None = None, *, generator: torch.Generator | None = None,
     **options: Any,
@@ -168,17 +174,14 @@ def backbone(
     """
     name, _, tail = spec.strip().partition(":")
     common: dict[str, Any] = {"classes": classes, "generator": generator}
-    inputs = 1
-    for n in in_shape:
-        inputs *= n
     if name in ("mlp", "lenet300"):
         hidden = [300, 100] if name == "lenet300" and not tail else _numbers(tail, "-", spec)
-        return MLP((inputs, *hidden), **common, **options)
+        return MLP((math.prod(in_shape), *hidden), **common, **options)
     if name == "conv":
         numbers = _numbers(tail or "24x3", "x", spec)
         if len(numbers) != 2:
             raise InputError(f"{spec}: width x depth is wanted, such as conv:24x3")
-        return ConvNet(in_shape[0], *numbers, **common, **options)
+        return ConvNet(in_shape[0], width=numbers[0], depth=numbers[1], **common, **options)
     if name == "lenet5":
         if min(in_shape[1:], default=0) < 16 or in_shape[1] != in_shape[2]:
             raise InputError(f"lenet5 takes square pictures of at least 16 pixels, got {tuple(in_shape)}")
@@ -202,14 +205,10 @@ def _numbers(text: str, mark: str, spec: str) -> list[int]:
 
 def _options(text: str, spec: str) -> dict[str, Any]:
     """key=value, …; a key alone is a switch turned on."""
-    known = inspect.signature(ResNet).parameters
-    allowed = {"width": int, "norm": str, "stem": str, "shortcut": str, "groups": int, "channels_per_group": int,
-               "block": str, "preact": bool, "zero_init": bool}  # fmt: skip
-    assert set(allowed) - {"width"} <= set(known)
     found: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         key, _, value = part.partition("=")
-        kind = allowed.get(key)
+        kind = OPTIONS.get(key)
         try:
             if kind is None:
                 raise ValueError
@@ -217,5 +216,5 @@ def _options(text: str, spec: str) -> dict[str, Any]:
             if kind is int and found[key] < 1:
                 raise ValueError
         except (ValueError, KeyError):
-            raise InputError(f"{spec}: {part!r} is no option; there are {', '.join(allowed)}") from None
+            raise InputError(f"{spec}: {part!r} is no option; there are {', '.join(OPTIONS)}") from None
     return found

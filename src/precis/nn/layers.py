@@ -34,6 +34,8 @@ class Standardise(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
+        if len(self.mean) not in (1, x.shape[1]):
+            raise ValueError(f"{x.shape[1]} channels were given, {len(self.mean)} are wanted")
         if x.dtype == torch.uint8:
             x = x.to(self.mean.dtype) / 255
         shape = (-1, *[1] * (x.ndim - 2))

@@ -72,8 +72,10 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
         layer, norm = modules[before], modules[after]
         if norm.running_mean is None:
             continue
-        fused = nn.utils.fusion.fuse_conv_bn_eval if isinstance(layer, CONVOLUTIONS) else _fuse_linear
-        _replace(folded, before, fused(layer, norm))
+        fuse: Any = nn.utils.fusion.fuse_conv_bn_eval
+        if isinstance(layer, nn.Linear):
+            fuse = nn.utils.fusion.fuse_linear_bn_eval
+        _replace(folded, before, fuse(layer, norm))
         _replace(folded, after, nn.Identity())
     return folded
 
@@ -114,17 +116,17 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             model(batch[0] if isinstance(batch, tuple | list) else batch)
         if not sums and norms:
             raise ValueError("recalibrate needs at least one batch")
-        for norm, (n, mean, spread) in sums.items():
-            assert isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor)
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(spread / (n - 1).clamp(min=1))
+        for measured, (n, mean, spread) in sums.items():
+            assert isinstance(measured.running_mean, Tensor) and isinstance(measured.running_var, Tensor)
+            measured.running_mean.copy_(mean)
+            measured.running_var.copy_(spread / (n - 1).clamp(min=1))
     finally:
         for hook in hooks:
             hook.remove()
         for norm, rate in rates.items():
             norm.momentum = rate
-        for module, mode in modes.items():
-            module.training = mode
+        for part, mode in modes.items():
+            part.training = mode
     return model
 
 
@@ -142,7 +144,7 @@ def _pairs(model: nn.Module, modules: dict[str, nn.Module]) -> list[tuple[str, s
                 found += [(a, b) for a, b in zip(names, names[1:])
                           if isinstance(modules[a], kinds) and isinstance(modules[b], BatchNorm)]  # fmt: skip
         return found
-    calls: dict[str, int] = {}
+    calls: dict[Any, int] = {}
     for node in graph.nodes:
         if node.op == "call_module":
             calls[node.target] = calls.get(node.target, 0) + 1
@@ -153,7 +155,7 @@ def _pairs(model: nn.Module, modules: dict[str, nn.Module]) -> list[tuple[str, s
         source = node.args[0] if node.args else None
         if not isinstance(source, torch.fx.Node) or source.op != "call_module" or len(source.users) != 1:
             continue
-        if isinstance(modules[source.target], kinds) and calls[node.target] == calls[source.target] == 1:
+        if isinstance(modules[str(source.target)], kinds) and calls[node.target] == calls[source.target] == 1:
             pairs.append((str(source.target), str(node.target)))
     return pairs
 
@@ -174,10 +176,6 @@ def _shapes_unchecked() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
-
-
-def _fuse_linear(layer: nn.Module, norm: nn.Module) -> nn.Module:
-    return nn.utils.fusion.fuse_linear_bn_eval(layer, norm)
 
 
 def _replace(model: nn.Module, path: str, new: nn.Module) -> None:

@@ -6,7 +6,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ class ResNet(nn.Module):
                 nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=bare), normal(channels), nn.ReLU(),
                 *([nn.MaxPool2d(3, 2, 1)] if stem == "large" else []),
             )  # fmt: skip
-            groups_of_blocks = []
+            groups_of_blocks: list[nn.Sequential] = []
             for n, width, step in zip(stages, widths, strides):
                 blocks: list[nn.Module] = []
                 for i in range(n):
@@ -88,7 +88,8 @@ class ResNet(nn.Module):
             if isinstance(module, FixupBlock):
                 module.rescale(total)
             elif isinstance(module, Block) and module.preact and zero_init:
-                module.convs[-1].weight.zero_()
+                last: Any = module.convs[-1]
+                last.weight.zero_()
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """The map after each stage; the last one as the pooling sees it."""
@@ -151,10 +152,11 @@ class FixupBlock(nn.Module):
 
     @torch.no_grad()
     def rescale(self, total: int) -> None:
-        m = len(self.convs)
-        for conv in self.convs[:-1]:
-            conv.weight.mul_(total ** (-1 / (2 * m - 2)))
-        self.convs[-1].weight.zero_()
+        """Scale the weights of the branch, one of `total`, as the paper says."""
+        convs: list[Any] = list(self.convs)
+        for conv in convs[:-1]:
+            conv.weight.mul_(total ** (-1 / (2 * len(convs) - 2)))
+        convs[-1].weight.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         b, last = self.biases, len(self.convs) - 1

@@ -22,7 +22,7 @@ def write_mesh(work: Work, place: Place, learned: Any) -> dict[str, float | None
     box = place.box if fast is None else open_box if fast.open else fast.grid.aabb.cpu()
     cells = 128 if work.device == "cpu" else 256
     side = (box[1] - box[0]).numpy()
-    shape = tuple(int(n) for n in np.maximum(np.round(cells * side / side.max()), 8))
+    across, along, up = (int(n) for n in np.maximum(np.round(cells * side / side.max()), 8))
     voxel = float(side.max()) / cells
     live = None if fast is None else fast.grid.cells().around
 
@@ -36,13 +36,16 @@ def write_mesh(work: Work, place: Place, learned: Any) -> dict[str, float | None
 
     try:
         # Normals point to where a field grows; density grows inwards.
-        mesh = extract_mesh(lambda x: -density(x), shape, (box[0].numpy(), box[1].numpy()), -math.log(2) / voxel,
-                            device=work.device)  # fmt: skip
+        bounds = box[0].numpy(), box[1].numpy()
+        mesh = extract_mesh(
+            lambda x: -density(x), (across, along, up), bounds, -math.log(2) / voxel, device=work.device
+        )
     except ValueError as error:
         raise RunFailed(f"there is no surface to make a mesh of ({error}); train for longer") from None
     x = torch.from_numpy(mesh.vertices).to(work.device)
     ways = torch.cat([torch.eye(3), -torch.eye(3)]).to(work.device)
-    colour = sum(torch.cat([field(p, d.expand_as(p))[1] for p in x.split(1 << 15)]) for d in ways) / len(ways)
+    seen = [torch.cat([field(p, d.expand_as(p))[1] for p in x.split(1 << 15)]) for d in ways]
+    colour = torch.stack(seen).mean(0)
     vertices = place.back(x.cpu()).numpy()
     colours = np.rint(colour.cpu().numpy().clip(0, 1) * 255).astype(np.uint8)
     write_ply(work.folder / "mesh.ply", vertices, mesh.faces, normals=mesh.normals, colours=colours)

@@ -59,7 +59,8 @@ def write_tests(work: Work, place: Place, learned: Any) -> Metrics:
     from .running import truth_of, view_psnr
 
     cameras = place.cameras.to(work.device)
-    rows, tiles = [], []
+    rows: list[dict[str, Any]] = []
+    tiles: list[np.ndarray] = []
     views = place.test or place.train[:SHOWN]
     for k, v in enumerate(views):
         work.log(k, len(views))

@@ -11,7 +11,7 @@ import torch
 
 from precis.errors import InputError
 from precis.fields.nerf import NerfMLP, tiny_nerf
-from precis.fields.nerf_fast import FastModel, fast_model, fast_renderer, fit_fast
+from precis.fields.nerf_fast import FastModel, Kind, fast_model, fast_renderer, fit_fast
 from precis.fields.nerf_fit import Renderer, dense_renderer, fit_dense, photographs, render_view
 from precis.papers.job import Work
 from precis.train.checkpoint import save_model
@@ -69,7 +69,8 @@ def budget(job: Any, work: Work) -> dict[str, Any]:
 def learn_fast(job: Any, work: Work, place: Place) -> Learned:
     """Occupancy grid, and planes or hash tables."""
     cuda = work.device.startswith("cuda")
-    kind = job.encoding if job.encoding != "auto" else "hash" if cuda else "planes"
+    hashed = job.encoding == "hash" or (job.encoding == "auto" and cuda)
+    kind: Kind = "hash" if hashed else "planes"
     cameras = place.cameras[place.train].to(work.device)
     model = fast_model(
         cameras, place.box, place.silhouettes, kind=kind, cells=128 if cuda else 64, open=place.open,
@@ -84,7 +85,7 @@ def learn_fast(job: Any, work: Work, place: Place) -> Learned:
     run = fit_fast(
         model, photos, near=place.near, far=place.far, background=behind,
         generator=torch.Generator().manual_seed(2 * job.seed + 1), measure=measure, every=100, log=work.log,
-        **({"lr": 1e-2, "net_lr": 1e-2} if kind == "hash" else {}), **budget(job, work),
+        lr=1e-2 if hashed else 2e-2, net_lr=1e-2 if hashed else 1e-3, **budget(job, work),
     )  # fmt: skip
     return Learned(plain, model.field, model, seconds, psnr, run.steps)
 
@@ -94,7 +95,6 @@ def learn_dense(job: Any, work: Work, place: Place) -> Learned:
     draw = torch.Generator().manual_seed(2 * job.seed)
     cameras = place.cameras[place.train].to(work.device)
     photos = photographs(cameras, *training_pictures(place))
-    behind = torch.from_numpy(place.background).to(work.device)
     if job.model == "tiny":
         net, fine, samples, rays, lr = tiny_nerf(generator=draw).to(work.device), None, (24, 24), 256, 2e-3
     else:
@@ -104,7 +104,7 @@ def learn_dense(job: Any, work: Work, place: Place) -> Learned:
     measure, seconds, psnr = watch(work, place, plain)
     run = fit_dense(
         net, photos, place.near, place.far, fine=fine, samples=samples[0], fine_samples=samples[1], rays=rays, lr=lr,
-        background=behind, crop_steps=500 if job.model == "vanilla" and place.files.format == "Blender" else 0,
+        crop_steps=500 if job.model == "vanilla" and place.files.format == "Blender" else 0,
         generator=torch.Generator().manual_seed(2 * job.seed + 1), measure=measure, every=100, log=work.log,
         **budget(job, work),
     )  # fmt: skip

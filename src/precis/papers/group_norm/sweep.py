@@ -1,0 +1,263 @@
+"""Train a small residual net with every norm at every batch size, and say which to take."""
+
+import csv
+import io
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precis.data.imageset import ImageSet
+from precis.errors import InputError
+from precis.lab.statistics import one_sample, proportion_interval
+from precis.nn.norm import fold_batchnorm
+from precis.nn.resnet import ResNet
+from precis.papers.job import Work
+from precis.papers.work import writing
+from precis.train.classify import to_channels_last, to_input
+from precis.train.loop import Budget
+from precis.train.many import ManySGD, fit_many
+from precis.train.schedule import cosine
+from precis.vision.group_norm import check_groups
+
+from .pictures import draw_errors
+from .training import NORMS, cross_entropy
+
+STRIDES = (2, 2, 2)
+NAMES = {"bn": "batch norm", "gn": "group norm", "ln": "layer norm", "in": "instance norm"}
+DONE = ".cells.json"
+
+
+@dataclass
+class Cell:
+    """One norm at one batch size: errors in % of all repeats, their mean and 95 % interval."""
+
+    norm: str
+    batch: int
+    values_at_last_map: int
+    error: float
+    low: float
+    high: float
+    steps: int
+    seconds: float
+    errors: list[float]
+
+
+def run_sweep(job: Any, work: Work) -> dict[str, float | None]:
+    norms = _words("--norms", job.norms, tuple(NAMES))
+    sizes = _numbers("--batch-sizes", job.batch_sizes)
+    images, labels, classes = _read(job, work, max(sizes))
+    per_group = _groups(job)
+    last = math.prod(math.ceil(side / math.prod(STRIDES)) for side in images.shape[2:])
+    _check_maps(norms, sizes, last)
+    done = _recall(work)
+    cells, planned = [], [(norm, size) for size in sizes for norm in norms]
+    shares = np.cumsum([0.0, *(1 / size + 0.02 for _, size in planned)])
+    for (norm, size), begun, ended in zip(planned, shares, shares[1:]):
+        kept = done.get(f"{norm}_{size}")
+        if kept is None:
+            progress = partial(_progress, work, begun / shares[-1], ended / shares[-1])
+            made = _train(job, norm, size, images, labels, len(classes), per_group, progress, work.device)
+            kept = asdict(_cell(norm, size, size * last, *made))
+            done[f"{norm}_{size}"] = kept
+            with writing(work.folder / DONE) as beside:
+                beside.write_text(json.dumps(done))
+        cells.append(Cell(**kept))
+    return _report(job, work, cells, images, labels, len(classes), per_group)
+
+
+def _read(job: Any, work: Work, largest: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Labelled pictures uint8 on the CPU, at most --pictures of them."""
+    size = job.size or 32
+    if job.size is None and str(job.input).endswith((".npy", ".npz")):
+        size = None
+    found = ImageSet.open(job.input, size, job.labels, keep_going=job.keep_going, background=job.background)
+    if size is None and max(found.images.shape[2:]) > 64:
+        found = ImageSet.open(job.input, 32, job.labels, keep_going=job.keep_going, background=job.background)
+    if found.write_skipped(work.folder):
+        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+    counts = [] if found.labels is None else [int((found.labels == k).sum()) for k in range(len(found.classes))]
+    if sum(n > 0 for n in counts) < 2:
+        raise InputError("at least two classes are wanted: a sub-folder each, or a column of labels", file=job.input)
+    assert found.labels is not None
+    known = np.flatnonzero(found.labels >= 0)
+    if len(known) < 2 * largest:
+        raise InputError(f"{len(known)} labelled pictures are too few: batches of {largest} need {2 * largest} or more",
+                         file=job.input)  # fmt: skip
+    training = len(known) - round(job.val * len(known))
+    if training < largest:
+        raise InputError(f"--val {job.val:g} leaves {training} pictures for training, fewer than a batch of {largest}")
+    if len(known) > job.pictures:
+        known = np.sort(np.random.default_rng(job.seed).permutation(known)[: max(job.pictures, 2 * largest)])
+        work.note(f"{len(known)} of the pictures were used, drawn at random; --pictures takes more")
+    return torch.from_numpy(found.images[known]), torch.from_numpy(found.labels[known]), found.classes
+
+
+def _groups(job: Any) -> int | None:
+    """--groups, checked against the net's two widths."""
+    if job.groups is not None:
+        for width in (job.width, 2 * job.width):
+            try:
+                check_groups(width, job.groups)
+            except ValueError as error:
+                raise InputError(f"--groups {job.groups}: {error}") from None
+    return job.groups  # type: ignore[no-any-return]
+
+
+def _check_maps(norms: list[str], sizes: list[int], positions: int) -> None:
+    if "bn" in norms and min(sizes) * positions < 2:
+        raise InputError("batch norm at batch size 1 with a last map of one position: a variance over one value does "
+                         "not exist; leave 1 out of --batch-sizes, or give --size 16 or more")  # fmt: skip
+    if "in" in norms and positions < 2:
+        raise InputError("instance norm of a last map of one position is a constant; give --size 16 or more")
+
+
+def _train(
+    job: Any, norm: str, size: int, images: Tensor, labels: Tensor, classes: int, groups: int | None, progress: Any,
+    device: str,
+) -> tuple[list[float], int, int, float]:  # fmt: skip
+    """Errors (%) of all repeats, of how many pictures each, steps, seconds.  The splits are the same for every cell."""
+    seeds = [1000 * job.seed + r for r in range(job.repeats)]
+    held = round(job.val * len(images))
+    orders = [torch.randperm(len(images), generator=torch.Generator().manual_seed(s)) for s in seeds]
+    training, test = (torch.stack([o[part] for o in orders]) for part in (slice(held, None), slice(held)))
+    std = images.float().std() / 255
+    stacked = [((images[i].float() / 255 - 0.5) / std.clamp(min=0.01)).to(device) for i in (training, test)]
+    steps = max(1, job.epochs * (len(images) - held) // size)
+    began = time.perf_counter()
+    many = fit_many(
+        lambda seed: _net(job, norm, images.shape[1], classes, groups, seed).to(device), seeds,
+        (stacked[0], labels[training].to(device)), cross_entropy, own=(0, 1), size=size, drop_last=True,
+        budget=Budget(steps=steps), lr=job.lr * size / 32, schedule=cosine(), log=partial(progress, norm, size),
+        optimizer=partial(ManySGD, momentum=0.9, weight_decay=1e-4),
+    )  # fmt: skip
+    found = many.predict(stacked[1], own=True, batch=256).argmax(2)
+    errors = 100 * (found != labels[test].to(device)).float().mean(1)
+    return errors.tolist(), held, steps, time.perf_counter() - began
+
+
+def _net(job: Any, norm: str, channels: int, classes: int, groups: int | None, seed: int) -> ResNet:
+    width = job.width
+    grouping: dict[str, Any] = {"channels_per_group": 8} if groups is None else {"groups": groups}
+    return ResNet(
+        (1, 1, 1), (width, 2 * width, 2 * width), strides=STRIDES, in_channels=channels, classes=classes,
+        norm=NORMS[norm], zero_init=True, generator=torch.Generator().manual_seed(seed), **grouping,
+    )  # fmt: skip
+
+
+def _cell(norm: str, size: int, values: int, errors: list[float], held: int, steps: int, seconds: float) -> Cell:
+    """The interval: Student's t over repeats; of one or two, the exact one of all answers together."""
+    mean = sum(errors) / len(errors)
+    if len(errors) > 2:
+        interval = one_sample(errors)
+        low, high = interval.low, interval.high
+    else:
+        n = held * len(errors)
+        exact = proportion_interval(round(mean / 100 * n), n)
+        low, high = 100 * exact.low, 100 * exact.high
+    return Cell(norm, size, values, mean, max(low, 0.0), min(high, 100.0), steps, seconds, errors)
+
+
+def _report(
+    job: Any, work: Work, cells: list[Cell], images: Tensor, labels: Tensor, classes: int, groups: int | None
+) -> dict[str, float | None]:
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["norm", "batch", "values_at_last_map", "error", "low", "high", "steps", "seconds", "errors"])
+    for c in cells:
+        numbers = [f"{x:.3f}" for x in (c.error, c.low, c.high)]
+        every = " ".join(f"{e:.3f}" for e in c.errors)
+        rows.writerow([c.norm, c.batch, c.values_at_last_map, *numbers, c.steps, f"{c.seconds:.2f}", every])
+    with writing(work.folder / "results.csv") as beside:
+        beside.write_text(text.getvalue())
+    with writing(work.folder / "errors.png") as beside:
+        beside.write_bytes(draw_errors(cells, NAMES))
+    work.show("errors.png")
+    words = recommend(cells, 100 * (1 - _most_common(labels)))
+    with writing(work.folder / "recommendation.txt") as beside:
+        beside.write_text(words + "\n")
+    work.note(words)
+    (work.folder / DONE).unlink(missing_ok=True)
+    best = min(cells, key=lambda c: c.error)
+    metrics: dict[str, float | None] = {"best_error": best.error}
+    metrics |= {f"error_{c.norm}_{c.batch}": c.error for c in cells}
+    if {"bn", "gn"} <= {c.norm for c in cells}:
+        slower = _inference(job, images, classes, groups)
+        metrics["gn_over_folded_bn_time"] = slower
+        work.note("At inference batch norm folds into the convolutions and group norm does not: evaluating the net "
+                  f"with group norm took {slower:.2f} times as long here.")  # fmt: skip
+    return metrics
+
+
+def _most_common(labels: Tensor) -> float:
+    return float(labels.bincount().max() / len(labels))
+
+
+def recommend(cells: list[Cell], guessing: float) -> str:
+    """Which norm at which batch size, in one line; what another's interval reaches is called as good.
+
+    guessing: the error (%) of always naming the most common class; where no norm is clearly below it, nothing is said.
+    """
+    if min(c.high for c in cells) >= guessing:
+        return f"No net was clearly better than guessing ({guessing:.1f} % error): give more --epochs, or another --lr."
+    parts: dict[str, list[str]] = {}
+    for size in dict.fromkeys(c.batch for c in cells):
+        here = sorted((c for c in cells if c.batch == size), key=lambda c: c.error)
+        best = here[0]
+        alike = [c for c in here[1:] if min(c.high, best.high) >= max(c.low, best.low) or c.error <= best.high]
+        words = NAMES[best.norm]
+        if alike:
+            words += f" ({' and '.join(NAMES[c.norm] for c in alike)} cannot be told from it)"
+        parts.setdefault(words, []).append(f"{size} ({best.error:.1f} % error)")
+    lines = [f"at batch size {' and '.join(sizes)}: {words}" for words, sizes in parts.items()]
+    return "Recommended " + "; ".join(lines) + "."
+
+
+@torch.no_grad()
+def _inference(job: Any, images: Tensor, classes: int, groups: int | None) -> float:
+    """Time of the net with group norm over that with batch norm folded away: 64 pictures, medians, interleaved."""
+    from precis.lab.timing import interleaved
+
+    x = to_input(images[:64])
+    nets = [_net(job, norm, images.shape[1], classes, groups, 0).eval() for norm in ("gn", "bn")]
+    group, batch = to_channels_last(nets[0]), to_channels_last(fold_batchnorm(nets[1]))
+    timed = interleaved({"group": lambda: group(x), "batch": lambda: batch(x)}, repeats=9, warmup=2)
+    return timed.medians["group"] / timed.medians["batch"]
+
+
+def _progress(
+    work: Work, begun: float, ended: float, norm: str, size: int, step: int, total: int, **scalars: float
+) -> None:
+    share = begun + (ended - begun) * step / max(total, 1)
+    work.log(round(1000 * share), 1000, batch=float(size), **scalars)
+
+
+def _recall(work: Work) -> dict[str, Any]:
+    path = work.folder / DONE
+    return json.loads(path.read_text()) if work.resume and path.exists() else {}  # type: ignore[no-any-return]
+
+
+def _words(option: str, text: str, known: tuple[str, ...]) -> list[str]:
+    found = list(dict.fromkeys(word.strip().lower() for word in text.split(",") if word.strip()))
+    wrong = [word for word in found if word not in known]
+    if wrong or not found:
+        raise InputError(f"{option}: {', '.join(known)} are known, with commas; got {text!r}")
+    return found
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        found = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        found = []
+    if not found or found[0] < 1:
+        raise InputError(f"{option}: whole numbers from 1, with commas, such as 2,8,32; got {text!r}")
+    return found
+
+

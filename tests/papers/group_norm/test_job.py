@@ -1,0 +1,209 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from precis.data.images import write_image
+from precis.errors import InputError, Stopped
+from precis.nn.backbones import backbone
+from precis.papers.catalogue import find
+from precis.papers.group_norm.sweep import Cell, recommend
+from precis.papers.opening import make_job
+from precis.papers.running import Finished, run_job
+from precis.vision.group_norm import convert_norms
+
+
+def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
+    paper = find()["group_norm"]
+    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+
+
+QUICK = {"batch_sizes": "4,8", "norms": "bn,gn", "repeats": 2, "epochs": 1, "width": 8}
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Ninety pictures of two kinds: bright at the top, bright at the bottom."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=90)
+    images = rng.integers(0, 100, (90, 1, 8, 8))
+    for image, label in zip(images, labels):
+        image[:, 4 * label : 4 * label + 4] += 150
+    np.savez(tmp_path / "halves.npz", images=images.astype(np.uint8), labels=labels)
+    return tmp_path / "halves.npz"
+
+
+def test_every_norm_at_every_size_is_compared(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 3})
+    rows = list(csv.DictReader((done.folder / "results.csv").open()))
+    assert [(r["norm"], r["batch"]) for r in rows] == [("bn", "4"), ("gn", "4"), ("bn", "8"), ("gn", "8")]
+    assert all(0 <= float(r["low"]) <= float(r["error"]) <= float(r["high"]) <= 100 for r in rows)
+    assert [int(r["steps"]) for r in rows] == [51, 51, 25, 25]  # 68 pictures, three times
+    assert [int(r["values_at_last_map"]) for r in rows] == [4, 4, 8, 8]
+    assert done.metrics["best_error"] == min(float(r["error"]) for r in rows) < 15
+    assert done.metrics["gn_over_folded_bn_time"] > 0
+    assert done.result["files"][0] == "errors.png" and (done.folder / "errors.png").stat().st_size > 5000
+    notes = " ".join(done.result["notes"])
+    assert "Recommended at batch size" in notes and "folds into the convolutions" in notes
+    assert "Recommended" in (done.folder / "report.md").read_text()
+    assert not (done.folder / ".cells.json").exists()
+
+
+def test_the_same_seed_gives_the_same_and_another_another(pictures, tmp_path):
+    metrics = [run(tmp_path / str(i), pictures, **QUICK, seed=seed).metrics for i, seed in enumerate((1, 1, 2))]
+    keep = lambda m: {k: v for k, v in m.items() if k.startswith("error")}
+    assert keep(metrics[0]) == keep(metrics[1]) != keep(metrics[2])
+
+
+def test_a_stopped_comparison_goes_on(pictures, tmp_path):
+    whole = run(tmp_path / "whole", pictures, **QUICK)
+
+    def stop(event):
+        if event.get("kind") == "log" or "step" in event:
+            stop.seen += 1
+            if (tmp_path / "part" / ".cells.json").exists() and len(
+                json.loads((tmp_path / "part" / ".cells.json").read_text())
+            ) >= 2:
+                raise Stopped("enough")
+
+    stop.seen = 0
+    with pytest.raises(Stopped):
+        run(tmp_path / "part", pictures, listen=stop, **QUICK)
+    kept = json.loads((tmp_path / "part" / ".cells.json").read_text())
+    assert stop.seen and 2 <= len(kept) < 4
+    resumed = run(tmp_path / "part", pictures, resume=True, **QUICK)
+    keep = lambda m: {k: v for k, v in m.items() if k.startswith("error")}
+    assert keep(resumed.metrics) == keep(whole.metrics)
+
+
+def test_a_folder_of_pictures_with_a_broken_one(tmp_path):
+    rng = np.random.default_rng(1)
+    for kind, low in (("dark", 0), ("light", 150)):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for i in range(20):
+            pixels = (rng.integers(0, 100, (3, 20, 24)) + low).astype(np.uint8)
+            write_image(tmp_path / "set" / kind / f"{i}.png", pixels)
+    (tmp_path / "set" / "dark" / "broken.png").write_bytes(b"no picture")
+    done = run(tmp_path / "out", tmp_path / "set", **QUICK | {"batch_sizes": "4"}, size=16)
+    assert (done.folder / "skipped.csv").read_text().count("dark/broken.png,") == 1
+    assert "1 pictures could not be read" in " ".join(done.result["notes"])
+    for i in range(3):
+        (tmp_path / "set" / "light" / f"bad{i}.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="more than 5 %"):
+        run(tmp_path / "other", tmp_path / "set", **QUICK, size=16)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"norms": "bn,xn"}, "--norms: bn, gn, ln, in are known"),
+    ({"norms": ","}, "--norms"),
+    ({"batch_sizes": "2,x"}, "--batch-sizes: whole numbers"),
+    ({"batch_sizes": "0"}, "--batch-sizes"),
+    ({"batch_sizes": "2,64"}, "90 labelled pictures are too few: batches of 64 need 128 or more"),
+    ({"batch_sizes": "1,2"}, "a variance over one value does not exist"),
+    ({"norms": "in", "batch_sizes": "2"}, "instance norm of a last map of one position is a constant"),
+    ({"groups": 3}, "--groups 3: 3 groups do not divide 8 channels; 2 or 4 would"),
+    ({"val": 0.8, "batch_sizes": "32"}, "--val 0.8 leaves 18 pictures"),
+    ({"weights": Path("w.safetensors")}, "--weights belongs to --convert"),
+    ({"calibrate": Path("set")}, "--calibrate belongs to --convert"),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_told_and_leaves_no_folder(pictures, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        run(tmp_path / "out", pictures, **QUICK | options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_or_no_labels(tmp_path):
+    np.savez(tmp_path / "one.npz", images=np.zeros((80, 1, 8, 8), np.uint8), labels=np.zeros(80, int))
+    np.save(tmp_path / "none.npy", np.zeros((80, 1, 8, 8), np.uint8))
+    for name in ("one.npz", "none.npy"):
+        with pytest.raises(InputError, match="at least two classes"):
+            run(tmp_path / "out", tmp_path / name, **QUICK)
+
+
+def test_batch_norm_of_one_picture_is_possible_where_maps_are_larger(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "set.npz", images=rng.integers(0, 256, (40, 1, 16, 16)).astype(np.uint8),
+             labels=rng.integers(2, size=40))  # fmt: skip
+    done = run(tmp_path / "out", tmp_path / "set.npz", **QUICK | {"batch_sizes": "1", "norms": "bn,in"})
+    assert {"error_bn_1", "error_in_1"} <= set(done.metrics)
+
+
+def test_the_recommendation_says_what_can_be_told_apart():
+    cell = lambda norm, batch, error, half: Cell(
+        norm, batch, batch, float(error), float(error - half), float(error + half), 1, 1.0, [float(error)]
+    )
+    words = recommend([cell("bn", 2, 50, 3), cell("gn", 2, 15, 3), cell("bn", 32, 5, 2), cell("gn", 32, 6, 2)], 90.0)
+    assert words == ("Recommended at batch size 2 (15.0 % error): group norm; at batch size 32 (5.0 % error): "
+                     "batch norm (group norm cannot be told from it).")  # fmt: skip
+    assert "better than guessing (90.0 % error)" in recommend([cell("bn", 2, 89, 5)], 90.0)
+
+
+NET = """
+from precis.nn.backbones import backbone
+
+
+def build():
+    return backbone("small_resnet:width=12", (3, 16, 16), 5)
+
+
+def plain():
+    return backbone("small_resnet:width=12,norm=none", (3, 16, 16), 5)
+"""
+
+
+def test_a_net_is_converted_and_its_weights_load_again(tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    torch.manual_seed(3)
+    trained = backbone("small_resnet:width=12", (3, 16, 16), 5)
+    for _ in range(3):
+        trained.train()(torch.rand(16, 3, 16, 16))
+    from safetensors.torch import save_file
+
+    save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, tmp_path / "old.safetensors")
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "set.npy", rng.integers(0, 256, (30, 3, 16, 16)).astype(np.uint8))
+    done = run(tmp_path / "out", f"{tmp_path / 'net.py'}:build", convert="new.safetensors", size=16,
+               weights=tmp_path / "old.safetensors", calibrate=tmp_path / "set.npy")  # fmt: skip
+    layers = json.loads((done.folder / "conversion.json").read_text())["layers"]
+    assert done.metrics["layers"] == len(layers) == 9 and layers[0] == {"name": "stem.1", "channels": 12, "groups": 12}
+    assert done.metrics["same_answer"] > 0.5 and 0 < done.metrics["relative_change"] < 2
+    assert done.metrics["foldable"] == 9
+    fresh, _ = convert_norms(backbone("small_resnet:width=12", (3, 16, 16), 5))
+    fresh.load_state_dict(load_file(done.folder / "new.safetensors"))
+    x = torch.rand(4, 3, 16, 16)
+    assert torch.equal(fresh.train()(x), fresh.eval()(x))
+    assert torch.equal(fresh.stem[0].weight, trained.stem[0].weight)
+    bare = run(tmp_path / "bare", f"{tmp_path / 'net.py'}:build", convert="new.safetensors")
+    assert "fine-tune before use" in " ".join(bare.result["notes"])
+
+
+def test_what_cannot_be_converted_is_told(tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    build = f"{tmp_path / 'net.py'}:build"
+    module = backbone("conv:4x2", (1, 8, 8), 3).eval()
+    torch.export.save(torch.export.export(module, (torch.zeros(2, 1, 8, 8),)), tmp_path / "net.pt2")
+    torch.jit.save(torch.jit.trace(torch.nn.BatchNorm2d(2).eval(), torch.zeros(1, 2, 3, 3)), tmp_path / "net.pt")
+    cases = [
+        (str(tmp_path / "net.pt2"), {}, "no Python modules left whose layers could be replaced: name the function"),
+        (str(tmp_path / "net.pt"), {}, "name the function that builds it"),
+        (f"{tmp_path / 'net.py'}:plain", {}, "has no batch norm to convert"),
+        (f"{tmp_path / 'net.py'}:nobody", {}, "has no 'nobody'"),
+        (build, {"groups": 5}, "--groups 5: 5 groups do not divide 12 channels; 4 or 6 would"),
+        (build, {"convert": "sub/new.safetensors"}, "the name of a file of the run"),
+        (build, {"convert": "new.bin"}, "such as net.safetensors"),
+        (build, {"weights": tmp_path / "net.py"}, "net.py"),
+    ]
+    for given, options, words in cases:
+        with pytest.raises(InputError, match=words):
+            run(tmp_path / "out", given, **{"convert": "new.safetensors"} | options)
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="--convert net.safetensors converts it"):
+        run(tmp_path / "out", build)
+    np.save(tmp_path / "grey.npy", np.zeros((30, 1, 16, 16), np.uint8))
+    with pytest.raises(InputError, match=r"takes no pictures \[1, 16, 16\]"):
+        run(tmp_path / "out", build, convert="new.safetensors", calibrate=tmp_path / "grey.npy", size=16)

@@ -8,13 +8,10 @@ import torch
 
 from precis.data.points import write_ply
 from precis.fields.mesh import extract_mesh
-from precis.papers.job import Work
-
-from .loading import Place
 
 
 @torch.no_grad()
-def write_mesh(work: Work, place: Place, learned: Any) -> dict[str, float | None]:
+def write_mesh(work: Any, place: Any, learned: Any) -> dict[str, float | None]:
     """Marching cubes where a voxel is half opaque, σ = ln 2/voxel; colours are the mean over six directions.
 
     Where the density reaches that nowhere, a note and no file.

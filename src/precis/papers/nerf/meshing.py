@@ -7,16 +7,15 @@ import numpy as np
 import torch
 
 from precis.data.points import write_ply
-from precis.errors import RunFailed
 from precis.fields.mesh import extract_mesh
-from precis.papers.job import Work
-
-from .loading import Place
 
 
 @torch.no_grad()
-def write_mesh(work: Work, place: Place, learned: Any) -> dict[str, float | None]:
-    """Marching cubes where a voxel is half opaque, σ = ln 2/voxel; colours are the mean over six directions."""
+def write_mesh(work: Any, place: Any, learned: Any) -> dict[str, float | None]:
+    """Marching cubes where a voxel is half opaque, σ = ln 2/voxel; colours are the mean over six directions.
+
+    Where the density reaches that nowhere, a note and no file.
+    """
     field, fast = learned.field, learned.fast
     open_box = torch.tensor([[-1.0] * 3, [1.0] * 3])  # of contracted space: what is not distorted
     box = place.box if fast is None else open_box if fast.open else fast.grid.aabb.cpu()
@@ -41,7 +40,8 @@ def write_mesh(work: Work, place: Place, learned: Any) -> dict[str, float | None
             lambda x: -density(x), (across, along, up), bounds, -math.log(2) / voxel, device=work.device
         )
     except ValueError as error:
-        raise RunFailed(f"there is no surface to make a mesh of ({error}); train for longer") from None
+        work.note(f"no mesh: {error}; train for longer")
+        return {"vertices": None, "faces": None}
     x = torch.from_numpy(mesh.vertices).to(work.device)
     ways = torch.cat([torch.eye(3), -torch.eye(3)]).to(work.device)
     seen = [torch.cat([field(p, d.expand_as(p))[1] for p in x.split(1 << 15)]) for d in ways]

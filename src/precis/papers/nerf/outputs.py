@@ -162,7 +162,8 @@ def keep_model(job: Any, work: Work, place: Place, learned: Any) -> None:
     if fast is not None:
         box = fast.grid.aabb.cpu().tolist()
         save_model(work.folder, field, field.config())
-        save_model(work.folder, fast.grid, {"aabb": box, "resolution": fast.grid.resolution}, name="grid")
+        save_model(work.folder, fast.grid, {"aabb": box, "resolution": fast.grid.resolution}, name="grid",
+                   component="precis.papers.nerf.views:saved_grid")  # fmt: skip
     elif job.model == "tiny":
         save_model(work.folder, field, {}, component="precis.fields.nerf:tiny_nerf")
     else:

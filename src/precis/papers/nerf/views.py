@@ -13,6 +13,7 @@ from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras, look_at
 from precis.fields.nerf_fast import FastModel, fast_renderer
 from precis.fields.nerf_fit import Renderer, dense_renderer, render_view
+from precis.fields.nerf_grid import OccupancyGrid
 
 COARSE, USUAL = 200, 3.0  # pixels below which steps are doubled; the viewer's first distance
 
@@ -38,6 +39,11 @@ def orbit(folder: Path, at: dict[str, float], size: tuple[int, int]) -> np.ndarr
     made = render_view(render, Cameras(c2w, K, (width, height)).to(device), 0)
     rgb, clear = made.rgb.cpu().numpy(), 1 - made.opacity.cpu().numpy()[..., None]
     return np.moveaxis((rgb + clear * np.array(scene["background"], np.float32)).clip(0, 1), -1, 0)
+
+
+def saved_grid(aabb: list[list[float]], resolution: int) -> OccupancyGrid:
+    """The empty grid that a saved state is put into."""
+    return OccupancyGrid(torch.tensor(aabb), resolution)
 
 
 @lru_cache(maxsize=2)

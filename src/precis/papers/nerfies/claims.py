@@ -24,8 +24,8 @@ class _Runs(Claim):
     ±35°.  Scored are the pictures of a second camera, 12° further, at the same instants, each under its instant's code.
 
     All arms start from the same template weights, see the same rays in the same order for as many steps and at the same
-    rates.  They were set on seeds 10,000 and 10,001, which no verdict uses, before the first recorded run: 4e-3 was
-    better than 1e-3 for the static template as well, and with 1e-3 or 2e-3 the deformation of 450 steps hardly moves.
+    rates.  These were set on seeds 10,000 and 10,001, which no verdict uses, before the first recorded run: 4e-3 was
+    better than 1e-3 for the static template as well, and with 1e-3 or 2e-3 the deformation hardly got going.
     """
 
     runs = "moving"

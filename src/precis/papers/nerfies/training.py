@@ -67,9 +67,8 @@ def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
     groups, template = None, cast(Any, model.template)
     if job.template == "fast":
         planes = template.factors()
-        field = [] if model.warp is None else list(model.warp.parameters())
-        others = [p for p in model.parameters() if all(p is not q for q in (*planes, *field))]
-        groups = [{"params": p, "lr": lr} for p, lr in ((planes, 2e-2), (field, 4e-3), (others, 1e-3)) if p]
+        others = [p for p in model.parameters() if all(p is not q for q in planes)]
+        groups = [{"params": planes, "lr": 2e-2}, {"params": others, "lr": 1e-3}]
     if job.template == "vanilla" and not gpu:
         work.note("the paper's network takes minutes a step on a processor: --template fast is meant for one")
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from tests.helpers import check_component
 
-from precis.fields.deep_image_prior import SkipNet, dip_input
+from precis.fields.deep_image_prior import SkipNet, dip_input, feature_inversion
 
 
 def gen(seed: int = 0) -> torch.Generator:
@@ -168,3 +168,18 @@ def test_a_copy_is_a_net_of_its_own():
     other = copy.deepcopy(net)
     other.reset_parameters(gen(9))
     assert not torch.equal(net.last.weight, other.last.weight)
+
+
+def test_features_are_inverted():
+    """Of a linear map that forgets half of the picture, the fit finds a picture with the same features."""
+    truth = torch.rand(1, 2, 16, 16, generator=gen(1))
+    model = lambda x: F.avg_pool2d(x, 2) * torch.tensor([3.0, 0.5])[:, None, None]
+    z = dip_input("noise", 4, (16, 16), generator=gen(2))
+    fit = feature_inversion(small(), z, model(truth), model, steps=150, lr=0.01)
+    losses = fit.curve["loss"].values
+    assert fit.best.shape == truth.shape and fit.at == 150
+    relative = float((model(fit.last) - model(truth)).square().sum() / model(truth).square().sum())
+    assert relative < 0.05 and losses[0] > 3 * losses[-1]
+    assert losses[-1] == pytest.approx(relative, rel=1e-4)  # relative, whatever the scale of the features
+    with pytest.raises(ValueError, match="all 0"):
+        feature_inversion(small(), z, torch.zeros(1, 2, 8, 8), model, steps=1)

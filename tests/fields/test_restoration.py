@@ -212,3 +212,24 @@ def test_noise_may_fall_and_one_step_is_enough():
     average = OutputAverage(0.99)
     average.update(target)
     torch.testing.assert_close(average.value(), target)
+
+
+def test_the_fit_ends_where_the_misfit_is_the_noise():
+    (z, _), sigma = problem(), 0.1
+    clean = torch.full((1, 2, 16, 16), 0.6)
+    noisy = clean + sigma * torch.randn(clean.shape, generator=gen(4))
+    averages = {}
+    look = lambda step, out, average: averages.update({step: average.clone()})
+    fit = fit_untrained(small_net(), z, noisy, steps=300, stop="noise", sigma=sigma, ema=0.8, callback=look, every=1)
+    misfit = 0.0
+    for step, loss in enumerate(fit.curve["loss"].values, 1):
+        misfit += (loss - misfit) * max(0.1, 1 / step)
+        assert (misfit <= sigma**2) == (step == fit.at)
+    assert fit.run.steps == fit.at < 300 and torch.equal(fit.best, averages[fit.at])
+    longer = fit_untrained(small_net(), z, noisy, steps=300, stop="noise", sigma=sigma, ema=0.8, patience=7)
+    assert longer.at == fit.at and longer.run.steps == fit.at + 7 and torch.equal(longer.best, fit.best)
+    never = fit_untrained(small_net(), z, noisy, steps=20, stop="noise", sigma=0.01)
+    assert never.at == 20 and torch.equal(never.best, never.ema)
+    for wrong in ({"stop": "noise"}, {"stop": "steps", "sigma": 0.1}):
+        with pytest.raises(ValueError, match="needs sigma"):
+            fit_untrained(small_net(), z, noisy, steps=1, **wrong)

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import convolve1d
 
-from precis.fields.restoration_operators import Downsampler, centre_crop, centre_pad, lanczos_kernel, padded_size
+from precis.fields.restoration_operators import (
+    Downsampler,
+    centre_crop,
+    centre_pad,
+    estimate_noise,
+    lanczos_kernel,
+    padded_size,
+)
 
 
 def gen(seed: int = 0) -> torch.Generator:
@@ -87,3 +94,15 @@ def test_what_is_refused():
     ):  # fmt: skip
         with pytest.raises(Exception, match="factor|kernel|phase|crop"):
             bad()
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1, 0.3])
+def test_noise_is_estimated_beside_structure(sigma):
+    y, x = torch.meshgrid(torch.linspace(0, 6, 200), torch.linspace(0, 6, 200), indexing="ij")
+    smooth = (torch.sin(x + 0.5 * y) + (x > 3).float())[None, None] + 0.3 * x
+    noise = sigma * torch.randn(smooth.shape, generator=gen())
+    assert estimate_noise(smooth + noise) == pytest.approx(sigma, rel=0.03)
+    bilinear = (2 + 3 * x - y + 0.5 * x * y)[None, None].double()
+    assert estimate_noise(bilinear) < 1e-6
+    with pytest.raises(ValueError, match="3 × 3"):
+        estimate_noise(torch.zeros(1, 1, 2, 9))

@@ -1,12 +1,15 @@
 """Equations: operators against closed forms, and that the recipes move towards solutions."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import hankel2
 
+from precis.errors import Stopped
 from precis.fields.siren import Siren, StackedSiren
 from precis.fields.siren_losses import (
     eikonal_loss,
@@ -149,6 +152,26 @@ def test_sdf_of_a_sphere_is_found() -> None:
         assert float(net(0.9 * points).mean()) < -0.02 and float(net(1.1 * points).mean()) > 0.02
     grad = net.jet(points, 1).grad[:, 0]
     assert float(torch.nn.functional.cosine_similarity(grad, normals, dim=1).mean()) > 0.9
+
+
+def test_an_interrupted_fit_goes_on_to_the_bit(tmp_path: Path) -> None:
+    points, normals = (t.float() for t in sphere(50))
+
+    def fitted(**options: Any) -> Siren:
+        net = Siren(3, 1, 12, 1, generator=gen(2))
+        fit_sdf(net, points, normals, generator=gen(3), batch=20, steps=12, lr=1e-3, **options)
+        return net
+
+    def stop(step: int, total: int, **scalars: float) -> None:
+        if step == 5:
+            raise Stopped("here")
+
+    whole = fitted()
+    with pytest.raises(Stopped):
+        fitted(folder=tmp_path, log=stop)
+    again = fitted(folder=tmp_path, resume=True)
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_sdf_copies_of_a_stack_equal_single_fits() -> None:

@@ -1,5 +1,6 @@
 """A form says what the dataclass says, and what it sends is what the command line would read."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def test_the_page_holds_every_option(site: TestClient, ids: tuple[str, str]) -> 
     assert 'enctype="multipart/form-data"' in text
 
 
+def test_no_option_meets_a_field_of_the_form(site: TestClient) -> None:
+    for paper in find():
+        page = site.get(f"/papers/{paper.id}").text
+        found = re.findall(r' id="([^"]+)"', page)
+        assert len(found) == len(set(found)), paper.id
+        run = page[page.index('id="run"') : page.index('id="check"')]
+        kinds = re.findall(r'<(?:input|select)[^>]* name="([^"]+)"(?: type="(radio)")?', run)
+        radio = 'type="radio" name="'
+        names = [name for name, _ in kinds if f"{radio}{name}" not in run and name != "input"]
+        assert len(names) == len(set(names)) and forms.CHOICE not in names, paper.id
+
+
 LINES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 FORM = st.fixed_dictionaries({}, optional={
     "task": st.sampled_from(["", "again", "never"]), "steps": st.integers(1, 10_000).map(str),
@@ -99,12 +112,12 @@ def test_wrong_options_are_told(paint: Paper, form: dict[str, str], words: str) 
 
 
 def test_a_refused_form_comes_back(site: TestClient, ids: tuple[str, str], home: Path) -> None:
-    sent: dict[str, Any] = {"source": "sample", "steps": "0", "title": "kept words"}
+    sent: dict[str, Any] = {"input-from": "sample", "steps": "0", "title": "kept words"}
     answer = site.post(f"/papers/{ids[0]}/run", data=sent)
     assert answer.status_code == 400 and "--steps must be at least 1, got 0" in answer.text
     assert 'value="kept words"' in answer.text and 'role="alert"' in answer.text
     for path, data, words in (
-        ("run", {"source": "upload"}, "choose a file"), ("run", {"source": "name", "input": "/etc/passwd"},
+        ("run", {"input-from": "upload"}, "choose a file"), ("run", {"input-from": "name", "input": "/etc/passwd"},
         "INPUT is a file"),
         ("run", {"steps": ["1", "2"]}, "twice"), ("check", {"profile": "other"}, "--profile must be one of"),
         ("check", {"seeds": "2"}, "--seeds must be"), ("check", {"seeds": "x"}, "--seeds must be"), ("check",

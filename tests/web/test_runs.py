@@ -39,7 +39,7 @@ def told(stream: str) -> list[tuple[str, str, str]]:
 
 
 def test_a_run_on_an_upload(site: TestClient, ids: tuple[str, str], ended: Callable[..., Any], home: Path) -> None:
-    sent = {"source": "upload", "steps": "3", "keep": "on", "from_": "left"}
+    sent = {"input-from": "upload", "steps": "3", "keep": "on", "from_": "left"}
     run = start(site, ids[0], sent, input=("my <b>photo</b>.png", picture()), over=("x.png", picture((4, 4))))
     state = ended(run)
     assert state["state"] == "finished", site.get(run).text
@@ -68,7 +68,7 @@ def test_a_run_on_an_upload(site: TestClient, ids: tuple[str, str], ended: Calla
 def test_several_files_are_one_set(site: TestClient, ids: tuple[str, str], home: Path) -> None:
     files = [("input", (f"set/class{i}/p.png", picture())) for i in range(3)]
     answer = site.post(
-        f"/papers/{ids[0]}/run", data={"source": "upload"}, files=files, headers={"accept": "application/json"}
+        f"/papers/{ids[0]}/run", data={"input-from": "upload"}, files=files, headers={"accept": "application/json"}
     )
     assert answer.status_code == 400 and "looks like" in answer.json()["error"]  # this job takes one picture
     from starlette.datastructures import UploadFile
@@ -236,6 +236,7 @@ def test_a_view_of_a_finished_run(site: TestClient, ids: tuple[str, str], ended:
     place = {"azimuth": 0, "elevation": 0, "distance": 3, "width": 16, "height": 16}
     refused = site.get(f"{run}/view/orbit", params=place, headers={"accept": "application/json"})
     assert refused.status_code == 400 and "made no shape" in refused.json()["error"]
+    assert site.get(f"{run}/view/orbit", params={**place, "probe": "1"}).status_code == 204
     assert site.get(f"{run}/view/other", params=window).status_code == 404
     for change in (
         {"x1": 0},

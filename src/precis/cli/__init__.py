@@ -17,7 +17,8 @@ usage: precis COMMAND …
   list [--family F] [--json]        the library: papers, claims, last verdicts
   show ID                           a paper's summary, its claims and results
   run ID [INPUT] [options]          a paper's job on your input, or on a built-in sample
-  check ID[/CLAIM] … [options]      its claims, as experiments on this machine
+  check ID[/CLAIM] … [options]      its claims, as experiments on this machine or a cluster
+  sweep ID[/CLAIM] … --over data=…  the same over many data sets and seeds, with one table
   report [--out DIR]                all results as a static site, and Markdown
   serve [--port N] [--host H]       the site on this machine, with live runs
   new ID [--into DIR]               a folder for a paper of your own, which works as written
@@ -26,7 +27,7 @@ usage: precis COMMAND …
 
 `precis COMMAND --help` tells the options, `precis run ID --help` those of a paper's job.
 """
-COMMANDS = ("list", "show", "run", "check", "report", "serve", "new", "data", "doctor")
+COMMANDS = ("list", "show", "run", "check", "sweep", "report", "serve", "new", "data", "doctor")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -78,7 +79,7 @@ def _command(args: list[str]) -> int:
 
     import tyro
 
-    module = {"list": "listing", "check": "check"}.get(name, "commands")
+    module = {"list": "listing", "check": "check", "sweep": "check"}.get(name, "commands")
     command = getattr(import_module(f"precis.cli.{module}"), name.capitalize())
     chosen: Any = tyro.cli(command, args=rest, prog=f"precis {name}", config=(tyro.conf.FlagCreatePairsOff,))
     return int(chosen())

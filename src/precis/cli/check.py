@@ -1,8 +1,11 @@
-"""`precis check`: claims as experiments, with live progress and a table of verdicts at the end."""
+"""`precis check` and `precis sweep`: claims as experiments, with live progress and a table of verdicts at the end."""
 
+import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 from tyro.conf import Positional
@@ -29,30 +32,75 @@ class Check:
     )
     max_seeds: Annotated[int, Doc("the most seeds of --until-verdict")] = 20
     engine: Annotated[Literal["local", "ray"], Doc("this machine's processes, or a Ray cluster")] = "local"
-    address: Annotated[str | None, Doc("address of the Ray cluster")] = None
+    address: Annotated[str | None, Doc("the Ray cluster: auto (the one of this machine), or HOST:PORT")] = None
     workers: Annotated[int | None, Doc("trials at once; else cores ÷ threads of a trial")] = None
     json: Annotated[bool, Doc("JSON, alone, on stdout")] = False
     strict: Annotated[bool, Doc("a claim that was not run counts as not supported")] = False
 
     def __call__(self) -> int:
         from precis.papers.checking import check_claims, exit_code
-        from precis.papers.terminal import console, show
-        from precis.papers.verdict_table import progress, table
+        from precis.papers.terminal import show
+        from precis.papers.verdict_table import table
 
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits "ignored"
         library = find()
         warn(library.problems)
-        try:
-            with progress(console(stderr=True)) as listen:
-                entries = check_claims(
-                    library, self.ids, profile=self.profile, data=self.data, seeds=self.seeds, device=self.device,
-                    until_verdict=self.until_verdict, max_seeds=self.max_seeds, engine=self.engine,
-                    address=self.address, workers=self.workers, listen=listen,
-                )
-        except KeyboardInterrupt:
-            raise Stopped("interrupted; finished trials are kept, and the same command goes on") from None
+        with _watched() as listen:
+            entries = check_claims(
+                library, self.ids, profile=self.profile, data=self.data, seeds=self.seeds, device=self.device,
+                until_verdict=self.until_verdict, max_seeds=self.max_seeds, engine=self.engine,
+                address=self.address, workers=self.workers, listen=listen,
+            )
         if self.json:
             print_json({"claims": entries})
         else:
             show(table(entries))
         return exit_code(entries, strict=self.strict)
+
+
+@dataclass(kw_only=True)
+class Sweep:
+    """Check claims on many data sets: exit code 0 if all are supported on all, 1 if not."""
+
+    ids: Annotated[Positional[tuple[str, ...]], Doc("papers, or single claims as paper/claim")] = ()
+    over: Annotated[
+        tuple[str, ...], Doc("data=PATH,PATH,… (patterns too: data='photos/*.png'), seeds=N for each of them")
+    ] = ()
+    profile: Annotated[Literal["smoke", "quick", "full", "paper"], Doc("scale, as for check")] = "quick"
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where to compute")] = "auto"
+    engine: Annotated[Literal["local", "ray"], Doc("this machine's processes, or a Ray cluster")] = "local"
+    address: Annotated[str | None, Doc("the Ray cluster: auto (the one of this machine), or HOST:PORT")] = None
+    workers: Annotated[int | None, Doc("trials at once; else cores ÷ threads of a trial")] = None
+    json: Annotated[bool, Doc("JSON, alone, on stdout")] = False
+    strict: Annotated[bool, Doc("a claim that was not run counts as not supported")] = False
+
+    def __call__(self) -> int:
+        from precis.papers.checking import exit_code, sweep_claims
+        from precis.papers.sweep_table import sweep_table
+        from precis.papers.terminal import show
+
+        library = find()
+        warn(library.problems)
+        with _watched() as listen:
+            entries = sweep_claims(
+                library, self.ids, self.over, profile=self.profile, device=self.device, engine=self.engine,
+                address=self.address, workers=self.workers, listen=listen,
+            )
+        if self.json:
+            print_json({"claims": entries})
+        else:
+            show(sweep_table(entries))
+        return exit_code(entries, strict=self.strict)
+
+
+@contextmanager
+def _watched() -> Iterator[Any]:
+    """Progress on stderr; Ctrl-C ends it with what was finished kept.  Ray's own talk on stdout is nobody's."""
+    from precis.papers.terminal import console
+    from precis.papers.verdict_table import progress
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits "ignored"
+    try:
+        with progress(console(stderr=True)) as listen, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield listen
+    except KeyboardInterrupt:
+        raise Stopped("interrupted; finished trials are kept, and the same command goes on") from None

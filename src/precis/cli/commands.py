@@ -21,11 +21,11 @@ class Show:
 
     def __call__(self) -> int:
         from precis.papers.terminal import page, show
-        from precis.papers.verdicts import shown
+        from precis.papers.verdicts import compared, shown
 
         paper = find()[self.id]
         problems: list[str] = []
-        verdicts = shown([paper], problems)
+        verdicts = compared(paper, shown([paper], problems))
         warn(problems)
         missing = {
             extra: f"pip install 'precis-papers[{extra}]'"

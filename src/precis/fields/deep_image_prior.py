@@ -8,8 +8,8 @@ and supplement (arXiv 1711.10925).  Normalisation always takes the statistics of
 with running averages the results are destroyed.  The fit itself is `precis.fields.restoration.fit_untrained`.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from precis.fields.restoration import Fit, fit_untrained
 from precis.nn.coordinates import coordinate_grid
 
 Number = float | int
@@ -63,6 +64,8 @@ class SkipNet(nn.Module):
         self.last = nn.Conv2d(up[0], out_ch, 1, device="meta")
         self.sigmoid = sigmoid
         self.to_empty(device="cpu")
+        # the faster layout for these convolutions, on a CPU above all
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -82,12 +85,12 @@ class SkipNet(nn.Module):
                 f"sides must be multiples of {self.multiple} and at least {2 * self.multiple}, got "
                 f"{z.shape[-2]}×{z.shape[-1]}"
             )
-        x = self.last(self._from(0, z))
+        x = self.last(self._from(0, z.contiguous(memory_format=torch.channels_last)))
         return torch.sigmoid(x) if self.sigmoid else x
 
     def _from(self, i: int, x: Tensor) -> Tensor:
         """The hourglass from scale i on."""
-        scale = self.scales[i]
+        scale: Any = self.scales[i]
         spare = i < self.recompute and torch.is_grad_enabled()
         skip, deep = checkpoint(scale.split, x, use_reentrant=False) if spare else scale.split(x)
         if i + 1 < len(self.scales):
@@ -133,7 +136,7 @@ class _Conv(nn.Module):
         super().__init__()
         if downsample not in (None, "stride", "avg", "max"):
             raise ValueError(f"downsample must be stride, avg or max, got {downsample!r}")
-        mode = {"reflection": "reflect", "zero": "zeros"}[pad]
+        mode: Literal["reflect", "zeros"] = "reflect" if pad == "reflection" else "zeros"
         self.conv = nn.Conv2d(
             width, out, kernel, 2 if downsample == "stride" else 1, kernel // 2, padding_mode=mode, device="meta"
         )
@@ -164,3 +167,24 @@ def dip_input(
         raise ValueError(f'z is "noise", or "meshgrid" with 2 channels, got {kind!r} with {channels}')
     grid = coordinate_grid(size, align_corners=True, span=(0, 1))
     return grid.flip(1).T.reshape(1, 2, *size)
+
+
+def feature_inversion(
+    net: nn.Module, z: Float[Tensor, "1 d h w"], features: Float[Tensor, "1 ..."],
+    model: Callable[[Tensor], Tensor], *, steps: int | None = 3100, lr: Number = 1e-3, **options: Any,
+) -> Fit:  # fmt: skip
+    """The picture f(z) whose features under `model` are `features`: what a network still knows of its input.
+
+        min_θ ‖φ(f_θ(z)) − φ_0‖² / ‖φ_0‖²
+
+    model: φ, from a picture [1,C,H,W] to features, such as `precis.nn.tape.feature_map(network, layer)`.  The answer is
+    the average at the end (`stop="steps"`); options are those of `fit_untrained`.  §3.4 and the released notebook.
+    Raises ValueError if all features are 0.
+    """
+    scale = features.square().mean().sqrt()
+    if not float(scale) > 0:
+        raise ValueError("the features are all 0: nothing can be inverted")
+    return fit_untrained(
+        net, z, features / scale, operator=lambda x: model(x) / scale, steps=steps, lr=lr,
+        **{"stop": "steps", "ema": 0.9, **options},
+    )  # fmt: skip

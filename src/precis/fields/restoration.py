@@ -6,8 +6,11 @@ A: identity, a downsampler, a feature extractor; m: 1 where y is known.  Natural
 so the answer lies on the way.  It is read as the exponential average of the outputs, which removes most of their
 fluctuation.  Ulyanov, Vedaldi, Lempitsky, CVPR 2018, §2 and the released notebooks (arXiv 1711.10925).
 
-When to stop, with no clean picture to look at: the variance of the last outputs falls while structure is fitted and
-rises when noise is; its minimum is the place (Wang et al., arXiv 2112.06074).
+When to stop, with no clean picture to look at?  Either where the variance of the last outputs is least: it falls while
+structure is fitted and rises when noise is (Wang et al., arXiv 2112.06074).  Or, where the noise is white and its
+deviation σ known or estimated, once the misfit is as large as the noise, ‖f_θ(z') − y‖² = σ² (the discrepancy principle
+of Morozov, 1966): nearer to the target a fit can only come by fitting noise.  With much noise on z the variance is that
+of the jitter, and its minimum comes early; the misfit is the safer sign then.
 """
 
 from collections.abc import Callable
@@ -20,17 +23,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from precis.errors import RunFailed
-from precis.fields.restoration_operators import Downsampler, centre_crop, centre_pad, padded_size
+from precis.fields.restoration_operators import Downsampler, centre_crop, centre_pad, estimate_noise, padded_size
 from precis.train.loop import Budget, Curve, Run, fit
 from precis.train.schedule import Schedule
 
-__all__ = ["BlindStop", "Downsampler", "Fit", "OutputAverage", "centre_crop", "centre_pad", "fit_untrained",
-           "padded_size"]  # fmt: skip
+__all__ = ["BlindStop", "Downsampler", "Fit", "OutputAverage", "centre_crop", "centre_pad", "estimate_noise",
+           "fit_untrained", "padded_size"]  # fmt: skip
 
 Number = float | int
-Stop = Literal["variance", "steps", "loss"]
+Stop = Literal["variance", "noise", "steps", "loss"]
 FALL = 10**0.5  # of the fitted PSNR by 5 dB, as a ratio of losses
 IMPROVED = 1.005
+_KEPT = ("steps", "backtracks", "at", "least", "looked", "misfit", "best", "last", "safe", "chosen")
 
 
 class Fit(NamedTuple):
@@ -88,8 +92,8 @@ class BlindStop:
     def update(self, x: Float[Tensor, "1 c h w"]) -> bool:
         if max(x.shape[-2:]) > self.side:
             scale = self.side / max(x.shape[-2:])
-            size = [max(1, round(n * scale)) for n in x.shape[-2:]]
-            x = F.adaptive_avg_pool2d(x, size)
+            height, width = (max(1, round(n * scale)) for n in x.shape[-2:])
+            x = F.adaptive_avg_pool2d(x, (height, width))
         if self.seen == 0:
             self.kept = x.new_zeros(self.window, *x.shape[1:])
         self.kept[self.seen % self.window] = x[0]
@@ -124,6 +128,7 @@ def fit_untrained(
     input_noise: "Number | Callable[[int], Number]" = 0.0,
     ema: Number = 0.99,
     stop: Stop = "variance",
+    sigma: Number | None = None,
     patience: int | None = None,
     callback: Callable[[int, Tensor, Tensor], dict[str, float] | None] | None = None,
     every: int = 10,
@@ -141,8 +146,10 @@ def fit_untrained(
     input_noise: σ_p, or a function of the step (from 0); drawn by `generator`.  ema: β of the average.
 
     stop: "steps", the average after all steps; "variance", the average at the least variance of the last 32 outputs,
-    and the fit ends once that is `patience` steps old (default: 200 or a tenth of `steps`, whichever is more); "loss",
-    the output at the least loss, updated when it falls by 0.5 %, whose weights the net is left with.
+    and the fit ends once that is `patience` steps old (default: 200 or a tenth of `steps`, whichever is more); "noise",
+    the average when the loss (itself averaged over some ten steps) has come down to `sigma`², else after all steps,
+    and the fit ends `patience` steps later (default: 0); "loss", the output at the least loss, updated when it falls by
+    0.5 %, whose weights the net is left with.
 
     callback(step, output, average) -> scalars for the curve: at steps (from 1) that are multiples of `every`.
     If the fitted PSNR falls by more than 5 dB between two looks (10 steps), the weights of the last look are restored.
@@ -150,12 +157,14 @@ def fit_untrained(
 
     Raises ValueError for shapes that do not fit or an empty mask, RunFailed if the loss stays infinite.
     """
-    if stop not in ("variance", "steps", "loss"):
-        raise ValueError(f'stop must be "variance", "steps" or "loss", got {stop!r}')
-    waits = patience if patience is not None else max(200, (steps or 0) // 10)
+    if stop not in ("variance", "noise", "steps", "loss"):
+        raise ValueError(f'stop must be "variance", "noise", "steps" or "loss", got {stop!r}')
+    if (stop == "noise") != (sigma is not None):
+        raise ValueError('stop="noise" needs sigma, and no other rule takes it')
+    waits = patience if patience is not None else 0 if stop == "noise" else max(200, (steps or 0) // 10)
     state = _Restoration(
         net.train(), z, target, operator or (lambda x: x), _mask_of(mask, target), crop, input_noise, generator,
-        OutputAverage(ema), BlindStop() if stop == "variance" else None, stop, callback, every,
+        OutputAverage(ema), BlindStop() if stop == "variance" else None, stop, sigma, callback, every,
     )  # fmt: skip
     keep: dict[str, Any] = {"net": net, "restoration": state}
     if generator is not None:
@@ -163,7 +172,7 @@ def fit_untrained(
     run = fit(
         state.step, range(1), budget=Budget(steps=steps, minutes=minutes), schedule=schedule, log=log,
         optimizer=torch.optim.Adam(net.parameters(), lr=lr, fused=True), precision=precision, folder=folder,
-        resume=resume, stop=lambda *_: state.blind is not None and state.blind.waited >= waits, keep=keep,
+        resume=resume, stop=lambda *_: state.waited() >= waits, keep=keep,
     )  # fmt: skip
     return state.finish(run)
 
@@ -174,11 +183,13 @@ class _Restoration:
     def __init__(
         self, net: nn.Module, z: Tensor, target: Tensor, operator: Callable[[Tensor], Tensor], mask: Tensor | None,
         crop: tuple[int, int] | None, input_noise: Any, generator: torch.Generator | None, average: OutputAverage,
-        blind: BlindStop | None, stop: str, callback: Any, every: int,
+        blind: BlindStop | None, stop: str, aim: float | None, callback: Any, every: int,
     ) -> None:  # fmt: skip
         self.net, self.z, self.target, self.operator, self.mask = net, z, target, operator, mask
         self.crop, self.generator, self.average, self.blind = crop, generator, average, blind
         self.stop, self.callback, self.every = stop, callback, every
+        self.aim = None if aim is None else float(aim) ** 2
+        self.misfit = 0.0
         self.sigma: Callable[[int], Number] = input_noise if callable(input_noise) else lambda _: input_noise
         self.total = float(target.numel() if mask is None else mask.sum())
         self.steps, self.backtracks, self.at = 0, 0, 0
@@ -239,10 +250,18 @@ class _Restoration:
     def observe(self, out: Tensor, loss: float) -> None:
         self.last = out
         self.average.update(out)
-        if self.blind is not None and self.blind.update(out):
+        self.misfit += (loss - self.misfit) * max(0.1, 1 / self.steps)
+        reached = self.aim is not None and not self.at and self.misfit <= self.aim
+        if reached or (self.blind is not None and self.blind.update(out)):
             self.best, self.at = self.average.value(), self.steps
         if self.stop == "loss" and loss * IMPROVED < self.least:
             self.least, self.best, self.at, self.chosen = loss, out.clone(), self.steps, _copies(self.net)
+
+    def waited(self) -> int:
+        """Steps since the place to stop; −1 before there is one."""
+        if self.blind is not None:
+            return self.blind.waited if self.blind.seen >= self.blind.window else -1
+        return self.steps - self.at if self.aim is not None and self.at else -1
 
     def finish(self, run: Run) -> Fit:
         if self.stop == "steps" or not self.at:  # fewer steps than the window of variances
@@ -252,13 +271,12 @@ class _Restoration:
         return Fit(self.best, self.average.value(), self.last, self.at, run.curves, self.backtracks, run)
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("steps", "backtracks", "at", "least", "looked", "best", "last", "safe", "chosen")
-        state: dict[str, Any] = {name: getattr(self, name) for name in names}
+        state: dict[str, Any] = {name: getattr(self, name) for name in _KEPT}
         return state | {"average": self.average.state_dict(), "blind": self.blind and self.blind.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         here = lambda x: x.to(self.z.device) if isinstance(x, Tensor) else x
-        for name in ("steps", "backtracks", "at", "least", "looked", "best", "last", "safe", "chosen"):
+        for name in _KEPT:
             value = state[name]
             setattr(self, name, [here(x) for x in value] if isinstance(value, list) else here(value))
         self.average.load_state_dict(state["average"])

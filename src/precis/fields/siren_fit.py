@@ -256,14 +256,33 @@ def losses(loss: Float[Tensor, "*copies"]) -> dict[str, Tensor]:
 
 
 def row_batches(n: int, batch: int | None, generator: Draw) -> Iterable[Any]:
-    """Row indices [B], or [M,B] for one generator a copy; [None] for all rows."""
+    """Row indices [B], or [M,B] for one generator a copy; `WHOLE` for all rows."""
     if batch is None or batch >= n:
-        return [None]
+        return WHOLE
     if generator is None:
         raise ValueError("batches of fewer rows than there are need a generator")
     if isinstance(generator, torch.Generator):
         return index_batches(n, batch, generator, drop_last=True)
     return _CopyBatches([index_batches(n, batch, one, drop_last=True) for one in generator])
+
+
+class _Whole:
+    """Every batch is `None`, "all that there is": nothing is drawn, and a resumed run has no place to find."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[None]:
+        yield None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+WHOLE = _Whole()
 
 
 class _CopyBatches:

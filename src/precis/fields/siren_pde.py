@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from precis.fields.siren_fit import losses, train
+from precis.fields.siren_fit import WHOLE, losses, train
 from precis.fields.siren_losses import (
     eikonal_loss,
     gaussian_source,
@@ -72,7 +72,7 @@ def fit_sdf(
         terms = eikonal_loss(jet.value, jet.grad[..., 0, :], on_surface, n)
         return losses(sum(terms.values())) | {k: v.detach().sum() for k, v in terms.items()}  # type: ignore[arg-type]
 
-    return train(net, step, [None], clip=clip, lr=lr, keep={"generator": generator}, **options)
+    return train(net, step, WHOLE, clip=clip, lr=lr, keep={"generator": generator}, **options)
 
 
 def fit_helmholtz(
@@ -96,7 +96,7 @@ def fit_helmholtz(
         jet = net.jet(x, 2)
         return losses(helmholtz_loss(helmholtz_residual(*_three(jet), x, source, wavenumber, m), source))
 
-    return train(net, step, [None], lr=lr, keep={"generator": generator}, **options)
+    return train(net, step, WHOLE, lr=lr, keep={"generator": generator}, **options)
 
 
 def fit_wave(
@@ -126,7 +126,7 @@ def fit_wave(
             residual = jet.lap
         return losses(wave_loss(residual, jet.value, jet.grad[..., 0], initial(x[:, 1:]), at_start))
 
-    return train(net, step, [None], lr=lr, budget=budget, keep={"generator": generator}, **options)
+    return train(net, step, WHOLE, lr=lr, budget=budget, keep={"generator": generator}, **options)
 
 
 def map_lookup(array: Float[Tensor, "h w"]) -> Map:

@@ -26,7 +26,7 @@ from precis.lab.recorder import plain
 from precis.lab.running import Running
 from precis.lab.scratch import scratch_folder
 from precis.lab.statistics import look_alpha, looks
-from precis.lab.worker import host, versions
+from precis.lab.worker import host, resolve_device, versions
 
 BUDGET = {"quick": 360.0, "full": 3600.0}       # seconds a paper; beyond twice that no seed after the third starts
 
@@ -36,15 +36,15 @@ class _Options:
     """What the user asked for, as the command that repeats it needs it."""
 
     profile: str
-    data: Path | None
     seeds: int | None
     device: str
     until_verdict: bool
     max_seeds: int
+    budget: float
 
-    def command(self, claim_id: str, device: str) -> str:
+    def command(self, claim_id: str, device: str, data: Path | None) -> str:
         words = ["precis", "check", claim_id, "--profile", self.profile, "--device", device]
-        words += ["--data", str(self.data)] if self.data is not None else []
+        words += ["--data", str(data)] if data is not None else []
         words += ["--seeds", str(self.seeds)] if self.seeds is not None else []
         words += ["--until-verdict", "--max-seeds", str(self.max_seeds)] if self.until_verdict else []
         return shlex.join(words)
@@ -62,12 +62,35 @@ def check(
     is not run: its `ran` is false and `reason` says why.  An `engine` that is given is left open.  `listen` is told
     of every trial; what it raises (Stopped) ends the check, with the finished trials kept.
     """
+    budget = 2 * BUDGET.get(profile, math.inf)
+    options = _Options(profile, seeds, device, until_verdict, max_seeds, budget)
+    return _checked(claims, [(data, kinds)], options, workers, home, engine, listen)
+
+
+def sweep(
+    claims: Sequence[tuple[PaperSource, type[Claim]]], over: Sequence[tuple[Path | None, set[str] | None]], *,
+    profile: str = "quick", seeds: int | None = None, device: str = "auto", workers: int | None = None,
+    home: Path | None = None, engine: Engine | None = None, listen: Callable[[Event], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Check every claim on every data set (path and kinds; None: what the claim brings), the trials of all at once.
+
+    As `check`, but nothing is dropped for being late; the reports come data set by data set.
+    """
+    return _checked(claims, over, _Options(profile, seeds, device, False, 20, math.inf), workers, home, engine, listen)
+
+
+def _checked(
+    claims: Sequence[tuple[PaperSource, type[Claim]]], over: Sequence[tuple[Path | None, set[str] | None]],
+    options: _Options, workers: int | None, home: Path | None, engine: Engine | None,
+    listen: Callable[[Event], None] | None,
+) -> list[dict[str, Any]]:
     if workers is not None and workers < 1:
         raise InputError(f"--workers must be at least 1, got {workers}")
-    data = None if data is None else data.absolute()
     home = (home or default_home()).absolute()
-    options = _Options(profile, data, seeds, device, until_verdict, max_seeds)
-    plans = make_plans(claims, profile, data, kinds, seeds, device, until_verdict, max_seeds)
+    resolve = resolve_device if engine is None else engine.device
+    plans = [plan for data, kinds in over for plan in make_plans(
+        claims, options.profile, None if data is None else data.absolute(), kinds, options.seeds, options.device,
+        options.until_verdict, options.max_seeds, resolve)]
     entries = {id(plan): _not_run(plan, options) for plan in plans if plan.group is None}
     with Ledger(home) as ledger, scratch_folder(home) as scratch:
         running = Running(ledger, home, scratch, Meter(listen), workers, engine)
@@ -82,7 +105,7 @@ def check(
 
 def _check_paper(running: Running, plans: list[Plan], options: _Options) -> Iterator[tuple[Plan, dict[str, Any]]]:
     """Tune, run and judge the claims of one paper, all with as many seeds as their next look needs."""
-    running.start_clock(2 * BUDGET.get(options.profile, math.inf))
+    running.start_clock(options.budget)
     running.tune(dict.fromkeys(p.group for p in plans if p.group))
     looks_of = {id(p): looks(p.seeds, p.most) if p.most > p.seeds else [p.seeds] for p in plans}
     unsettled = list(plans)
@@ -138,11 +161,11 @@ def _entry(running: Running, plan: Plan, count: int, alpha: float, options: _Opt
         "metrics": {arm: {str(seed): plain(of_arm[seed]) for seed in sorted(of_arm)} for arm, of_arm in rows.items()},
         "tuned": {arm: plain(group.tuned[arm]) for arm in plan.arms if arm in group.tuned},
         "settings": plain(group.settings), "cuda_settings": group.cuda,
-        "data": None if options.data is None else str(options.data), "device": group.device,
+        "data": None if plan.data is None else str(plan.data), "device": group.device,
         "versions": trials[-1].versions if trials else versions(),
         "host": "; ".join(dict.fromkeys(t.host for t in trials if t.host)) or host("cpu"), "untried": claim.untried,
         "keys": list(found), "tuning_keys": [t.key for t in tuning], "source": group.source, "finished": _now(),
-        "command": options.command(plan.id, group.device), "failures": failures,
+        "command": options.command(plan.id, group.device, plan.data), "failures": failures,
     }
 
 
@@ -162,9 +185,10 @@ def _not_run(plan: Plan, options: _Options) -> dict[str, Any]:
         "profile": options.profile, "scale": shape.scale if shape else "", "n": 0, "hypotheses": [],
         "preconditions": [], "seconds": 0.0, "arms": list(claim.arms), "sabotaged": dict(claim.sabotaged),
         "seeds": [], "alpha": None, "metrics": {}, "tuned": {}, "settings": None, "cuda_settings": False,
-        "data": None if options.data is None else str(options.data), "device": options.device,
+        "data": None if plan.data is None else str(plan.data), "device": options.device,
         "versions": versions(), "host": host("cpu"), "untried": claim.untried, "keys": [], "tuning_keys": [],
-        "source": "", "finished": _now(), "command": options.command(plan.id, options.device), "failures": [],
+        "source": "", "finished": _now(), "command": options.command(plan.id, options.device, plan.data),
+        "failures": [],
     }
 
 

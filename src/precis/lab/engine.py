@@ -14,21 +14,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from precis.errors import InputError, RunFailed
 from precis.lab.claim import Metrics
-from precis.lab.worker import Task
+from precis.lab.worker import Task, resolve_device
 
 BURST = 0.5     # seconds: rows of a batch that come closer together share their time equally
 
 
 @dataclass(frozen=True)
 class Result:
-    """One trial that ended: with metrics, or with an error (a traceback, what killed it)."""
+    """One trial that ended: with metrics, or with an error (a traceback, what killed it).
+
+    `more`: another one has ended too and follows at once, so that both can be kept in one go.
+    """
 
     task: Task
     arm: str
@@ -41,6 +44,7 @@ class Result:
     peak_memory_mb: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     host: str = ""
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Engine(Protocol):
 
     @property
     def workers(self) -> int: ...
+    def device(self, asked: str) -> str: ...
     def run(self, tasks: Iterable[Task]) -> Generator[Result | Progress, None, None]: ...
     def close(self) -> None: ...
 
@@ -69,11 +74,14 @@ class Engine(Protocol):
 class LocalEngine:
     """`workers` processes of `threads` threads each, started when there is work and kept until `close`.
 
-    `gpus` is the share of a GPU that a worker gets (0: it is given none in particular).
+    `gpus` is the share of a GPU that a worker gets (0: it is given none in particular).  `answer(what, digest)` is
+    called where a task is `apart`: before a shared training ("wanted") and after one ("made").
     """
 
-    def __init__(self, workers: int, threads: int = 1, gpus: float = 0.0) -> None:
-        self.workers, self.threads, self.gpus = workers, threads, gpus
+    def __init__(
+        self, workers: int, threads: int = 1, gpus: float = 0.0, answer: Callable[[str, str], None] | None = None
+    ) -> None:
+        self.workers, self.threads, self.gpus, self.answer = workers, threads, gpus, answer
         self._inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         self._alive: list[_Worker] = []
         self._busy = False
@@ -89,6 +97,10 @@ class LocalEngine:
         for worker in self._alive:
             worker.kill()
         self._alive.clear()
+
+    def device(self, asked: str) -> str:
+        """The device that a check asked for, on this machine."""
+        return resolve_device(asked)
 
     def run(self, tasks: Iterable[Task]) -> Generator[Result | Progress, None, None]:
         """One run at a time; close it if you leave it early, and the workers that are busy end."""
@@ -151,6 +163,7 @@ class _Worker:
         self.task: Task | None = None
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
         self.about: dict[str, Any] = {}
+        self.answer = engine.answer
         code = ("import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
                 "from precis.lab.worker import main; main()")
         self.process = subprocess.Popen(
@@ -186,6 +199,8 @@ class _Worker:
             self.about = message
         elif task is None:
             raise RuntimeError(f"a worker without a task sent {kind!r}")
+        elif kind == "asks":
+            self._reply(message["what"], message["digest"])
         elif kind == "log":
             yield Progress(task, **message)
         elif kind == "row":
@@ -200,6 +215,13 @@ class _Worker:
             self.reason = message["error"]
         elif kind == "end":
             yield from self.ended(self.reason)
+
+    def _reply(self, what: str, digest: str) -> None:
+        assert self.answer is not None and self.process.stdin is not None
+        self.answer(what, digest)
+        with contextlib.suppress(OSError):              # it died while it waited
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
 
     def settled(self) -> Iterator[Result]:
         """The rows of a batch that are waiting for others of the same moment, when none came."""

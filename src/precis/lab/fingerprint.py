@@ -180,19 +180,19 @@ def _path(path: Path) -> bytes:
     if not path.is_dir():
         raise InputError("there is no such file or folder", file=path)
     parts = []
-    for file in sorted(_files_under(path, set()), key=lambda f: f.relative_to(path).as_posix()):
+    for file in sorted(files_under(path, set()), key=lambda f: f.relative_to(path).as_posix()):
         parts.append(_of(file.relative_to(path).as_posix(), _file(file)))
     return _of("folder", *parts)
 
 
-def _files_under(folder: Path, seen: set[str]) -> Iterator[Path]:
+def files_under(folder: Path, seen: set[str]) -> Iterator[Path]:
     """Files, also behind links to folders, but no folder within itself."""
     real = os.path.realpath(folder)
     if real in seen:
         return
     for entry in folder.iterdir():
         if entry.is_dir():
-            yield from _files_under(entry, seen | {real})
+            yield from files_under(entry, seen | {real})
         elif entry.is_file():
             yield entry
 

@@ -127,21 +127,32 @@ class Ledger:
 
         The files are copied, so an `add` that failed can be repeated; the caller clears its scratch folder.
         """
-        if self._among("SELECT 1 FROM trials WHERE key IN ({})", [trial.key]):
+        self.add_all([(trial, folder)])
+
+    def add_all(self, several: Iterable[tuple[Trial, Path | None]]) -> None:
+        """`add` for trials that ended together: all of them or none, for one wait on the disk."""
+        given = {trial.key: (trial, folder) for trial, folder in several}
+        known = {key for (key,) in self._among("SELECT key FROM trials WHERE key IN ({})", list(given))}
+        new = [_row(self._with_files(*one)) for key, one in given.items() if key not in known]
+        if not new:
             return
-        if folder is not None:
-            with told(self.home):
-                files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-                hashes = {name: self._artefacts.store(path) for name, path in files.items()}
-            trial = replace(trial, record={**trial.record, "files": {**trial.record.get("files", {}), **hashes}})
-        row = _row(trial)
         with self._writing() as db:
-            if db.execute("SELECT 1 FROM trials WHERE key = ?", (trial.key,)).fetchone():
-                return
-            row["prev"] = db.execute("SELECT head FROM chain").fetchone()[0]
-            row["hash"] = _hash(row)
-            db.execute(f"INSERT INTO trials VALUES ({', '.join('?' * len(_COLUMNS))})", [row[c] for c in _COLUMNS])
-            db.execute("UPDATE chain SET rows = rows + 1, head = ?", (row["hash"],))
+            for row in new:
+                if db.execute("SELECT 1 FROM trials WHERE key = ?", (row["key"],)).fetchone():
+                    continue
+                row["prev"] = db.execute("SELECT head FROM chain").fetchone()[0]
+                row["hash"] = _hash(row)
+                db.execute(f"INSERT INTO trials VALUES ({', '.join('?' * len(_COLUMNS))})", [row[c] for c in _COLUMNS])
+                db.execute("UPDATE chain SET rows = rows + 1, head = ?", (row["hash"],))
+
+    def _with_files(self, trial: Trial, folder: Path | None) -> Trial:
+        """The trial with the names of its files, which are kept now."""
+        if folder is None:
+            return trial
+        with told(self.home):
+            files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+            hashes = {name: self._artefacts.store(path) for name, path in files.items()}
+        return replace(trial, record={**trial.record, "files": {**trial.record.get("files", {}), **hashes}})
 
     def artefact(self, digest: str) -> Path:
         """Where the artefact of that SHA-256 lies, whether or not it is there."""

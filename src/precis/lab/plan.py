@@ -1,7 +1,7 @@
 """What a check has to run: each claim's settings, device and seeds, and which claims read the same trials."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -14,7 +14,7 @@ from precis.lab.loading import PaperSource, claims_of
 from precis.lab.reach import source_digests
 from precis.lab.reading import arms_read
 from precis.lab.recorder import plain
-from precis.lab.worker import Task, settings_of
+from precis.lab.worker import Task, resolve_device, settings_of
 
 TUNING_SEED = 10_000
 LEAST_SEEDS = 3
@@ -46,6 +46,11 @@ class Group:
         return self.claim.profiles[self.profile]
 
     @property
+    def gpus(self) -> float:
+        """A trial's share of a GPU; where the profile names none, a trial has one to itself."""
+        return float(self.shape.gpus or 1.0) if self.device == "cuda" else 0.0
+
+    @property
     def name(self) -> str:
         return f"{self.paper.id}/{self.claim.name}"
 
@@ -63,7 +68,7 @@ class Group:
         return Task(
             self.paper, self.claim.name, arms, seeds, self.profile, self.batch, self.cuda,
             None if self.data is None else str(self.data), self.device, tuned, self.shape.threads, str(scratch),
-            str(home), self.source, self.contents, self.common)
+            str(home), self.source, self.contents, self.common, self.gpus)
 
     def candidates(self) -> list[dict[str, Any]]:
         """What tuning tries, the same for every arm; none without tuning."""
@@ -80,6 +85,7 @@ class Plan:
 
     paper: PaperSource
     claim: Claim
+    data: Path | None = None
     group: Group | None = None
     seeds: int = 0
     most: int = 0
@@ -94,9 +100,10 @@ class Plan:
 def make_plans(
     claims: Sequence[tuple[PaperSource, type[Claim]]], profile: str, data: Path | None, kinds: set[str] | None,
     seeds: int | None, device: str, until_verdict: bool, max_seeds: int,
+    resolve: Callable[[str], str] = resolve_device,
 ) -> list[Plan]:
     """Resolve what was asked for; InputError if it cannot be, or if no claim would be left to run."""
-    plans = [Plan(paper, found(), arms=arms_at(found, profile)) for paper, found in claims]
+    plans = [Plan(paper, found(), data, arms=arms_at(found, profile)) for paper, found in claims]
     for plan in plans:
         plan.why_not = _no_profile(plan.claim, profile) or ("" if data is None else _no_data(plan.claim, kinds))
     running = [p for p in plans if not p.why_not]
@@ -110,26 +117,9 @@ def make_plans(
         raise InputError(f"no claim named can be checked on this{is_a}: {would}", file=data)
     for plan in running:
         _set_seeds(plan, profile, seeds, until_verdict, max_seeds)
-    where = resolve_device(device) if running else "cpu"
+    where = resolve(device) if running else "cpu"
     _group(running, profile, data, where)
     return plans
-
-
-def resolve_device(device: str) -> str:
-    """"auto" is a CUDA GPU if there is one, else the processor; InputError for one that is not there."""
-    if device == "cpu":
-        return device
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: torch finds no Apple GPU here; use --device cpu")
-    if device not in ("cuda", "mps"):
-        raise InputError(f"--device {device}: choose auto, cpu, cuda or mps")
-    return device
 
 
 def _no_profile(claim: Claim, profile: str) -> str:
@@ -153,10 +143,11 @@ def arms_at(claim: type[Claim], profile: str) -> tuple[str, ...]:
     here: set[str] = {condition.arm for condition in claim.preconditions} | set(claim.sabotaged.values())
     elsewhere: set[str] = set()
     for hypothesis in claim.hypotheses:
+        read = arms_read(hypothesis)
         if hypothesis.profiles is None or profile in hypothesis.profiles:
-            here |= arms_read(hypothesis)
+            here |= set(claim.arms) if read is None else read
         else:
-            elsewhere |= arms_read(hypothesis)
+            elsewhere |= read or set()
     kept = [arm for arm in claim.arms if arm in here or arm not in elsewhere]
     return (*kept, *(arm for arm in claim.sabotaged if arm not in claim.arms))
 

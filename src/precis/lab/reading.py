@@ -66,10 +66,16 @@ def watch(table: Table, unit: str, picks: tuple[int | str, ...] | None = None) -
     return Reading(table.rows, tuple(sorted(table.seeds)), table.alpha, unit, table.stands_in, picks, **kept)
 
 
-def arms_read(hypothesis: Hypothesis) -> set[str]:
-    """The arms that a hypothesis asks for: found by letting it judge a table in which nothing is."""
+def arms_read(hypothesis: Hypothesis) -> set[str] | None:
+    """The arms that a hypothesis asks for: found by letting it judge a table in which nothing is.
+
+    None: not known, since a function of its own cannot bear that.
+    """
     empty = watch(Table({}, tuple(range(FEWEST))), hypothesis.unit)
-    hypothesis.outcome(empty)
+    try:
+        hypothesis.outcome(empty)
+    except Exception:  # whatever a paper's function raises where there are no numbers
+        return None
     return empty.asked
 
 

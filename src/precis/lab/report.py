@@ -17,6 +17,7 @@ from precis.errors import InputError, RunFailed
 from precis.lab import words
 from precis.lab.ledger import Ledger, Trial
 from precis.lab.markdown import escape_markdown
+from precis.lab.outcomes import compared, read_outcomes
 from precis.lab.pages import (
     TEMPLATES,
     Charts,
@@ -91,6 +92,9 @@ def evidence_of(entry: Entry, ledger: Ledger, place: Any) -> Evidence:
         for name, rows in record.get("tables", {}).items():
             tables.setdefault(name, []).extend({"arm": trial.arm, "seed": trial.seed, **row} for row in rows)
         notes += [(str(text), trial.arm, trial.seed) for text in record.get("notes", [])]
+    for name, outcomes in read_outcomes(trials, ledger).items():
+        if rows := compared(outcomes, order, entry.get("alpha") or 0.05):
+            tables[f"{name}, example by example"] = rows
     lost = len(keys) - len(trials)
     if lost:
         notes.append((f"{lost} of {len(keys)} trials are no longer in this ledger", "the report", 0))

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from precis.lab.engine import Engine, LocalEngine, Progress, Result, cores, visible_gpus
 from precis.lab.events import Meter
 from precis.lab.ledger import Ledger, Trial
-from precis.lab.loading import PaperSource
 from precis.lab.plan import LEAST_SEEDS, TUNING_SEED, Group
 from precis.lab.recorder import plain
 from precis.lab.worker import Task
@@ -44,6 +43,7 @@ class Running:
         self.ledger, self.home, self.scratch, self.meter = ledger, home, scratch, meter
         self.dropped: set[tuple[Group, int]] = set()
         self._failed: set[str] = set()
+        self._ended: list[tuple[Wanted, Trial, Path | None]] = []
         self._workers, self._given = workers, engine
         self._own: tuple[tuple[int, float], LocalEngine] | None = None
         self._late_at = float("inf")
@@ -105,26 +105,29 @@ class Running:
             self._execute({k: one for k, one in missing.items() if _shape(one.group) == shape}, self._engine(*shape))
 
     def _execute(self, missing: dict[str, Wanted], engine: Engine) -> None:
-        self.meter.workers = engine.workers
-        groups = {(one.group.paper, one.group.claim.name): one.group for one in missing.values()}
+        groups = {_place(one.group): one.group for one in missing.values()}
         left = set(missing)
         with closing(engine.run(self._tasks(missing))) as coming:
-            for got in coming:
-                self._take(got, groups, left)
+            try:
+                for got in coming:
+                    self.meter.workers = engine.workers
+                    self._take(got, groups, left)
+            finally:
+                self._keep_ended()
         for key in left:                # too late, or finished meanwhile by another check on this ledger
             one = missing[key]
             self.meter.end(one.group.name, None)
             if self.ledger.trial(key) is None:
                 self.dropped.add((one.group, one.seed))
 
-    def _take(self, got: Result | Progress, groups: dict[tuple[PaperSource, str], Group], left: set[str]) -> None:
-        group = groups[got.task.paper, got.task.claim]
+    def _take(self, got: Result | Progress, groups: dict[tuple[Any, ...], Group], left: set[str]) -> None:
+        group = groups[got.task.paper, got.task.claim, got.task.data, got.task.contents]
         one = Wanted(group, got.arm, got.seed, dict((got.task.tuned or {}).get(got.arm, {})))
         about = {"arm": one.arm, "seed": one.seed, "tuning": one.tuning}
         if isinstance(got, Result):
             left.discard(one.key)
-            self._keep(one, got)
             self.meter.row_of(_token(got.task))
+            self._keep(one, got)
         elif got.began:
             self.meter.begin(group.name, _token(got.task), len(got.task.rows()))
             self.meter.tell("start", group.name, **about)
@@ -133,27 +136,35 @@ class Running:
             self.meter.tell("log", group.name, step=got.step, total=got.total, scalars=got.scalars, **about)
 
     def _keep(self, one: Wanted, got: Result) -> None:
-        group, about = one.group, {"arm": one.arm, "seed": one.seed, "tuning": one.tuning}
+        group = one.group
+        if got.metrics is not None:
+            record = {**got.record, "tuned": plain(one.tuned)} if one.tuned else got.record
+            self._ended.append((one, Trial(
+                key=one.key, paper=group.paper.id, runs=group.runs, claim=group.claim.name, arm=one.arm, seed=one.seed,
+                profile=group.profile, settings=plain(group.settings), data=group.contents, source=group.source,
+                device=group.device, metrics=got.metrics, record=record, seconds=got.seconds,
+                peak_memory_mb=got.peak_memory_mb, versions=got.versions, host=got.host,
+                finished=datetime.now(UTC).isoformat(timespec="seconds")), got.folder))
+        if not got.more:
+            self._keep_ended()
         if got.metrics is None:
             error = got.error or "no metrics came"
             self._failed.add(one.key)
             self.ledger.fail(one.key, error)
             self.meter.end(group.name, None)
-            self.meter.tell("failed", group.name, error=error, **about)
-            return
-        record = {**got.record, "tuned": plain(one.tuned)} if one.tuned else got.record
-        self.ledger.add(
-            Trial(
-                key=one.key, paper=group.paper.id, runs=group.runs, claim=group.claim.name, arm=one.arm, seed=one.seed,
-                profile=group.profile, settings=plain(group.settings), data=group.contents, source=group.source,
-                device=group.device, metrics=got.metrics, record=record, seconds=got.seconds,
-                peak_memory_mb=got.peak_memory_mb, versions=got.versions, host=got.host,
-                finished=datetime.now(UTC).isoformat(timespec="seconds")),
-            got.folder)
-        if got.folder is not None:
-            shutil.rmtree(got.folder, ignore_errors=True)
-        self.meter.end(group.name, got.seconds)
-        self.meter.tell("done", group.name, seconds=got.seconds, **about)
+            self.meter.tell("failed", group.name, error=error, arm=one.arm, seed=one.seed, tuning=one.tuning)
+
+    def _keep_ended(self) -> None:
+        """Trials that ended together, in one go: nothing is told before it is kept."""
+        ended, self._ended = self._ended, []
+        if ended:
+            self.ledger.add_all((trial, folder) for _, trial, folder in ended)
+        for one, trial, folder in ended:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            self.meter.end(one.group.name, trial.seconds)
+            self.meter.tell("done", one.group.name, seconds=trial.seconds, arm=one.arm, seed=one.seed,
+                            tuning=one.tuning)
 
     def _tasks(self, missing: dict[str, Wanted]) -> Iterator[Task]:
         """Tasks by their first seed; each is looked at again just before it starts."""
@@ -184,15 +195,19 @@ class Running:
         return self._own[1]
 
 
-def _token(task: Task) -> tuple[str, str, str, int]:
+def _place(group: Group) -> tuple[Any, ...]:
+    """What tells a group from the others by its tasks."""
+    return group.paper, group.claim.name, None if group.data is None else str(group.data), group.contents
+
+
+def _token(task: Task) -> tuple[Any, ...]:
     """What tells a running task from the others."""
-    return task.claim, repr(task.tuned), task.arms[0], task.seeds[0]
+    return task.paper.id, task.claim, task.contents, repr(task.tuned), task.arms[0], task.seeds[0]
 
 
 def _shape(group: Group) -> tuple[int, float]:
-    """Threads and GPUs of a trial; where a profile names no share of the GPU, a trial has one to itself."""
-    shape = group.claim.profiles[group.profile]
-    return shape.threads, float(shape.gpus or 1.0) if group.device == "cuda" else 0.0
+    """Threads and GPUs of a trial."""
+    return group.shape.threads, group.gpus
 
 
 def _units(wanted: dict[str, Wanted]) -> list[list[str]]:

@@ -18,13 +18,17 @@ from precis.lab.claim import Claim
 
 @dataclass(frozen=True)
 class SharedPlace:
-    """Where shared trainings lie, and what beside name, seed and settings tells one from another."""
+    """Where shared trainings lie, and what beside name, seed and settings tells one from another.
+
+    `ask("wanted", digest)` may bring a training that another machine made, `ask("made", digest)` tells of one.
+    """
 
     folder: Path
     source: str
     data: str
     device: str
     claim: type[Claim] | None = None
+    ask: Callable[[str, str], None] | None = None
 
 
 def make_once(place: SharedPlace, digest: str, make: Callable[[Path], None]) -> Path:
@@ -40,6 +44,8 @@ def make_once(place: SharedPlace, digest: str, make: Callable[[Path], None]) -> 
     with locked(place.folder / f"{digest}.lock"):
         for left in place.folder.glob(f"{digest}.making-*"):
             shutil.rmtree(left, ignore_errors=True)
+        if not folder.is_dir() and place.ask is not None:
+            place.ask("wanted", digest)
         if not folder.is_dir():
             making = place.folder / f"{digest}.making-{uuid.uuid4().hex}"
             making.mkdir()
@@ -48,6 +54,8 @@ def make_once(place: SharedPlace, digest: str, make: Callable[[Path], None]) -> 
                 making.rename(folder)
             finally:
                 shutil.rmtree(making, ignore_errors=True)
+            if place.ask is not None:
+                place.ask("made", digest)
     return folder
 
 

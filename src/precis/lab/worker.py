@@ -28,6 +28,7 @@ from precis.lab.recorder import TrialRecord
 from precis.lab.shared import SharedPlace
 
 Send = Callable[[dict[str, Any]], None]
+Ask = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Task:
     """Trials to run in one go, all JSON: one (arm, seed), or all of `arms` × `seeds` where `batch`.
 
     `cuda` chooses the profile's settings for a GPU; `source` and `contents` are the fingerprints of code and data that
-    the trials' keys were made with, `common` that of the paper's code without the claims' own methods.
+    the trials' keys were made with, `common` that of the paper's code without the claims' own methods.  `gpus` is a
+    trial's share of one; `apart`: other machines have shared trainings too, so the receiver is asked for each.
     """
 
     paper: PaperSource
@@ -54,6 +56,8 @@ class Task:
     source: str = ""
     contents: str = ""
     common: str = ""
+    gpus: float = 0.0
+    apart: bool = False
 
     def to_json(self) -> dict[str, Any]:
         paper = {"id": self.paper.id, "folder": str(self.paper.folder), "package": self.paper.package}
@@ -81,13 +85,13 @@ class Bench:
         self._data: dict[str, Any] = {}         # by fingerprint: claims that load the same share it
         self._checked: set[tuple[str, str]] = set()
 
-    def run(self, task: Task, send: Send) -> None:
+    def run(self, task: Task, send: Send, ask: Ask | None = None) -> None:
         """Send `row` or `failed` for the task's trials as they end, then `end`.
 
         A trial without either (a batch that stopped early) is for the receiver to miss.
         """
         try:
-            self._run(task, send)
+            self._run(task, send, ask if task.apart else None)
         except InputError as error:
             place = {"file": None if error.file is None else str(error.file), "line": error.line, "row": error.row}
             send({"kind": "failed", "cause": "input", "error": error.message, **place})
@@ -103,7 +107,7 @@ class Bench:
             torch.cuda.empty_cache()
         send({"kind": "end"})
 
-    def _run(self, task: Task, send: Send) -> None:
+    def _run(self, task: Task, send: Send, ask: Ask | None) -> None:
         from precis.lab.fingerprint import data_fingerprint
         from precis.lab.trial import make_repeatable, seed_globals
 
@@ -111,7 +115,7 @@ class Bench:
         claim = self._claim(task)
         settings = settings_of(claim, task.profile, task.cuda)
         data = self._load(task, claim, settings)
-        place = SharedPlace(Path(task.home) / "shared", task.common, task.contents, task.device, type(claim))
+        place = SharedPlace(Path(task.home) / "shared", task.common, task.contents, task.device, type(claim), ask)
         records = {
             (arm, seed): TrialRecord(
                 Path(task.scratch) / uuid.uuid4().hex, seed, device=task.device, tuned=(task.tuned or {}).get(arm),
@@ -173,6 +177,23 @@ class Bench:
                 raise ValueError("load gave other data than when the check started: it must give the same each time")
             self._data[task.contents] = data
         return self._data[task.contents]
+
+
+def resolve_device(device: str) -> str:
+    """"auto" is a CUDA GPU if there is one, else the processor; InputError for one that is not there."""
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: torch finds no Apple GPU here; use --device cpu")
+    if device not in ("cuda", "mps"):
+        raise InputError(f"--device {device}: choose auto, cpu, cuda or mps")
+    return device
 
 
 def settings_of(claim: Claim | type[Claim], profile: str, cuda: bool) -> Any:
@@ -286,6 +307,10 @@ def main() -> None:
             answers.write(json.dumps(message) + "\n")
             answers.flush()
 
+    def ask(what: str, digest: str) -> None:
+        send({"kind": "asks", "what": what, "digest": digest})
+        tasks.get()             # while a task runs, the next line is the answer
+
     def listen() -> None:
         for line in sys.stdin:
             tasks.put(line)
@@ -305,4 +330,4 @@ def main() -> None:
             told = True
         os.lseek(2, 0, os.SEEK_SET)
         os.ftruncate(2, 0)
-        bench.run(task, send)
+        bench.run(task, send, ask)

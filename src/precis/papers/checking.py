@@ -1,7 +1,8 @@
 """From `siren/gradient_blend` and options to `lab.check`: for the command line, the site and `precis.check`."""
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from contextlib import AbstractContextManager, nullcontext
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +38,56 @@ def check_claims(
     listen: Callable[[Any], None] | None = None,
 ) -> list[dict[str, Any]]:
     """One report (an entry of `check --json`) a claim; the verdicts are in the ledger afterwards."""
-    if profile not in PROFILES:
-        raise InputError(f"--profile must be one of {', '.join(PROFILES)}, not {profile!r}")
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers must be at least 1, got {workers}")
-    if address is not None and engine != "ray":
-        raise InputError("--address is the Ray cluster's: it goes with --engine ray")
+    _see(profile, workers, engine, address)
     source = None if data is None else Path(data).expanduser()
     kinds = None if source is None else _kinds(source)
-    runner = _engine(engine, address)
     claims = select(library, ids)
-    from precis.lab.check import check
+    with _engine(engine, address, workers) as runner:
+        from precis.lab.check import check
 
-    return check(
-        claims, profile=profile, data=source, kinds=kinds, seeds=seeds, device=device, until_verdict=until_verdict,
-        max_seeds=max_seeds, workers=workers, engine=runner, listen=listen,
-    )
+        return check(
+            claims, profile=profile, data=source, kinds=kinds, seeds=seeds, device=device, until_verdict=until_verdict,
+            max_seeds=max_seeds, workers=workers, engine=runner, listen=listen,
+        )
+
+
+def sweep_claims(
+    library: Library, ids: Sequence[str], over: Sequence[str] = (), *, profile: str = "quick", device: str = "auto",
+    engine: str = "local", address: str | None = None, workers: int | None = None,
+    listen: Callable[[Any], None] | None = None,
+) -> list[dict[str, Any]]:
+    """One report a data set and claim; `over` holds "data=a,b,c" (names, patterns) and "seeds=20"."""
+    _see(profile, workers, engine, address)
+    paths, seeds = axes(over)
+    sets: list[tuple[Path | None, set[str] | None]] = [(path, _kinds(path)) for path in paths]
+    claims = select(library, ids)
+    with _engine(engine, address, workers) as runner:
+        from precis.lab.check import sweep
+
+        return sweep(claims, sets or [(None, None)], profile=profile, seeds=seeds, device=device, workers=workers,
+                     engine=runner, listen=listen)
+
+
+def axes(over: Sequence[str]) -> tuple[list[Path], int | None]:
+    """The data sets, each once, and the number of seeds that `--over` names."""
+    paths: dict[Path, None] = {}
+    seeds: int | None = None
+    for word in over:
+        name, equals, values = word.partition("=")
+        if not equals or name not in ("data", "seeds") or not values:
+            raise InputError(f"--over takes data=PATH,PATH,… and seeds=N, not {word!r}")
+        if name == "seeds":
+            if not values.isdigit():
+                raise InputError(f"--over seeds=N takes one number, not {values!r}")
+            seeds = int(values)
+            continue
+        for value in filter(None, values.split(",")):
+            given = Path(value).expanduser()
+            found = [given] if given.exists() else [Path(one) for one in sorted(glob(str(given)))]
+            if not found:
+                raise InputError("--over data: no such file or folder", file=given)
+            paths |= dict.fromkeys(found)
+    return list(paths), seeds
 
 
 def exit_code(entries: list[dict[str, Any]], *, strict: bool = False) -> int:
@@ -74,15 +109,22 @@ def _kinds(source: Path) -> set[str]:
     return set(kinds_of(source))
 
 
-def _engine(name: str, address: str | None) -> Any:
+def _see(profile: str, workers: int | None, engine: str, address: str | None) -> None:
+    if profile not in PROFILES:
+        raise InputError(f"--profile must be one of {', '.join(PROFILES)}, not {profile!r}")
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers must be at least 1, got {workers}")
+    if engine not in ("local", "ray"):
+        raise InputError(f"--engine must be local or ray, not {engine!r}")
+    if address is not None and engine != "ray":
+        raise InputError("--address is the Ray cluster's: it goes with --engine ray")
+
+
+def _engine(name: str, address: str | None, workers: int | None) -> AbstractContextManager[Any]:
     """None for this machine's processes, which `lab.check` makes itself."""
     if name == "local":
-        return None
-    if name != "ray":
-        raise InputError(f"--engine must be local or ray, not {name!r}")
-    if find_spec("precis.lab.ray_engine") is None:
-        raise InputError("--engine ray: this version of precis has no Ray engine yet; use --engine local")
+        return nullcontext()
     need("cluster")
-    from importlib import import_module
+    from precis.lab.ray_engine import RayEngine
 
-    return import_module("precis.lab.ray_engine").RayEngine(address=address)
+    return RayEngine(address, workers)

@@ -1,7 +1,7 @@
 """How a paper's claims stand: the user's own latest verdict, else the one shipped in `assets/recorded.json`."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from precis.errors import InputError
@@ -14,6 +14,7 @@ class Shown:
 
     own: dict[str, Any] | None
     recorded: dict[str, Any] | None
+    older: bool = False  # what computes it has changed since; only where that was asked (`compared`)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -33,9 +34,9 @@ class Shown:
         report = self.report
         scale = ", ".join(filter(None, (report.get("scale"), f"n = {report['n']}" if report.get("n") else "")))
         place = f"at {report.get('profile')}" + (f" ({scale})" if scale else "")
-        if self.own is not None or self.recorded is None:
-            return place
-        return place + ", recorded"
+        if self.own is None and self.recorded is not None:
+            place += ", recorded"
+        return place + (", older source" if self.older else "")
 
 
 def shown(papers: Iterable[Paper], problems: list[str]) -> dict[str, Shown]:
@@ -47,6 +48,25 @@ def shown(papers: Iterable[Paper], problems: list[str]) -> dict[str, Shown]:
         for name in paper.claims:
             found[f"{paper.id}/{name}"] = Shown(own.get(f"{paper.id}/{name}"), recorded.get(name))
     return found
+
+
+def compared(paper: Paper, found: dict[str, Shown]) -> dict[str, Shown]:
+    """The same with `older` filled in.  Slow: it imports the paper's claims; what does not import is not compared."""
+    from precis.lab.recorded import source_of_today
+
+    if not any(one.verdict for one in found.values()):
+        return found
+    try:
+        now = source_of_today(paper.source)
+    except InputError:
+        return found
+    return {claim: replace(one, older=is_older(one.report, now.get(claim.partition("/")[2])))
+            for claim, one in found.items()}  # fmt: skip
+
+
+def is_older(report: Mapping[str, Any], now: str | None) -> bool:
+    """Whether the verdict was measured with another source than that of fingerprint `now` (None: not known)."""
+    return bool(now and report.get("source") and report["source"] != now)
 
 
 def own_verdicts(problems: list[str]) -> dict[str, dict[str, Any]]:

@@ -152,10 +152,12 @@ async def check_form(request: Request) -> Response:
 async def claim(request: Request) -> Response:
     site, (name, _, profile) = _site(request), request.path_params["claim"].rpartition("-")
     found = site.shelf.paper(request.path_params["paper"])
-    entry = pages.claim_entry(site.shelf.view(), found, name, profile)
-    if entry is None:
+    its = pages.claim_entry(site.shelf.view(), found, name, profile)
+    if its is None:
         raise HTTPException(404, f"{found.id} has no verdict of a claim {name!r} at {profile!r} here")
-    key = (found.id, name, profile, entry.get("finished"), str(found.source.folder), bool(entry.get("recorded")))
+    entry = pages.marked(its, site.shelf.claims_known(found))
+    marks = (bool(entry.get("recorded")), bool(entry.get("older_source")))
+    key = (found.id, name, profile, entry.get("finished"), str(found.source.folder), *marks)
     return _page(await site.shelf.page(key, lambda: pages.claim(entry, found, site.home)), styles=True)
 
 
@@ -272,7 +274,12 @@ async def view(request: Request) -> Response:
     if kind not in job_of(about).views:
         raise HTTPException(404, f"{about.id} has no viewer {kind!r}")
     asked = viewers.read(kind, request.query_params)
-    png = await viewers.draw(site.helpers, about.id, one, kind, asked)
+    try:
+        png = await viewers.draw(site.helpers, about.id, one, kind, asked)
+    except InputError:
+        if "probe" not in request.query_params:
+            raise
+        return Response(status_code=204)  # the page asks whether this run has such a view
     return Response(png, media_type="image/png", headers={"cache-control": "no-store"})
 
 

@@ -20,6 +20,7 @@ from precis.papers.catalogue import Paper
 from precis.papers.job import Job, Range
 from precis.papers.opening import make_job
 
+CHOICE = "input-from"  # the form's own field: where INPUT comes from; no option can be called so
 FIRST = 6  # fields that are open where the dataclass has no headings
 LAST = ("seed", "device")  # every job's own: in a group of their own, at the end
 _NUMBERS = {int: "a whole number", float: "a number"}
@@ -149,7 +150,7 @@ def read(paper: Paper, all_fields: list[Field], form: Mapping[str, str], files: 
     An empty input means the default.
     """
     options: dict[str, Any] = {}
-    known = {field.name for field in all_fields} | {"input", "source"}
+    known = {field.name for field in all_fields} | {"input", CHOICE}
     if unknown := sorted(set(form) - known):
         raise InputError(f"{paper.id} has no option {unknown[0]!r}")
     for field in all_fields:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def main(job: Path) -> int:
         code = stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
         code = 130
+    except Exception:
+        traceback.print_exc()  # before the note of the end: whoever reads that looks for the words at once
     finally:
         _note(job.with_suffix(".exit"), {"code": code})
     return code

@@ -1,7 +1,10 @@
 """The site's own pages, beside those of claims and results, which `precis.lab.pages` draws with the same templates."""
 
+import math
 import time
 from datetime import datetime
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from precis.lab.pages import Entry, Links, environment, render_claim
 from precis.lab.report import evidence_of
 from precis.papers.catalogue import Paper
 from precis.papers.running import number
+from precis.papers.verdicts import is_older
 from precis.web.forms import groups_of
 from precis.web.results import files_of, table_of
 from precis.web.runs import Run
@@ -18,14 +22,14 @@ from precis.web.shelf import STATES, Card, View
 
 HERE = Path(__file__).parent
 LINKS = Links("/", "", "Library", HERE / "templates")
-MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not checked": "·"}
+MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not checked": "○"}
 TABLES = 3
 
 
 def render(template: str, **values: Any) -> str:
     return str(environment(LINKS.templates).get_template(template).render(
         links=LINKS, states=STATES, state_marks=MARKS, when=when, size_words=size_words, number=number,
-        duration=words.duration, **values,
+        duration=words.duration, plate=plate, **values,
     ))
 
 
@@ -38,6 +42,23 @@ def library(view: View, family: str, query: str, active: list[Run]) -> str:
     )
 
 
+def plate(about: Paper) -> list[tuple[str, str]]:
+    return _waves(about.id, about.family)
+
+
+@lru_cache(1000)
+def _waves(*names: str) -> list[tuple[str, str]]:
+    """What a card shows in place of a picture that is not there: waves of its name's frequencies, (path, colour) each,
+    in a colour of its family's."""
+    name, family = (sha256(text.encode()).digest() for text in names)
+    hue, lines = family[0] * 360 // 256, []
+    for i in range(4):
+        waves, phase, height = 1.2 + name[i] / 64, name[i + 4] / 40, 18 + name[i + 8] / 6
+        points = (f"{x},{95 + height * math.sin(waves * x / 51 + phase):.1f}" for x in range(0, 321, 5))
+        lines.append(("M" + " L".join(points), f"hsl({(hue + 16 * i) % 360}, 55%, 50%)"))
+    return lines
+
+
 def _fits(card: Card, family: str, query: str) -> bool:
     return (not family or card.paper.family == family) and all(word in card.words for word in query.lower().split())
 
@@ -48,7 +69,7 @@ def paper(
 ) -> str:
     """`job`: the Job class or the words why there is none; `claims`: what the check form knows, None if not asked yet;
     `error`, `filled`, `asked` ("run" or "check"): a form that came back."""
-    entries = entries_of(view, about)
+    entries = [marked(entry, claims) for entry in entries_of(view, about)]
     checked = {words.claim_of(entry) for entry in entries}
     problem = job if isinstance(job, str) else ""
     return render(
@@ -75,6 +96,12 @@ def entries_of(view: View, about: Paper) -> list[Entry]:
             mark = {} if shown.own else {"recorded": True}
             found.append({**shown.report, "id": f"{about.id}/{name}", **mark})
     return found
+
+
+def marked(entry: Entry, claims: dict[str, Any] | None) -> Entry:
+    """The entry, told as of an older source if the claims are known by now and say another."""
+    now = (claims or {}).get(words.claim_of(entry), {}).get("source")
+    return {**entry, "older_source": True} if is_older(entry, now) else entry
 
 
 def claim_entry(view: View, about: Paper, name: str, profile: str) -> dict[str, Any] | None:

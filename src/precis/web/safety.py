@@ -43,8 +43,8 @@ def policy(styles: bool = False) -> str:
     """The Content-Security-Policy; `styles`: the page holds figures and formulas that carry their own styles."""
     inline = " 'unsafe-inline'" if styles else ""
     return (
-        f"default-src 'none'; script-src 'self'; style-src 'self'{inline}; img-src 'self' data:; media-src 'self'; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self'; style-src 'self'{inline}; img-src 'self' data: blob:; "
+        "media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
 
 

@@ -56,7 +56,7 @@ async def run(site: Any, paper: Paper, request: Request, filled: dict[str, str])
 
 def _input(texts: dict[str, str], files: dict[str, Any], kinds: tuple[str, ...]) -> Any:
     """The files of INPUT, the name typed for it, or None for the built-in sample."""
-    source = texts.pop("source", "")
+    source = texts.pop(forms.CHOICE, "")
     typed = texts.get("input", "").strip()
     if source == "sample":
         texts.pop("input", None)

@@ -30,6 +30,8 @@ def inspect(path: str, kinds: list[str], what: str) -> dict[str, Any]:
 
     found = kinds_of(place)
     wanted = set(kinds)
+    if "name" in wanted:  # the paper looks into it itself
+        return {"kinds": sorted(found)}
     if not found or (wanted and not found & wanted):
         named = f"looks like {_either(sorted(found))}" if found else "is of no kind that precis reads"
         raise InputError(f"{named}; {what} must be {_either(kinds)}" if kinds else named, file=place.name)
@@ -84,12 +86,14 @@ def _bounded_picture(file: Path) -> None:
 
 def claims(paper: str) -> dict[str, Any]:
     """What the form of a check needs to know of the paper's claims."""
+    from precis.lab.fingerprint import source_fingerprint
     from precis.papers.catalogue import find
     from precis.papers.opening import claims_of
 
     return {
         name: {
             "statement": claim.statement, "takes": list(claim.takes), "arms": len(claim.arms) + len(claim.sabotaged),
+            "source": source_fingerprint(claim),
             "profiles": {p: {"seeds": one.seeds, "scale": one.scale} for p, one in claim.profiles.items()},
         }
         for name, claim in claims_of(find()[paper]).items()

@@ -36,7 +36,7 @@
     chart.append(svg("text", { x: W - right, y: 15, "text-anchor": "end" }, number(ys[ys.length - 1])));
     for (const y of [y0, y1]) {
       chart.append(svg("line", { x1: left, x2: W - right, y1: py(y), y2: py(y), class: "axis" }));
-      chart.append(svg("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, number(y)));
+      chart.append(svg("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, number(Number(y.toPrecision(3)))));
     }
     chart.append(svg("text", { x: left, y: H - 6 }, number(x0)), svg("text", { x: W - right, y: H - 6, "text-anchor": "end" }, `step ${number(x1)}`));
     chart.append(svg("polyline", { class: "line", points: points.map(([x, y]) => `${px(x).toFixed(1)},${py(y).toFixed(1)}`).join(" ") }));
@@ -53,7 +53,7 @@
     if (!box) {
       const img = make("img", { alt: image.name });
       img.addEventListener("load", () => img.classList.toggle("fine", img.naturalWidth < 200));
-      box = make("figure", {}, make("a", { href: address }, img), make("figcaption"));
+      box = make("figure", { className: gallery.children.length ? "" : "first" }, make("a", { href: address }, img), make("figcaption"));
       box.dataset.file = image.file;
       gallery.append(box);
     }

@@ -42,7 +42,7 @@ function forms(at) {
         drop.addEventListener(name, () => drop.classList.toggle("over", on));
       }
     }
-    const name = one("#o-name", form);
+    const name = one("#input-name", form);
     if (name) name.addEventListener("input", () => { one("input[value=name]", form).checked = true; });
   }
 }

@@ -8,10 +8,11 @@ for (const part of document.querySelectorAll(".viewer")) {
 
   const sized = (most) => shape >= 1 ? [most, Math.max(8, Math.round(most / shape))] : [Math.max(8, Math.round(most * shape)), most];
 
-  async function draw(most) {
+  async function draw(most, probe) {
     const [width, height] = sized(most);
-    const query = new URLSearchParams({ ...at, width, height });
+    const query = new URLSearchParams({ ...at, width, height, ...probe });
     const answer = await fetch(`${run}/view/${kind}?${query}`, { headers: { accept: "application/json" } });
+    if (answer.status === 204) throw new Error("this run has no such view");
     if (!answer.ok) throw new Error((await answer.json()).error);
     const made = URL.createObjectURL(await answer.blob());
     await new Promise((done) => { img.onload = img.onerror = done; img.src = made; });
@@ -94,7 +95,7 @@ for (const part of document.querySelectorAll(".viewer")) {
         if (first.naturalWidth) shape = first.naturalWidth / first.naturalHeight;
       }
       img.style.setProperty("--shape", shape);
-      await draw(64);
+      await draw(64, { probe: 1 });
       part.hidden = false;
       moved();
     } catch { part.remove(); }

@@ -1,0 +1,124 @@
+"""Scenes whose cameras stand in transforms.json: Blender's (three files), nerfstudio's and instant-ngp's (one)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from precis.data.captures import Described, Frame
+from precis.data.images import SUFFIXES
+from precis.errors import InputError
+
+LENSES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "OPENCV_FISHEYE")
+BLENDER_BOX = np.array([[-1.5] * 3, [1.5] * 3])
+SPLITS = {"train_filenames": "train", "val_filenames": "val", "test_filenames": "test"}
+
+
+def read_blender(folder: Path) -> Described:
+    """transforms_train.json, and _val and _test where they are; near 2, far 6, box ±1.5."""
+    frames: list[Frame] = []
+    for split in ("train", "val", "test"):
+        path = folder / f"transforms_{split}.json"
+        if not path.exists():
+            continue
+        meta = read_json(path)
+        for i, entry in enumerate(_frames(meta, path)):
+            frames.append(_frame(entry, meta, path, i, split))
+    return Described("Blender", frames, 2.0, 6.0, BLENDER_BOX)
+
+
+def read_nerfstudio(path: Path) -> Described:
+    """One transforms.json; with `aabb_scale` (instant-ngp) the box is known."""
+    meta = read_json(path)
+    entries = _frames(meta, path)
+    named = {name: split for key, split in SPLITS.items() for name in meta.get(key, ())}
+    frames = [_frame(e, meta, path, i, named.get(str(e.get("file_path")))) for i, e in enumerate(entries)]
+    notes = []
+    if any("depth_file_path" in e for e in entries):
+        notes.append("depth maps (depth_file_path) are not used")
+    aabb = None
+    if "aabb_scale" in meta:
+        half = 0.5 * _number(meta, "aabb_scale", path)
+        scale = float(meta.get("scale", 0.33))
+        offset = np.asarray(meta.get("offset", [0.5] * 3), np.float64)
+        aabb = np.stack([(0.5 - half - offset) / scale, (0.5 + half - offset) / scale])
+    return Described("nerfstudio", frames, aabb=aabb, notes=notes)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; InputError with the line where it is broken."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"this is not JSON: {error.msg}", file=path, line=error.lineno) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"it cannot be read ({error})", file=path) from None
+    if not isinstance(found, dict):
+        raise InputError("a JSON object with frames is wanted", file=path)
+    return found
+
+
+def _frames(meta: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    frames = meta.get("frames")
+    if not isinstance(frames, list) or not all(isinstance(f, dict) for f in frames) or not frames:
+        raise InputError('there is no list of "frames" in it', file=path)
+    return frames
+
+
+def _frame(entry: dict[str, Any], meta: dict[str, Any], path: Path, i: int, split: str | None) -> Frame:
+    both = {**meta, **entry}
+    if "file_path" not in entry or "transform_matrix" not in entry:
+        raise InputError(f"frame {i} has no file_path or no transform_matrix", file=path)
+    try:
+        c2w = np.asarray(entry["transform_matrix"], np.float64)
+    except (TypeError, ValueError):
+        c2w = np.zeros(0)
+    if c2w.shape not in ((4, 4), (3, 4)):
+        raise InputError(f"the transform_matrix of frame {i} must be 4×4 numbers", file=path)
+    lens = str(both.get("camera_model", "OPENCV"))
+    if lens not in LENSES:
+        raise InputError(f"camera model {lens} is not known here; known are {', '.join(LENSES)}", file=path)
+    K, size, angle = _intrinsics(both, path)
+    numbers = [float(both.get(k, 0.0)) for k in ("k1", "k2", "k3", "k4", "p1", "p2")]
+    bent = lens in ("OPENCV", "OPENCV_FISHEYE")
+    return Frame(
+        str(entry["file_path"]).removeprefix("./"), picture_path(path.parent, str(entry["file_path"])), c2w, K, size,
+        angle, (*numbers, 0.0, 0.0, 0.0) if bent else (0.0,) * 9,
+        lens == "OPENCV_FISHEYE" or bool(both.get("is_fisheye", False)),
+        path.parent / str(entry["mask_path"]) if "mask_path" in entry else None, split,
+        float(entry["time"]) if "time" in entry else None,
+    )  # fmt: skip
+
+
+def _intrinsics(both: dict[str, Any], path: Path) -> tuple[Any, tuple[int, int] | None, Any]:
+    """K with the size it is for, or the angle of view."""
+    size = (int(both["w"]), int(both["h"])) if "w" in both and "h" in both else None
+    if "fl_x" in both:
+        fx = _number(both, "fl_x", path)
+        fy = _number(both, "fl_y", path) if "fl_y" in both else fx
+        if size is None and not ("cx" in both and "cy" in both):
+            raise InputError("fl_x is given without w and h, or cx and cy", file=path)
+        if size is None:
+            size = (round(2 * float(both["cx"])), round(2 * float(both["cy"])))
+        return (fx, fy, float(both.get("cx", size[0] / 2)), float(both.get("cy", size[1] / 2))), size, None
+    if "camera_angle_x" in both:
+        vertical = _number(both, "camera_angle_y", path) if "camera_angle_y" in both else None
+        return None, size, (_number(both, "camera_angle_x", path), vertical)
+    raise InputError("there is no focal length: fl_x or camera_angle_x is wanted", file=path)
+
+
+def _number(meta: dict[str, Any], key: str, path: Path) -> float:
+    value = meta[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise InputError(f"{key} must be a number, and is {value!r}", file=path)
+    return float(value)
+
+
+def picture_path(folder: Path, stated: str) -> Path:
+    """The file that `file_path` means: its suffix may be left out."""
+    path = folder / stated
+    if path.suffix.lower() in SUFFIXES or path.is_file():
+        return path
+    beside = [path.with_name(path.name + end) for end in (".png", ".jpg", ".jpeg", ".webp", ".JPG", ".PNG")]
+    return next((p for p in beside if p.is_file()), beside[0])

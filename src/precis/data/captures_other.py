@@ -1,0 +1,116 @@
+"""Scenes as LLFF, tiny-nerf and Nerfies write them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from precis.data.captures import Described, Frame
+from precis.data.captures_json import BLENDER_BOX, read_json
+from precis.data.images import SUFFIXES
+from precis.errors import InputError
+
+
+def read_llff(folder: Path, downscale: int = 1) -> Described:
+    """poses_bounds.npy [V,17]: 3×5 (rotation, axes down, right, back; place; height, width, focal), near and far."""
+    path = folder / "poses_bounds.npy"
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"it cannot be read ({error})", file=path) from None
+    if rows.ndim != 2 or rows.shape[1] != 17:
+        raise InputError(f"poses_bounds.npy must be [V,17], and is {list(rows.shape)}", file=path)
+    small = folder / f"images_{downscale}"
+    pictures = small if small.is_dir() else folder / "images"
+    files = sorted(p for p in pictures.iterdir() if p.suffix.lower() in SUFFIXES) if pictures.is_dir() else []
+    if len(files) != len(rows):
+        raise InputError(f"{len(files)} pictures in {pictures.name}/ for {len(rows)} poses", file=folder)
+    frames = []
+    for i, (row, file) in enumerate(zip(rows.astype(np.float64), files)):
+        matrix = row[:15].reshape(3, 5)
+        c2w = np.stack([matrix[:, 1], -matrix[:, 0], matrix[:, 2], matrix[:, 3]], 1)
+        h, w, focal = matrix[:, 4]
+        K = (focal, focal, w / 2, h / 2)
+        frames.append(Frame(file.name, file, c2w, K, (int(w), int(h)), split="test" if i % 8 == 0 else "train"))
+    bounds = rows[:, 15:]
+    if not (np.isfinite(bounds).all() and (bounds[:, 0] < bounds[:, 1]).all()):
+        raise InputError("near must be below far in every row", file=path)
+    return Described("LLFF", frames, float(0.9 * bounds.min()), float(bounds.max()), forward=True)
+
+
+def read_tiny(path: Path) -> Described:
+    """An .npz with images [V,H,W,3] (bytes, or floats in [0, 1]), poses [V,4,4] and one focal length in pixels."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images, poses, focal = (np.asarray(file[key]) for key in ("images", "poses", "focal"))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"an .npz with images, poses and focal is wanted ({error})", file=path) from None
+    if images.ndim != 4 or images.shape[-1] not in (3, 4) or poses.shape[1:] not in ((4, 4), (3, 4)):
+        shapes = f"images {list(images.shape)}, poses {list(poses.shape)}"
+        raise InputError(f"images [V,H,W,3] and poses [V,4,4] are wanted, found {shapes}", file=path)
+    if len(images) != len(poses):
+        raise InputError(f"{len(images)} images for {len(poses)} poses", file=path)
+    if images.dtype != np.uint8:
+        if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
+            raise InputError("images must be bytes, or numbers between 0 and 1", file=path)
+        images = np.rint(images * 255).astype(np.uint8)
+    v, h, w, _ = images.shape
+    f = float(focal)
+    frames = [Frame(f"{i:03d}", images[i], poses[i], (f, f, w / 2, h / 2), (w, h)) for i in range(v)]
+    return Described("tiny-nerf", frames, 2.0, 6.0, BLENDER_BOX)
+
+
+def read_nerfies(folder: Path, downscale: int = 1) -> Described:
+    """dataset.json (ids, train_ids, val_ids), camera/ID.json, rgb/{n}x/ID.png; scene.json's units."""
+    data = read_json(folder / "dataset.json")
+    ids = [str(i) for i in data.get("ids", ())]
+    train, val = ({str(i) for i in data.get(key, ())} for key in ("train_ids", "val_ids"))
+    scene = read_json(folder / "scene.json") if (folder / "scene.json").exists() else {}
+    scale, centre = float(scene.get("scale", 1.0)), np.asarray(scene.get("center", [0.0] * 3), np.float64)
+    metadata = read_json(folder / "metadata.json") if (folder / "metadata.json").exists() else {}
+    sizes = sorted(int(p.name[:-1]) for p in folder.glob("rgb/*x") if p.name[:-1].isdigit())
+    if not ids or not sizes:
+        raise InputError("dataset.json names no ids, or there is no folder such as rgb/1x", file=folder)
+    used = downscale if downscale in sizes else max((s for s in sizes if downscale % s == 0), default=0)
+    if not used:
+        there = ", ".join(str(s) for s in sizes)
+        raise InputError(f"there are no pictures at 1/{downscale} (rgb/{downscale}x); there are 1/{there}", file=folder)
+    lost = [i for i in ids if not (folder / "camera" / f"{i}.json").is_file()]
+    if lost:
+        raise InputError(f"{len(lost)} cameras are missing: {', '.join(lost[:5])}", file=folder / "camera")
+    last = max((int(m.get("warp_id", 0)) for m in metadata.values()), default=0)
+    frames = []
+    for i in ids:
+        split = "train" if i in train else "val" if i in val else None
+        time = metadata[i].get("warp_id", 0) / max(last, 1) if i in metadata else None
+        camera = read_json(folder / "camera" / f"{i}.json")
+        frames.append(_nerfies_frame(camera, i, folder, used, scale, centre, split, time))
+    near, far = (scene.get(key) for key in ("near", "far"))
+    points = None
+    if (folder / "points.npy").exists():
+        points = (np.load(folder / "points.npy", allow_pickle=False).astype(np.float64) - centre) * scale
+    return Described("Nerfies", frames, None if near is None else float(near), None if far is None else float(far),
+                     points=points)  # fmt: skip
+
+
+def _nerfies_frame(
+    camera: dict[str, Any], name: str, folder: Path, used: int, scale: float, centre: np.ndarray, split: str | None,
+    time: float | None,
+) -> Frame:  # fmt: skip
+    where = folder / "camera" / f"{name}.json"
+    try:
+        turn = np.asarray(camera["orientation"], np.float64).reshape(3, 3).T * np.array([1.0, -1.0, -1.0])
+        place = (np.asarray(camera["position"], np.float64).reshape(3, 1) - centre[:, None]) * scale
+        f, (cx, cy) = float(camera["focal_length"]), camera["principal_point"]
+        w, h = (int(n) for n in camera["image_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"orientation, position, focal_length, principal_point and image_size are wanted ({error})",
+                         file=where) from None  # fmt: skip
+    if abs(float(camera.get("skew", 0.0))) > 1e-6:
+        raise InputError("a camera with skew is not known here", file=where)
+    radial = [float(x) for x in camera.get("radial_distortion", [0.0] * 3)]
+    sideways = [float(x) for x in camera.get("tangential", camera.get("tangential_distortion", [0.0] * 2))]
+    K = (f, f * float(camera.get("pixel_aspect_ratio", 1.0)), float(cx), float(cy))
+    image = folder / "rgb" / f"{used}x" / f"{name}.png"
+    bent = (*radial, *[0.0] * (4 - len(radial)), *sideways[:2], 0.0, 0.0, 0.0)
+    return Frame(name, image, np.concatenate([turn, place], 1), K, (w, h), None, bent, split=split, time=time)

@@ -1,0 +1,70 @@
+"""What one can do with a Deep Decoder: keep a picture as its weights, and restore pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import tyro
+from typing_extensions import Doc
+
+from precis.papers import Job, Range, Work
+
+Task = Literal["compress", "decompress", "denoise", "superres", "inpaint"]
+
+
+@dataclass(kw_only=True)
+class Decode(Job):
+    """Keep a picture as the weights of a small untrained network (.pdd), bring it back, or restore a damaged one.
+
+    Without --task: a .pdd file is decompressed; a picture is inpainted if there is a --mask, enlarged if there is a
+    --factor, denoised if there is a --sigma, else compressed.
+    """
+
+    kinds = ("image", "name")  # a .pdd code is of no kind that the data readers know
+
+    input: Annotated[str | None, tyro.conf.Positional, Doc("a picture, or a .pdd file (decompress)")] = None
+    task: Annotated[Task | None, Doc("what to do; None: by INPUT and the options")] = None
+
+    # How to fit.
+    steps: Annotated[
+        int | None, Doc("steps of Adam; CPU: compress, superres, inpaint 1,500, denoise 1,000; CUDA: the paper's"),
+        Range(1),
+    ] = None
+    minutes: Annotated[float | None, Doc("stop after so many minutes"), Range(0.001)] = None
+    lr: Annotated[float | None, Doc("Adam's rate: 0.01; CUDA: compress 0.005, inpaint 0.0025"), Range(1e-8, 1)] = None
+    width: Annotated[int | None, Doc("channels k of the decoder; else by --ratio, --bytes, or the task"),
+                     Range(4, 4096)] = None  # fmt: skip
+    order: Annotated[Literal["code", "paper", "upsample_last"], Doc("order of the operations in a layer")] = "code"
+    size: Annotated[
+        int | None, Doc("longest side of the picture that is made; larger ones are reduced: 256, CUDA 512"),
+        Range(8, 8192),
+    ] = None
+    background: Annotated[str, Doc("colour to lay transparent pixels on")] = "white"
+    reference: Annotated[Path | None, Doc("denoise, superres, inpaint: the clean picture, to measure against")] = None
+
+    # Compression.
+    ratio: Annotated[float | None, Doc("compress: weights a value of the picture; 0.031"), Range(1e-6, 10)] = None
+    bytes: Annotated[int | None, Doc("compress: the most bytes of the .pdd file"), Range(1)] = None
+    bits: Annotated[Literal[8, 12, 16] | None, Doc("compress: bits a weight; 8")] = None
+
+    # Restoration.
+    sigma: Annotated[str | None, Doc("denoise: standard deviation of the noise, of 255, or auto")] = None
+    factor: Annotated[Literal[2, 4, 8] | None, Doc("superres: how many times larger; 4")] = None
+    mask: Annotated[Path | None, Doc("inpaint: grey picture, white where INPUT is known; else its alpha")] = None
+    invert_mask: Annotated[bool, Doc("inpaint: white is unknown in the mask")] = False
+
+    def sample(self, folder: Path) -> str:
+        from .options import settle
+        from .samples import make_sample
+
+        return str(make_sample(settle(self), self, folder))
+
+    def run(self, work: Work) -> dict[str, float | None]:
+        from importlib import import_module
+
+        from .options import MODULES, settle
+
+        task = settle(self)
+        self.task = cast(Task, task)
+        metrics: dict[str, Any] = getattr(import_module(f"{__package__}.{MODULES[task]}"), f"run_{task}")(self, work)
+        return {name: None if value is None else float(value) for name, value in metrics.items()}

@@ -1,0 +1,138 @@
+"""Denoise, repair JPEG blocks, enlarge, complete, and light without a flash."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precis.errors import InputError
+from precis.fields.restoration import Downsampler, estimate_noise
+from precis.lab.figures import curves, strip
+from precis.papers.job import Work
+from precis.papers.work import writing
+
+from .classical import bicubic, biharmonic, non_local_means, total_variation, tv_inpaint
+from .fitting import Problem, Restored, network_of, restore
+from .options import TASKS, noise_level
+from .pictures import kind_of_hole, load_mask, load_picture, load_reference, luma, scores, shown
+
+Metrics = dict[str, float | int | None]
+Others = dict[str, Callable[[], Tensor]]
+SLOW = 60_000  # unknown pixels from which the biharmonic equation takes minutes
+
+
+def run_denoise(job: Any, work: Work) -> Metrics:
+    picture = load_picture(job.input, work).pixels
+    truth = load_reference(job, _size(picture), picture.shape[1], work)
+    given = noise_level(job)
+    sigma = estimate_noise(picture) if given is None else given
+    if given is None:
+        work.note(f"the noise was estimated: a deviation of {255 * sigma:.1f} on the scale 0…255 (--sigma)")
+    noise = 1 / 20 if sigma > 37.5 / 255 else TASKS["denoise"].noise
+    problem = Problem(picture, picture.shape[1], noise=noise, sigma=sigma, net=network_of(job, work))
+    made = restore(job, work, problem)
+    return _finish(job, work, made, picture, truth, _smoothers(picture, sigma), "noisy") | {"sigma": 255 * sigma}
+
+
+def run_jpeg(job: Any, work: Work) -> Metrics:
+    picture = load_picture(job.input, work).pixels
+    truth = load_reference(job, _size(picture), picture.shape[1], work)
+    problem = Problem(picture, picture.shape[1], noise=TASKS["jpeg"].noise, net=network_of(job, work))
+    made = restore(job, work, problem)
+    return _finish(job, work, made, picture, truth, _smoothers(picture, 0.04), "JPEG")
+
+
+def run_superres(job: Any, work: Work) -> Metrics:
+    factor = job.factor or 4
+    picture = load_picture(job.input, work).pixels
+    h, w = _size(picture)
+    if h * w * factor**2 > 50_000_000:
+        raise InputError(f"{w * factor}×{h * factor} pixels are too many: 50 million at the most", file=job.input)
+    truth = load_reference(job, (h * factor, w * factor), picture.shape[1], work)
+    noise = 0.05 if factor == 8 else TASKS["superres"].noise
+    down = Downsampler(factor).to(work.device)
+    problem = Problem(picture, picture.shape[1], factor, operator=down, noise=noise, net=network_of(job, work))
+    made = restore(job, work, problem)
+    others: Others = {"bicubic": lambda: bicubic(picture, factor)}
+    enlarged = picture.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+    metrics = _finish(job, work, made, enlarged, truth, others, "given")
+    if truth is not None and min(truth.shape[-2:]) > 24:
+        for name, x in (("", made.best), ("_bicubic", bicubic(picture, factor))):
+            metrics[f"psnr_luma{name}"] = scores(luma(x.clamp(0, 1)), luma(truth), 4)["psnr"]
+    return metrics
+
+
+def run_inpaint(job: Any, work: Work) -> Metrics:
+    loaded = load_picture(job.input, work, keep_alpha=job.mask is None)
+    picture, known = loaded.pixels, load_mask(job, loaded, work)
+    truth = load_reference(job, _size(picture), picture.shape[1], work)
+    hole = kind_of_hole(known) if job.hole == "auto" else job.hole
+    if job.hole == "auto":
+        work.note(f"by the mask, the network for {hole} was taken (--hole)")
+    problem = Problem(
+        picture * known, picture.shape[1], mask=known, meshgrid=hole == "large",
+        noise=0.0 if hole == "large" else TASKS["inpaint"].noise, net=network_of(job, work, hole),
+    )  # fmt: skip
+    made = restore(job, work, problem)
+    filled = made._replace(best=torch.where(known > 0, picture, made.best))
+    others: Others = {"tv": lambda: tv_inpaint(picture, known)}
+    if int((1 - known).sum()) <= SLOW:
+        others["biharmonic"] = lambda: biharmonic(picture, known)
+    else:
+        work.note("biharmonic interpolation was left out: it takes minutes for so many unknown pixels")
+    return _finish(job, work, filled, picture * known, truth, others, "known") | {"known": float(known.mean())}
+
+
+def run_flash(job: Any, work: Work) -> Metrics:
+    picture, guide = load_picture(job.input, work).pixels, load_picture(job.flash or job.companion, work).pixels
+    if _size(guide) != _size(picture):
+        (h, w), (height, width) = _size(guide), _size(picture)
+        raise InputError(f"the flash picture is {w}×{h} pixels, INPUT {width}×{height}", file=job.flash)
+    truth = load_reference(job, _size(picture), picture.shape[1], work)
+    problem = Problem(picture, picture.shape[1], guide=guide, net=network_of(job, work))
+    made = restore(job, work, problem)
+    others: Others = {"flash": lambda: guide}
+    return _finish(job, work, made, picture, truth, others, "without flash")
+
+
+def _smoothers(picture: Tensor, sigma: float) -> Others:
+    """Classical methods with the parameters that suit noise of this deviation."""
+    return {
+        "tv": lambda: total_variation(picture, 0.9 * sigma),
+        "nlm": lambda: non_local_means(picture, 0.7 * sigma, sigma),
+    }
+
+
+def _finish(
+    job: Any, work: Work, made: Restored, given: Tensor, truth: Tensor | None, others: Others, label: str
+) -> Metrics:
+    """Files, and the scores of everything if there is a reference."""
+    classical = {name: make().clamp(0, 1) for name, make in others.items()}
+    pictures = {"restored": made.best, "average": made.ema, "last": made.last, **classical}
+    for name, x in pictures.items():
+        work.image(name, shown(x))
+    tiles = {label: given, "deep image prior": made.best, **classical} | ({} if truth is None else {"reference": truth})
+    write(work, "overview.png", strip([shown(x) for x in tiles.values()], list(tiles), size=256))
+    work.show("overview.png")
+    series: dict[str, Any] = {name: made.curve[name] for name in ("loss", "variance") if name in made.curve}
+    write(work, "curve.png", curves(series, y_label="loss, variance of outputs", x_label="step", log_y=True).png())
+    metrics: Metrics = {}
+    for name, x in {**pictures, "given": given}.items():
+        for key, value in scores(x, truth).items():
+            metrics[key if name == "restored" else f"{key}_{name}"] = value
+    metrics["stopped_at"] = sum(made.stopped) / len(made.stopped)
+    metrics["loss"] = made.curve["loss"][1][-1]
+    if made.backtracks:
+        work.note(f"the fit fell by more than 5 dB and was set back {made.backtracks} times")
+    return metrics
+
+
+def write(work: Work, name: str, content: bytes) -> None:
+    """A file of the run, whole or not at all."""
+    with writing(work.folder / name) as beside:
+        beside.write_bytes(content)
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return x.shape[-2], x.shape[-1]

@@ -1,0 +1,58 @@
+"""Looking at a learned scene from any side."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from precis.errors import InputError
+from precis.fields.nerf_cameras import Cameras, look_at
+from precis.fields.nerf_fast import FastModel, fast_renderer
+from precis.fields.nerf_fit import Renderer, dense_renderer, render_view
+
+COARSE, USUAL = 200, 3.0  # pixels below which steps are doubled; the viewer's first distance
+
+
+def orbit(folder: Path, at: dict[str, float], size: tuple[int, int]) -> np.ndarray:
+    """The scene [3,size[1],size[0]] in 0 … 1 from azimuth and elevation (degrees); distance 3 is the cameras' own."""
+    try:
+        scene = json.loads((folder / "scene.json").read_text(encoding="utf-8"))
+        stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    except (OSError, ValueError):
+        raise InputError("there is no finished run in this folder", file=folder) from None
+    width, height = size
+    render, device = opened(str(folder), stamp, max(size) < COARSE)
+    up, centre = (torch.tensor(scene[name], dtype=torch.float32) for name in ("up", "centre"))
+    east = F.normalize(torch.linalg.cross(up, torch.eye(3)[int(up.abs().argmin())]), dim=0)
+    north = torch.linalg.cross(up, east)
+    a, e = np.radians([at.get("azimuth", 30.0), np.clip(at.get("elevation", 20.0), -89, 89)])
+    away = max(float(at.get("distance", USUAL)), 0.05) * scene["radius"] / USUAL
+    way = float(np.cos(e)) * (float(np.cos(a)) * east + float(np.sin(a)) * north) + float(np.sin(e)) * up
+    c2w = look_at((centre + away * way)[None], centre, up)
+    focal = scene["focal"] * min(width, height)
+    K = torch.tensor([[focal, focal, width / 2, height / 2]])
+    made = render_view(render, Cameras(c2w, K, (width, height)).to(device), 0)
+    rgb, clear = made.rgb.cpu().numpy(), 1 - made.opacity.cpu().numpy()[..., None]
+    return np.moveaxis((rgb + clear * np.array(scene["background"], np.float32)).clip(0, 1), -1, 0)
+
+
+@lru_cache(maxsize=2)
+def opened(folder: str, stamp: int, coarse: bool) -> tuple[Renderer, str]:
+    """The run's renderer; `coarse`: with steps of twice the length."""
+    from precis.train.checkpoint import load_model
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scene = json.loads((Path(folder) / "scene.json").read_text(encoding="utf-8"))
+    field: Any = load_model(folder, device=device).requires_grad_(False)
+    if scene["model"] == "fast":
+        grid: Any = load_model(folder, name="grid", device=device)
+        model = FastModel(field, grid, scene["step"] * (2 if coarse else 1), True, scene["open"])
+        near, far = (scene["near"], scene["far"]) if scene["open"] else (0.02, 4 * scene["far"])
+        return fast_renderer(model, near=near, far=far, background=None), device
+    fine = load_model(folder, name="fine", device=device) if scene["model"] == "vanilla" else None
+    samples = (24, 24) if scene["model"] == "tiny" else (64, 128)
+    return dense_renderer(field, scene["near"], scene["far"], *samples, fine=fine, background=None), device

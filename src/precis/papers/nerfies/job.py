@@ -1,0 +1,79 @@
+"""What one can do with a deformable radiance field: bring a capture of something that moves to life."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from typing_extensions import Doc
+
+from precis.papers import Job, Range, Work
+
+
+@dataclass(kw_only=True)
+class Reconstruct(Job):
+    """Learn a scene that moves from posed photographs, and look at any instant from anywhere.
+
+    On a processor it is a preview: photographs of at most 100 pixels, four minutes.  The same command on a GPU takes
+    larger ones and, with --template vanilla, the paper's network.
+    """
+
+    kinds = ("scene",)
+    views = ("orbit",)
+
+    input: Annotated[
+        str | None, tyro.conf.Positional,
+        Doc("capture in the Nerfies layout (dataset.json, camera/, rgb/), or with --per-frame any scene of `nerf`"),
+    ] = None
+    per_frame: Annotated[bool, Doc("any posed photographs: a code each, or one a `time` where they have it")] = False
+    downscale: Annotated[int | None, Doc("use photographs of 1/N size (rgb/Nx); None: as --size asks"), Range(1)] = None
+    size: Annotated[int | None, Doc("longest side that is worked at, at most: 100, CUDA 400"), Range(8, 4096)] = None
+    near: Annotated[float | None, Doc("where rays begin; None: as the capture says"), Range(1e-6)] = None
+    far: Annotated[float | None, Doc("where rays end; None: as the capture says"), Range(1e-6)] = None
+
+    # How to fit.
+    steps: Annotated[int | None, Doc("steps of Adam; None: as many as --minutes allow"), Range(1)] = None
+    minutes: Annotated[float | None, Doc("stop after so many minutes: 4, CUDA 10"), Range(0.001)] = None
+    template: Annotated[Literal["fast", "vanilla"], Doc("canonical scene: planes, or the paper's network")] = "fast"
+    warp: Annotated[Literal["se3", "translation", "none"], Doc("deformation field; none: a static scene")] = "se3"
+    bands: Annotated[int | None, Doc("frequency bands of the field, opened one by one: 4, vanilla 8"),
+                     Range(0, 16)] = None  # fmt: skip
+    elastic: Annotated[float, Doc("weight λ of the elastic term"), Range(0)] = 0.01
+    background_weight: Annotated[float, Doc("weight μ of the term for static points"), Range(0)] = 1.0
+    rays: Annotated[int | None, Doc("pixels a step: 512, CUDA 4,096"), Range(16)] = None
+
+    # What to make.
+    freeze_time: Annotated[
+        str | None, Doc("id of the photograph whose instant the orbit shows; that of the middlemost camera")
+    ] = None
+    orbit: Annotated[int, Doc("pictures of the orbit and of the playback"), Range(2, 1000)] = 16
+    interpolate: Annotated[
+        str | None, Doc("A:B:N: N pictures between the instants of photographs A and B; the two ends of the capture")
+    ] = None
+    mesh_resolution: Annotated[int | None, Doc("cells a side of the meshes: 64, CUDA 192"), Range(8, 1024)] = None
+
+    def sample(self, folder: Path) -> str:
+        from precis.data.captures_nerfies import write_nerfies
+        from precis.data.scenes3d import capture
+
+        return str(write_nerfies(folder / "bust", capture("moving", 24, 56, seed=0)))
+
+    def run(self, work: Work) -> dict[str, float | None]:
+        from .opening import open_capture
+        from .outputs import plan, write_outputs
+        from .training import train
+
+        opened = open_capture(self, work)
+        moments = plan(self, opened)
+        portrait, alpha = train(self, opened, work)
+        metrics: dict[str, Any] = write_outputs(self, opened, moments, portrait, alpha, work)
+        return {name: None if value is None else float(value) for name, value in metrics.items()}
+
+    def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
+        """Pixels [3, size[1], size[0]] in 0…1 at the frozen instant; size is (width, height).
+
+        Azimuth and elevation in degrees from that instant's camera, distance in multiples of its own.
+        """
+        from .views import orbit
+
+        return orbit(folder, at, size)

@@ -1,0 +1,149 @@
+"""From INPUT to cameras, pixels, codes, and a box around what moves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precis.data.captures import SceneFiles, describe, read_scene
+from precis.data.captures_nerfies import instants
+from precis.errors import InputError
+from precis.fields.nerf_cameras import Cameras, focus
+from precis.fields.nerfies_fit import Pixels
+from precis.papers.job import Work
+
+FEWEST = 10
+EDGE = 0.1  # of the points' extent, left free around them
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """V photographs: `frame` their codes, `train` and `test` their numbers; near and far along unit rays."""
+
+    names: list[str]
+    cameras: Cameras
+    images: list[Tensor]  # float [H,W,3]
+    pixels: Pixels
+    frame: Tensor
+    train: list[int]
+    test: list[int]
+    near: float
+    far: float
+    box: Tensor
+    points: Tensor | None
+    background: float | None
+
+    @property
+    def frames(self) -> int:
+        return int(self.frame.max()) + 1
+
+    def number(self, name: str, option: str) -> int:
+        """Of the photograph of that id."""
+        stems = [Path(n).stem for n in self.names]
+        for known in (self.names, stems):
+            if name in known:
+                return known.index(name)
+        raise InputError(f"{option}: no photograph is called {name!r}; the first are {', '.join(self.names[:3])}")
+
+
+def open_capture(job: Any, work: Work) -> Opened:
+    """Read the capture and say what it lacks; bad input is an InputError."""
+    path = Path(job.input)
+    layout = (path / "dataset.json").is_file() and (path / "camera").is_dir()
+    if not layout and not job.per_frame:
+        words = "is no capture in the Nerfies layout (dataset.json, camera/, rgb/); --per-frame takes other scenes too"
+        raise InputError(words, file=path)
+    limit = job.size or (400 if work.device.startswith("cuda") else 100)
+    scene = read_scene(path, downscale=job.downscale or _downscale(path, limit), fewest=FEWEST)
+    for text in scene.notes:
+        work.note(text)
+    train, test = scene.views("train"), scene.views("test") + scene.views("val")
+    if len(train) < FEWEST:
+        raise InputError(f"{len(train)} training photographs; a capture needs at least {FEWEST}", file=path)
+    frame, borrowed = instants(scene.time, np.isin(np.arange(len(scene.names)), train))
+    if borrowed[test].any():
+        work.note(f"{int(borrowed[test].sum())} test photographs have no instant of their own in training: they are "
+                  "shown under the nearest training photograph's code")  # fmt: skip
+    return _assemble(job, work, path, scene, frame, train, test)
+
+
+def _assemble(
+    job: Any, work: Work, path: Path, scene: SceneFiles, frame: np.ndarray, train: list[int], test: list[int]
+) -> Opened:
+    cameras = Cameras(
+        torch.from_numpy(scene.c2w).float(), torch.from_numpy(scene.K).float(), torch.from_numpy(scene.size),
+        distortion=torch.from_numpy(scene.distortion).float() if scene.distortion.any() else None,
+        model="fisheye" if scene.fisheye else "perspective",
+    )  # fmt: skip
+    near, far = job.near or scene.near, job.far or scene.far
+    if near is None or far is None:
+        raise InputError("the capture does not say where its scene begins and ends: give --near and --far", file=path)
+    if not near < far:
+        raise InputError(f"--near must be below --far, got {near:g} and {far:g}")
+    far *= max(float(cameras.all_rays(v).d.norm(dim=-1).max()) for v in {0, len(cameras) - 1})  # depths to distances
+    images, background = _before_white(scene, work)
+    points = None if scene.points is None else torch.from_numpy(np.asarray(scene.points, np.float32))
+    if points is None and job.background_weight and job.warp != "none":
+        work.note("there are no static points (points.npy): nothing is told to stand still")
+    cameras, device = cameras.to(work.device), work.device
+    return Opened(
+        scene.names, cameras, images, _pixels(cameras, images, train, scene.valid), torch.from_numpy(frame).to(device),
+        train, test, near, far, _box(cameras, near, far, points).to(device),
+        None if points is None else points.to(device), background,
+    )  # fmt: skip
+
+
+def _downscale(path: Path, limit: int) -> int:
+    """The least whole factor that brings the first photograph to the limit; of copies that are there, the nearest."""
+    from PIL import Image
+
+    first = describe(path).frames[0].image
+    shape = first.shape[:2] if isinstance(first, np.ndarray) else (0, 0)
+    if isinstance(first, Path) and first.is_file():
+        with Image.open(first) as picture:
+            shape = picture.size
+    wanted = max(1, -(-max(shape) // limit))
+    there = sorted(int(p.name[:-1]) for p in path.glob("rgb/*x") if p.name[:-1].isdigit())
+    return wanted if not there else next((s for s in there if s >= wanted), there[-1])
+
+
+def _before_white(scene: SceneFiles, work: Work) -> tuple[list[Tensor], float | None]:
+    """Pictures in [0, 1]; those with opacity before white, which is then what shows where the scene is clear."""
+    images = [torch.from_numpy(x).float() / 255 for x in scene.images]
+    if not scene.has_alpha:
+        return images, None
+    work.note("transparent pixels are put before white")
+    return [x[..., :3] * x[..., 3:] + 1 - x[..., 3:] for x in images], 1.0
+
+
+def _pixels(cameras: Cameras, images: list[Tensor], train: list[int], valid: list[np.ndarray] | None) -> Pixels:
+    parts = []
+    for v in train:
+        keep = torch.ones(images[v].shape[:2], dtype=torch.bool) if valid is None else torch.from_numpy(valid[v])
+        pix = cameras.pixels(v).cpu()[keep]
+        rgb = (images[v][keep] * 255).round().to(torch.uint8)
+        parts.append((torch.full((len(pix),), v), pix, rgb))
+    view, pix, rgb = (torch.cat(part).to(cameras.c2w.device) for part in zip(*parts, strict=True))
+    return Pixels(view, pix, rgb)
+
+
+def _box(cameras: Cameras, near: float, far: float, points: Tensor | None) -> Tensor:
+    """Where there can be matter: between near and far as any camera sees it, but not far beyond the known points."""
+    corners = []
+    for v in range(len(cameras)):
+        w, h = (int(n) for n in cameras.size[v])
+        pix = torch.tensor([[0, 0], [w - 1, 0], [0, h - 1], [w - 1, h - 1]], device=cameras.c2w.device)
+        rays = cameras.rays(torch.full((4,), v, device=pix.device), pix, unit=True)
+        corners += [rays.o + near * rays.d, rays.o + far * rays.d]
+    seen = torch.cat(corners).cpu()
+    low, high = seen.amin(0), seen.amax(0)
+    if points is not None and len(points) >= FEWEST:
+        inner = torch.quantile(points.cpu()[:: max(1, len(points) // 100_000)], torch.tensor([0.01, 0.99]), dim=0)
+        middle = focus(cameras).cpu()
+        inner = torch.stack([torch.minimum(inner[0], middle), torch.maximum(inner[1], middle)])
+        margin = EDGE * (inner[1] - inner[0]).amax()
+        low, high = torch.maximum(low, inner[0] - margin), torch.minimum(high, inner[1] + margin)
+    return torch.stack([low, high])

@@ -1,0 +1,221 @@
+"""What a run leaves: every frame drawn again, clips, depths, meshes, what the deformation does, and how good it is."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precis.data.animation import write_animation
+from precis.data.images import write_image
+from precis.data.points import write_ply
+from precis.errors import InputError
+from precis.fields.mesh import extract_mesh
+from precis.fields.nerf_cameras import Cameras, Rays
+from precis.fields.nerfies import Codes, render_many
+from precis.fields.nerfies_losses import log_singular_values
+from precis.lab.figures import contact_sheet, curves
+from precis.nn.image import psnr, ssim
+from precis.papers.job import Work
+from precis.papers.work import write_json, writing
+
+from .opening import Opened
+from .training import Portrait
+from .views import PLACE, remember, swing
+
+SHOWN = 4  # photographs in the overview
+FPS = 12
+LEAST = 1e-6
+
+
+class Drawer:
+    """Draws with one model at its last α, and tells how far it is."""
+
+    def __init__(self, model: Portrait, alpha: float, work: Work, total: int) -> None:
+        self.model, self.alpha, self.work, self.total, self.done = model, alpha, work, total, 0
+
+    def __call__(self, cameras: Cameras, view: int, codes: Codes) -> tuple[Tensor, Tensor]:
+        """Colour [3,H,W] and depth [H,W] (far where nothing is)."""
+        rays = cameras.all_rays(view, unit=True)
+        rgb, opacity, depth = render_many(lambda r, c: self.model.render(r, c, self.alpha), rays, codes)
+        there = depth / opacity.clamp(min=LEAST)
+        self.done += 1
+        self.work.log(self.done, self.total, pictures=float(self.done))
+        return rgb.clamp(0, 1).permute(2, 0, 1).cpu(), torch.where(opacity < 0.5, self.model.far, there).cpu()
+
+
+class Moments(NamedTuple):
+    """Numbers of photographs: whose instant is frozen, and between whose codes a clip of `pictures` goes."""
+
+    frozen: int
+    first: int
+    last: int
+    pictures: int
+
+
+def plan(job: Any, opened: Opened) -> Moments:
+    """What the options name, before any work."""
+    place = opened.cameras.c2w[opened.train, :, 3]
+    frozen = opened.train[int((place - place.mean(0)).norm(dim=1).argmin())]  # the camera in the middle
+    if job.freeze_time:
+        frozen = opened.number(job.freeze_time, "--freeze-time")
+    if job.interpolate is None:
+        return Moments(frozen, opened.train[0], opened.train[-1], 8)
+    parts = job.interpolate.split(":")
+    if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
+        raise InputError(f"--interpolate must be A:B:N, two ids and a number from 2, got {job.interpolate!r}")
+    first, last = (opened.number(name, "--interpolate") for name in parts[:2])
+    return Moments(frozen, first, last, int(parts[2]))
+
+
+def write_outputs(
+    job: Any, opened: Opened, moments: Moments, model: Portrait, alpha: float, work: Work
+) -> dict[str, Any]:
+    """All files of a run; the metrics, validation first."""
+    frozen = moments.frozen
+    total = len(opened.train) + len(opened.test) + 2 * job.orbit + moments.pictures
+    draw = Drawer(model, alpha, work, total)
+    metrics, rows = _photographs(opened, model, draw, work)
+    _clips(job, opened, moments, model, draw, work)
+    metrics |= _deformation(opened, model, alpha, work)
+    _meshes(job, opened, model, alpha, work, frozen)
+    write_json(work.folder / PLACE, remember(opened.cameras, frozen, model.codes(opened.frame[frozen]), alpha))
+    header = ["photograph", "rendered", "depth", "deformation"]
+    labels = [Path(opened.names[v]).stem for v in rows]
+    tiles = [tile for v in rows for tile in rows[v]]
+    with writing(work.folder / "overview.png") as beside:
+        beside.write_bytes(contact_sheet(tiles, columns=4, header=header, rows=labels, size=160))
+    for name in ("interpolation.webp", "playback.webp", "orbit.webp", "overview.png"):
+        work.show(name)
+    work.note(f"the orbit shows the instant of {Path(opened.names[frozen]).stem}")
+    if work.device == "cpu":
+        work.note("made on a processor, in minutes and from small pictures: a preview")
+    work.note("LPIPS, which the paper reports, is not computed")
+    return metrics
+
+
+def _photographs(
+    opened: Opened, model: Portrait, draw: Drawer, work: Work
+) -> tuple[dict[str, Any], dict[int, list[Any]]]:
+    """Every photograph drawn with its instant's code and its camera; scores, and rows for the overview."""
+    scores: dict[str, list[tuple[float, float]]] = {"train": [], "val": []}
+    chosen = opened.test or opened.train
+    chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(SHOWN, len(chosen))).round().astype(int)]
+    rows: dict[int, list[Any]] = {}
+    for folder, views in (("train", opened.train), ("val", opened.test)):
+        (work.folder / ("frames" if folder == "train" else "validation")).mkdir(exist_ok=True)
+        for v in views:
+            stem = Path(opened.names[v]).stem
+            rgb, depth = draw(opened.cameras, v, model.codes(opened.frame[v]))
+            truth = opened.images[v].permute(2, 0, 1)
+            side = min(truth.shape[1:])
+            alike = float(ssim(rgb[None], truth[None])[0]) if side >= 11 else math.nan
+            scores[folder].append((float(psnr(rgb[None], truth[None])[0]), alike))
+            if folder == "train":
+                write_image(work.folder / "frames" / f"{stem}.png", rgb.numpy())
+                _write_depth(work.folder / "depth", stem, depth)
+            else:
+                error = (rgb - truth).abs().mean(0, keepdim=True).expand(3, -1, -1)
+                write_image(work.folder / "validation" / f"{stem}.png", torch.cat([rgb, truth, error], 2).numpy())
+            if v in chosen:
+                rows[v] = [truth, rgb, _grey(depth, model.near, model.far), _moved(opened, model, v, depth, draw.alpha)]
+    means = {k: np.mean(s, 0).tolist() if s else [None, None] for k, s in scores.items()}
+    return {
+        "psnr_validation": means["val"][0], "ssim_validation": means["val"][1], "psnr_train": means["train"][0],
+        "ssim_train": means["train"][1], "validation_photographs": len(opened.test), "codes": opened.frames,
+    }, rows  # fmt: skip
+
+
+def _clips(job: Any, opened: Opened, moments: Moments, model: Portrait, draw: Drawer, work: Work) -> None:
+    """The frozen instant from a swinging camera, all instants from one camera, and from one code to another."""
+    frozen, n = moments.frozen, job.orbit
+    codes = model.codes(opened.frame[frozen])
+    path = swing(opened.cameras, frozen, n)
+    pictures = [draw(path, i, codes) for i in range(n)]
+    orbit = np.stack([rgb.numpy() for rgb, _ in pictures])
+    write_animation(work.folder / "orbit", orbit)
+    write_animation(work.folder / "orbit.webp", orbit, FPS)
+    depths = np.stack([_grey(depth, model.near, model.far).numpy() for _, depth in pictures])
+    write_animation(work.folder / "orbit_depth.webp", depths, FPS)
+    steps = torch.linspace(0, opened.frames - 1, n).round().long().to(opened.frame.device)
+    play = [draw(opened.cameras, frozen, model.codes(f))[0].numpy() for f in steps]
+    write_animation(work.folder / "playback.webp", np.stack(play), FPS)
+    a, b = (model.codes(opened.frame[v]) for v in (moments.first, moments.last))
+    shares = torch.linspace(0, 1, moments.pictures).tolist()
+    mixed = [draw(opened.cameras, frozen, a.mixed(b, share))[0].numpy() for share in shares]
+    write_animation(work.folder / "interpolation.webp", np.stack(mixed), FPS)
+
+
+@torch.no_grad()
+def _deformation(opened: Opened, model: Portrait, alpha: float, work: Work) -> dict[str, Any]:
+    """Singular values of the Jacobian at the surfaces that training photographs show, as a histogram."""
+    if model.warp is None:
+        return {}
+    found, moved = [], []
+    for v in opened.train[:: max(1, len(opened.train) // 8)]:
+        depth = torch.from_numpy(np.load(work.folder / "depth" / f"{Path(opened.names[v]).stem}.npy"))
+        x = _surface(opened.cameras, v, depth)
+        codes = model.codes(opened.frame[v].expand(len(x)))
+        place, jacobian = model.canonical(x, codes, alpha, jacobian=True)
+        assert jacobian is not None
+        found.append(log_singular_values(jacobian.cpu()).exp())
+        moved.append((place - x).norm(dim=-1).cpu())
+    values = torch.cat(found)
+    counts, edges = np.histogram(values.numpy(), bins=60, range=(0.5, 1.5))
+    middle = (edges[1:] + edges[:-1]) / 2
+    chart = curves({"share": (middle, counts / values.numel())}, x_label="singular values of ∂T/∂x (1: rigid)")
+    with writing(work.folder / "singular_values.png") as beside:
+        beside.write_bytes(chart.png())
+    return {"mean_log_stretch": float(values.log().abs().mean()), "mean_deformation": float(torch.cat(moved).mean())}
+
+
+@torch.no_grad()
+def _moved(opened: Opened, model: Portrait, view: int, depth: Tensor, alpha: float) -> Tensor:
+    """‖T(x) − x‖ at the surface that a photograph shows: a map [H,W] in 0 … 1 (1: a twentieth of the depth range)."""
+    x = _surface(opened.cameras, view, depth)
+    codes = model.codes(opened.frame[view].expand(len(x)))
+    far = (model.canonical(x, codes, alpha)[0] - x).norm(dim=-1).view(depth.shape).cpu()
+    return (far / (0.05 * (model.far - model.near))).clamp(0, 1)
+
+
+def _surface(cameras: Cameras, view: int, depth: Tensor) -> Tensor:
+    rays: Rays = cameras.all_rays(view, unit=True)
+    return (rays.o + depth.to(rays.o)[..., None] * rays.d).reshape(-1, 3)
+
+
+def _meshes(job: Any, opened: Opened, model: Portrait, alpha: float, work: Work, frozen: int) -> None:
+    """The canonical scene, and that of the frozen instant, in observation space: T is not inverted, but evaluated."""
+    cells = job.mesh_resolution or (192 if work.device.startswith("cuda") else 64)
+    low, high = (np.asarray(x, np.float64) for x in opened.box.cpu().numpy())
+    level = math.log(2) / float((high - low).max() / cells)
+    codes = Codes(*(None if c is None else c[None] for c in model.codes(opened.frame[frozen])))
+    template: Any = model.template if model.fine is None else model.fine
+    ways = -opened.cameras.c2w[frozen, :, 2]
+    for name, field in (("canonical", template.density), ("frozen", lambda x: model.density(x, codes, alpha))):
+        try:
+            mesh = extract_mesh(field, cells, (low, high), level, device=work.device)
+        except ValueError as error:
+            work.note(f"mesh_{name}.ply was not made: {error}")
+            continue
+        with torch.no_grad():
+            at = torch.from_numpy(mesh.vertices).to(work.device)
+            seen = Codes(None, codes.appearance)
+            if name == "frozen":
+                at, seen = model.canonical(at, codes, alpha)[0], codes
+            extra = [] if seen.appearance is None else [seen.appearance]
+            rgb = torch.cat([template(part, ways[None], *extra)[1].cpu() for part in at.split(1 << 15)])
+        colours = (rgb * 255).round().to(torch.uint8).numpy()
+        write_ply(work.folder / f"mesh_{name}.ply", mesh.vertices, mesh.faces, normals=-mesh.normals, colours=colours)
+
+
+def _grey(depth: Tensor, near: float, far: float) -> Tensor:
+    """Near white, far black."""
+    return (1 - (depth - near) / (far - near)).clamp(0, 1)
+
+
+def _write_depth(folder: Path, stem: str, depth: Tensor) -> None:
+    folder.mkdir(exist_ok=True)
+    with writing(folder / f"{stem}.npy") as beside:
+        np.save(beside, depth.numpy().astype(np.float32))

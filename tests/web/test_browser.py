@@ -1,0 +1,260 @@
+"""The site in a real browser: what a person does on it, with a mouse, with the keyboard alone, and on a phone."""
+
+import io
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.papers.toys import write_toy
+from tests.web.browser_help import CONTRAST, PATIENCE, SIDEWAYS, Watched, browsing, environment_of, serving
+from tests.web.toys import write_paint
+
+PAINT, COUNT = "browser_paint", "browser_count"
+SLOW = {"steps": "10000", "pause": "0.05"}  # longer than any test; the tests stop it
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("browser")
+    write_paint(top / "papers", PAINT)
+    write_toy(top / "papers", COUNT)
+    return top
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with browsing() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address(browser: Any, place: Path) -> Iterator[str]:
+    with serving(place / "home", place / "papers") as found:
+        yield found
+
+
+@pytest.fixture
+def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
+    """A page of a fresh profile; at the end none of them may have complained."""
+    made: list[tuple[Any, Watched]] = []
+
+    def new(path: str = "/", **options: Any) -> Any:
+        context = browser.new_context(base_url=address, **options)
+        watched = Watched(context.new_page())
+        made.append((context, watched))
+        watched.page.goto(path)
+        return watched.page
+
+    yield new
+    for context, _ in made:
+        context.close()
+    assert [said for _, watched in made for said in watched.complaints] == []
+
+
+def wait(page: Any, condition: str, *arguments: Any) -> None:
+    page.wait_for_function(condition, arg=list(arguments), timeout=PATIENCE)
+
+
+def wait_state(page: Any, *states: str) -> None:
+    wait(page, "([states]) => states.includes(document.getElementById('live').dataset.state)", list(states))
+
+
+def submit(page: Any, button: str) -> None:
+    """Press it; the run's page follows, and a form that came back says why."""
+    page.click(button)
+    wait(page, "() => document.getElementById('live') || document.querySelector('[role=alert]')")
+    assert "/runs/" in page.url, page.inner_text("[role=alert]")
+
+
+def start_slow(page: Any) -> str:
+    """A run that lasts until it is stopped; where it is."""
+    page.goto(f"/papers/{PAINT}")
+    for name, value in SLOW.items():
+        page.fill(f"#o-{name}", value)
+    submit(page, "#run button")
+    return str(page.url)
+
+
+def stop(page: Any) -> None:
+    """Press Stop, again while it hesitates."""
+    page.click("button.stop")
+    wait_state(page, "stopping", "stopped")
+    wait_state(page, "stopped")
+
+
+def test_find_a_paper_and_run_it_on_a_photograph(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    from skimage import data
+
+    photo = tmp_path / "my photo.png"
+    from PIL import Image
+
+    Image.fromarray(data.astronaut()).resize((48, 32)).save(photo)
+    page = open_page()
+    page.fill("#q", "sine sitzmann")
+    wait(page, "() => [...document.querySelectorAll('.card')].filter((card) => card.offsetParent).length === 1")
+    page.click(".card:not([hidden]) h2 a")
+    page.wait_for_url("**/papers/siren")
+    assert page.locator("math").count() > 5
+    page.set_input_files("#input-files", str(photo))
+    assert page.is_checked("input[value=upload]")
+    page.fill("#o-steps", "25")
+    for details in page.locator("#run details").all():
+        details.locator("summary").click()
+    page.fill("#o-width", "16")
+    submit(page, "#run button")
+    wait_state(page, "finished", "failed", "refused")
+    assert page.get_attribute("#live", "data-state") == "finished", page.inner_text("main")
+    wait(page, "() => document.querySelectorAll('#curves svg').length > 0")
+    assert "psnr" in page.inner_text(".numbers.big").lower()
+    wait(page, "() => document.querySelector('.gallery .first img').naturalWidth > 0")
+    page.focus(".stage")
+    before = page.get_attribute(".stage img", "alt")
+    page.keyboard.press("+")
+    wait(page, "([alt]) => document.querySelector('.stage img').alt !== alt", before)
+    wait(page, "() => document.querySelector('.stage img').naturalWidth > 0")
+    assert page.locator(".viewer").count() == 1, "a picture has no shape to turn"
+    with page.expect_download() as waiting:
+        page.click("text=Download all")
+    archive = zipfile.ZipFile(io.BytesIO(Path(waiting.value.path()).read_bytes()))
+    names = [name.rpartition("/")[2] for name in archive.namelist()]
+    assert "result.json" in names and "reconstruction.png" in names and archive.testzip() is None
+
+
+def test_watch_reload_and_stop(open_page: Callable[..., Any], place: Path) -> None:
+    page = open_page()
+    run = start_slow(page)
+    moved = "([step]) => { const m = document.getElementById('pace')?.textContent.match(/^([\\d,]+) of/); "
+    moved += "return m && Number(m[1].replace(',', '')) > step; }"
+    wait(page, moved, 3)
+    wait(page, "() => document.querySelector('#pictures img')?.src.includes('painted.png')")
+    first = page.get_attribute("#pictures img", "src")
+    wait(page, "([src]) => document.querySelector('#pictures img').getAttribute('src') !== src", first)
+    step = int(re.match(r"[\d,]+", page.inner_text("#pace"))[0].replace(",", ""))  # type: ignore[index]
+    page.reload()
+    wait(page, moved, step)
+    wait(page, "() => document.querySelectorAll('#curves polyline')[0]?.points.numberOfItems > 3")
+    points = page.evaluate("document.querySelector('#curves polyline').points.numberOfItems")
+    assert points >= step, "the curve begins where the run began"
+    notes = page.locator("#notes li").all_inner_texts()
+    assert notes and len(notes) == len(set(notes))
+    stop(page)
+    assert page.get_by_role("button", name="Go on").is_visible()
+    assert page.locator("#curves polyline").count() >= 1, "what was drawn stays when the run ends"
+    page.goto("/runs")
+    assert page.locator(f"a[href='{run[run.index('/runs/'):]}']").count() >= 1
+
+
+def test_a_run_of_the_command_line_is_watched(open_page: Callable[..., Any], place: Path) -> None:
+    out = place / "home" / "runs" / "by_hand"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "precis", "run", COUNT, "--steps", "40", "--pause", "0.1", "--out", str(out)],
+        env=environment_of(place / "home", place / "papers"), stdout=subprocess.DEVNULL,
+    )
+    try:
+        page = open_page("/runs")
+        while page.locator("a[href='/runs/by_hand']").count() == 0:
+            assert process.poll() is None
+            page.reload()
+        page.click("a[href='/runs/by_hand'] strong")
+        wait(page, "() => document.querySelectorAll('#curves polyline').length > 0")
+        wait_state(page, "finished")
+        wait(page, "() => document.querySelector('.gallery .first img')?.naturalWidth > 0")
+        assert "count" in page.inner_text(".numbers.big")
+    finally:
+        assert process.wait(60) == 0
+
+
+def test_check_a_claim_at_smoke_size(open_page: Callable[..., Any]) -> None:
+    page = open_page("/papers/siren")
+    wait(page, "() => document.querySelector('#c-profile option[value=smoke]')")
+    wait(page, "() => /seeds/.test(document.querySelector('#check details').textContent)")
+    page.select_option("#c-profile", "smoke")
+    page.click("#check details summary")
+    page.check("input[name=claim][value=derivative_family]")
+    submit(page, "#check button")
+    wait_state(page, "finished", "failed", "refused")
+    assert page.get_attribute("#live", "data-state") == "finished", page.inner_text("main")
+    wait(page, "() => document.querySelectorAll('#trials .dots i').length > 0")
+    assert page.locator("#trials .dots i:not(.done):not(.kept)").count() == 0
+    assert "siren/derivative_family" in page.inner_text("main")
+
+
+def test_a_claim_and_its_verdict(open_page: Callable[..., Any]) -> None:
+    page = open_page("/papers/siren")
+    page.click("a[href='/papers/siren/gradient_blend-quick']")
+    page.wait_for_url("**/gradient_blend-quick", timeout=PATIENCE)
+    text = page.inner_text("main")
+    assert "siren's psnr is" in text and "95 % interval" in text and "5 seeds" in text
+    assert "precis check siren/gradient_blend --profile quick" in text and "torch" in text
+    assert page.locator("svg.chart").count() >= 3
+
+
+def focus(page: Any, selector: str) -> None:
+    """Tab until what is focused is `selector`."""
+    for _ in range(120):
+        if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            shown = "() => getComputedStyle(document.activeElement).outlineStyle !== 'none'"
+            assert page.evaluate(shown), f"one does not see that {selector} is focused"
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"the keyboard does not reach {selector}")
+
+
+def test_the_keyboard_alone(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    focus(page, "#q")
+    page.keyboard.type("painting")
+    wait(page, "() => [...document.querySelectorAll('.card')].filter((card) => card.offsetParent).length === 1")
+    focus(page, ".card:not([hidden]) h2 a")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/papers/{PAINT}")
+    for name, value in SLOW.items():
+        focus(page, f"#o-{name}")
+        page.keyboard.press("Control+a")
+        page.keyboard.type(value)
+    focus(page, "#run form button")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/**")
+    wait_state(page, "running")
+    focus(page, "button.stop")
+    page.keyboard.press("Enter")
+    wait_state(page, "stopped", "stopping")
+    wait_state(page, "stopped")
+
+
+PAGES = ["/", "/runs", "/papers/siren", f"/papers/{PAINT}", "/papers/siren/gradient_blend-quick", "/?q=nothingfits"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_in_light_and_dark(open_page: Callable[..., Any], scheme: str) -> None:
+    page = open_page(viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
+    grounds = set()
+    for path in PAGES:
+        page.goto(path)
+        page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
+        assert page.evaluate(SIDEWAYS) <= 0, f"{path} is wider than a phone"
+        ratio, whose = page.evaluate(CONTRAST)
+        assert ratio >= 4.5, f"{path} in {scheme}: {whose} has a contrast of {ratio:.2f}"
+        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds == {"rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)"}
+
+
+def test_a_wrong_form_is_told_and_kept(open_page: Callable[..., Any], browser: Any, address: str) -> None:
+    context = browser.new_context(base_url=address, viewport={"width": 390, "height": 844})
+    page = context.new_page()  # not watched: the answer is a 400, and the browser says so on its console
+    page.goto(f"/papers/{PAINT}")
+    page.fill("#o-steps", "7")
+    page.check("input[value=upload]")
+    page.click("#run button")
+    page.wait_for_selector("[role=alert]")
+    assert "choose a file" in page.inner_text("[role=alert]") and page.input_value("#o-steps") == "7"
+    assert page.evaluate("document.activeElement.id") == "wrong" and page.evaluate(SIDEWAYS) <= 0
+    context.close()

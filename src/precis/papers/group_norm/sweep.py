@@ -200,7 +200,7 @@ def _most_common(labels: Tensor) -> float:
 
 
 def recommend(cells: list[Cell], guessing: float) -> str:
-    """Which norm at which batch size, in one line; what another's interval reaches is called as good.
+    """Which norm at which batch size, in one line; one that is not worse beyond chance is named with the best.
 
     guessing: the error (%) of always naming the most common class; where no norm is clearly below it, nothing is said.
     """
@@ -210,13 +210,21 @@ def recommend(cells: list[Cell], guessing: float) -> str:
     for size in dict.fromkeys(c.batch for c in cells):
         here = sorted((c for c in cells if c.batch == size), key=lambda c: c.error)
         best = here[0]
-        alike = [c for c in here[1:] if min(c.high, best.high) >= max(c.low, best.low) or c.error <= best.high]
+        alike = [c for c in here[1:] if not _worse(c, best)]
         words = NAMES[best.norm]
         if alike:
             words += f" ({' and '.join(NAMES[c.norm] for c in alike)} cannot be told from it)"
         parts.setdefault(words, []).append(f"{size} ({best.error:.1f} % error)")
     lines = [f"at batch size {' and '.join(sizes)}: {words}" for words, sizes in parts.items()]
     return "Recommended " + "; ".join(lines) + "."
+
+
+def _worse(a: Cell, b: Cell) -> bool:
+    """Whether a's error is above b's: the paired interval over repeats, which share splits and weights, above 0; of one
+    or two repeats, intervals that do not meet."""
+    if len(a.errors) > 2:
+        return one_sample([x - y for x, y in zip(a.errors, b.errors)]).low > 0
+    return a.low > b.high
 
 
 @torch.no_grad()

@@ -82,7 +82,11 @@ class OccupancyGrid(nn.Module):
         self, density: Callable[[Tensor], Tensor], step: Number, generator: torch.Generator | None, done: int = 0
     ) -> None:
         """Look at the field: in all cells of the hull for the first steps, then in a quarter of them at random and as
-        many live ones."""
+        many live ones.
+
+        In the first steps no cell of the hull dies, and none counts for more than it has: a grid full of what was never
+        seen would hide from every ray all but its first few samples, and the field would grow on the hull's surface.
+        """
         cells = self.hull.nonzero()[:, 0]
         if done >= WARM:
             live = self.live.nonzero()[:, 0]
@@ -91,9 +95,10 @@ class OccupancyGrid(nn.Module):
             cells = torch.unique(torch.cat(pick))
         x = self.centres(cells, uniform((len(cells), 3), self.aabb, generator))
         seen = torch.cat([density(part) for part in x.split(1 << 16)]) * step if len(x) else x[:, 0]
-        if done < WARM:
-            self.occ[~self.hull] = 0
-        self.occ[cells] = torch.maximum(self.occ[cells] * DECAY, seen.to(self.occ))
+        if done == 0:
+            self.occ.zero_()
+        known = torch.maximum(self.occ[cells] * DECAY, seen.to(self.occ))
+        self.occ[cells] = known.clamp(min=2 * THRESHOLD) if done < WARM else known
 
 
 def _some(n: int, k: int, like: Tensor, generator: torch.Generator | None) -> Tensor:

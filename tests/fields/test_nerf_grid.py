@@ -111,7 +111,11 @@ def test_the_grid_follows_the_field_and_the_hull_is_final():
     grid.hull.copy_(grid.centres(torch.arange(16**3))[:, 0] < 0.5)
     ball = lambda x: 100.0 * (x.norm(dim=-1) < 0.6)
     g = torch.Generator().manual_seed(0)
-    for done in [*range(0, 256, 16)] * 6 + [256, 272]:
+    for done in range(0, 256, 16):
+        grid.update(ball, 0.01, g, done)
+        assert torch.equal(grid.live, grid.hull)  # none dies young
+    assert float(grid.occ.max()) == pytest.approx(1) and float(grid.occ[grid.hull].min()) == pytest.approx(0.02)
+    for done in range(256, 256 + 16 * 150, 16):
         grid.update(ball, 0.01, g, done)
     x = grid.centres(torch.arange(16**3))
     deep = (x.norm(dim=-1) < 0.5) & (x[:, 0] < 0.49)

@@ -67,7 +67,7 @@ def fast_model(
     device = cameras.c2w.device
     here, box = cameras.to("cpu"), torch.tensor(OPEN_BOX) if open else aabb.float().cpu()
     hull = None
-    if masks is not None:
+    if masks is not None and bool(masks.any()):  # where nothing is shown, only what no camera sees would be left
         rough = OccupancyGrid(box, 32, carve(here, masks, box, 32))
         if bool(rough.hull.any()):
             box = hull_box(rough)

@@ -252,7 +252,7 @@ async def resume(request: Request) -> Response:
 async def file(request: Request) -> Response:
     one = _site(request).run(request)
     path = results.inside(one.folder, request.path_params["name"])
-    return results.answer(path, download="download" in request.query_params)
+    return results.answer(path, download="download" in request.query_params, live=one.active)
 
 
 async def archive(request: Request) -> Response:

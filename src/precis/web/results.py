@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
@@ -22,6 +23,7 @@ _INLINE = {
     ".webm": "video/webm", ".txt": "text/plain; charset=utf-8", ".csv": "text/plain; charset=utf-8",
     ".md": "text/plain; charset=utf-8", ".json": "text/plain; charset=utf-8", ".jsonl": "text/plain; charset=utf-8",
 }
+IN_ONE_GO = 16_000_000  # bytes
 SANDBOX = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 PREVIEW_BYTES, PREVIEW_ROWS, PREVIEW_COLUMNS = 64 << 10, 20, 12
 MOST_FILES = 5000
@@ -80,7 +82,7 @@ def inside(folder: Path, name: str) -> Path:
     raise HTTPException(404, "this run has no such file")
 
 
-def answer(path: Path, *, download: bool = False) -> Response:
+def answer(path: Path, *, download: bool = False, live: bool = False) -> Response:
     """The file, shown only if its kind cannot act; anything else, and every SVG, is a download when opened."""
     suffix = path.suffix.lower()
     kind = _INLINE.get(suffix)
@@ -89,9 +91,13 @@ def answer(path: Path, *, download: bool = False) -> Response:
         return FileResponse(path, media_type="image/svg+xml", filename=path.name, headers=headers)
     if kind is None or download:
         return FileResponse(path, media_type="application/octet-stream", filename=path.name, headers=headers)
-    return FileResponse(
-        path, media_type=kind, filename=path.name, content_disposition_type="inline", headers=headers
-    )
+    if not live or path.stat().st_size > IN_ONE_GO:
+        return FileResponse(
+            path, media_type=kind, filename=path.name, content_disposition_type="inline", headers=headers
+        )
+    # What a run is still making may be replaced at any moment: the length sent is that of what was read.
+    headers["content-disposition"] = f"inline; filename*=utf-8''{quote(path.name)}"
+    return Response(path.read_bytes(), media_type=kind, headers=headers)
 
 
 def table_of(path: Path) -> dict[str, Any] | None:

@@ -59,11 +59,11 @@ def test_the_nearest_photograph_is_a_neighbour_on_the_circle():
 
 
 def test_steps_to_a_goal_lie_between_measurements():
-    curve = {"step": [10, 20, 30], "psnr": [10.0, 20.0, 25.0]}
-    assert steps_to(curve, 15) == pytest.approx(15) and steps_to(curve, 20) == 20 and steps_to(curve, 99) == 31
+    curve = {"step": [10.0, 20.0, 30.0], "psnr": [10.0, 20.0, 25.0]}
+    assert steps_to(curve, 15.0) == pytest.approx(15) and steps_to(curve, 20.0) == 20 and steps_to(curve, 99.0) == 31
     clock = _Clock("cpu")
-    clock.steps, clock.seconds = [10, 20], [1.0, 3.0]
-    assert clock.at(15) == 2 and clock.at(99) == 3
+    clock.steps, clock.seconds = [10.0, 20.0], [1.0, 3.0]
+    assert clock.at(15.0) == 2 and clock.at(99.0) == 3
 
 
 def test_the_dense_grid_interpolates_and_is_empty_outside():
@@ -71,7 +71,8 @@ def test_the_dense_grid_interpolates_and_is_empty_outside():
     assert grid.table.shape == (9, 4)
     with torch.no_grad():
         grid.table[4, 0] = 50.0  # the middle
-    sigma, rgb = grid(torch.tensor([[0.0, 0, 0.3], [0.5, 0, 0], [2.0, 0, 0]]), torch.zeros(3, 3))
+    with torch.no_grad():
+        sigma, rgb = grid(torch.tensor([[0.0, 0, 0.3], [0.5, 0, 0], [2.0, 0, 0]]), torch.zeros(3, 3))
     assert sigma[0] == pytest.approx(49, abs=1e-3) and sigma[1] == pytest.approx(24, abs=1e-3) and sigma[2] == 0
     assert rgb.shape == (3, 3)
 

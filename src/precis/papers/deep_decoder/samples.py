@@ -1,6 +1,7 @@
 """Something to work on where no INPUT is named, for every task: nothing is fetched."""
 
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ def make_sample(task: str, job: Any, folder: Path) -> Path:
     from precis.data.images import as_float, resize, write_image
 
     if task == "decompress":
-        return Path(ASSETS / "coffee.pdd")
+        return Path(copy(ASSETS / "coffee.pdd", folder))
     picture = as_float(resize(photo("coffee"), (170, 256)))
     if task == "compress":
         return write_image(folder / "coffee.png", picture)

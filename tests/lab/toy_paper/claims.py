@@ -79,6 +79,12 @@ class Costly(_Scores):
     )
 
 
+class Slow(_Scores):
+    name = "slow"
+    statement = "trials that take long enough to be struck in their midst"
+    profiles: ClassVar = {"full": Profile(Settings(wait=2.0), seeds=4)}
+
+
 class Pair(_Scores):
     name = "pair"
     statement = "one of two claims over the same runs"

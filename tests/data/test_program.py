@@ -167,6 +167,7 @@ def test_a_pickle_is_never_run(tmp_path, source):
 @pytest.mark.parametrize(("spec", "words"), [
     ("nothing", "names no function"), ("{source}:", "names no function"), ("{source}", "my_model.py:build"),
     ("{source}:biuld", "has no 'biuld'; it has Size, broken, build"), ("{source}:constant", "an int, not a function"),
+    ("{source}:build", "returns lazy layers without shapes yet: call the net once"),
     ("{source}:number", "must return a torch.nn.Module"), ("{source}:broken", "failed: RuntimeError: no such size$"),
     ("absent.py:build", "no such file"), ("no_such_package_at_all.x:build", "no module 'no_such_package_at_all'"),
     ("{folder}/syntax.py:build", "syntax.py:2: cannot be imported: SyntaxError"),

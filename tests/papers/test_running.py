@@ -5,7 +5,7 @@ import pytest
 import precis
 from precis.errors import InputError, RunFailed, Stopped
 from precis.papers.opening import claim_of, job_of, make_job
-from precis.papers.running import command_of, number, pick_device, run_job
+from precis.papers.running import check_input, command_of, number, pick_device, run_job
 
 
 def test_a_run_ends_with_its_result(toy, tmp_path):
@@ -129,3 +129,13 @@ def test_numbers_for_people():
     assert [number(x) for x in (41.23456, 3.0, 12345.0, 1e-7, float("inf"), None)] == [
         "41.23", "3", "12,345", "1e-07", "inf", "not given"
     ]
+
+
+def test_a_program_may_be_named_by_its_function(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("net.py:build", "pkg.mod:Net.small", "mod:build"):
+        check_input(name, ("images", "program"))
+        with pytest.raises(InputError, match="no such file or folder; INPUT is images"):
+            check_input(name, ("images",))
+    with pytest.raises(InputError, match="no such file or folder"):
+        check_input("C:\\no such\\photo.png", ("images", "program"))

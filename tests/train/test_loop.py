@@ -7,6 +7,7 @@ from torch import nn
 from precis.errors import InputError, RunFailed, Stopped
 from precis.train import loop
 from precis.train.ema import EMA
+from precis.train.feed import Feed
 from precis.train.loop import Budget, Patience, fit, index_batches, param_groups
 from precis.train.schedule import cosine, linear
 
@@ -261,6 +262,17 @@ def test_index_batches_cover_every_example_once_an_epoch():
     assert not torch.equal(first, second) and torch.equal(torch.cat(list(index_batches(10, 4, G(0)))), first)
     assert [len(b) for b in index_batches(10, 4, G(0), drop_last=True)] == [4, 4]
     assert torch.cat(list(index_batches(5, 2, None))).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_batches_that_are_none_resume_and_fewer_batches_than_before_do_not():
+    feed = Feed([None, None, None])
+    for _ in range(2):
+        feed.next()
+    again = Feed([None, None, None])
+    again.load_state_dict(feed.state_dict())
+    assert (again.epoch, again.position) == (0, 2) and again.next() is None and again.epochs() == 1
+    with pytest.raises(ValueError, match="it was at batch 2, these are only 1"):
+        Feed([None]).load_state_dict(feed.state_dict())
 
 
 def test_leaving_an_epoch_early_starts_a_new_one():

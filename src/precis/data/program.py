@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from precis.errors import InputError
 
@@ -93,6 +94,8 @@ def load_program(
         made, preprocess = made
     if not isinstance(made, nn.Module):
         raise InputError(f"{spec} must return a torch.nn.Module (or one and its preprocessing), got {_kind_of(made)}")
+    if any(isinstance(p, UninitializedTensorMixin) for p in (*made.parameters(), *made.buffers())):
+        raise InputError(f"{spec} returns lazy layers without shapes yet: call the net once on an example inside it")
     kind: Literal["eager", "script"] = "script" if isinstance(made, torch.jit.ScriptModule) else "eager"
     return Program(kind, _filled(made, weights).eval(), None, preprocess, f"{spec} ran: it is code of your own")
 
@@ -150,8 +153,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file, or one that names code, raises all manner of errors
         raise InputError(
-            "is neither safetensors nor a plain state dict of tensors. Where you trust it, turn it into one: "
-            'torch.save(torch.load("FILE", weights_only=False)[...].state_dict(), "weights.pt")', file=path,
+            "is neither safetensors nor a plain state dict of tensors. In the program that made it, save the weights "
+            'alone: torch.save(model.state_dict(), "weights.pt")', file=path,
         ) from error  # fmt: skip
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):

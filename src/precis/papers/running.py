@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import re
 import shlex
 import sys
 import tempfile
@@ -79,8 +80,13 @@ def run_job(
 
 
 def check_input(given: str, kinds: tuple[str, ...]) -> None:
-    """InputError unless the path exists and its content is of one of `kinds` ("name" takes anything)."""
+    """InputError unless the path exists and its content is of one of `kinds`.
+
+    "name" takes anything; "program" also file.py:build and pkg.module:build, whose reader says what is wrong in them.
+    """
     if "name" in kinds or not kinds:
+        return
+    if "program" in kinds and re.fullmatch(r"(.+\.py|\w+(\.\w+)*):\w+(\.\w+)*", given):
         return
     path = Path(given).expanduser()
     if not path.exists():

@@ -1,6 +1,7 @@
 """Batches: the order in which examples are drawn, and where in it a training is."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -107,6 +108,6 @@ class Feed:
             self.iterator = iter(self.batches)
             return
         self.iterator = iter(self.batches)
-        for _ in range(self.position):
-            if next(self.iterator, None) is None:
-                raise ValueError(f"it was at batch {self.position}, these are fewer")
+        passed = sum(1 for _ in islice(self.iterator, self.position))
+        if passed < self.position:
+            raise ValueError(f"it was at batch {self.position}, these are only {passed}")

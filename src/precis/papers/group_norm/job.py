@@ -19,7 +19,7 @@ class GroupNormJob(Job):
     INPUT is a function that builds a net, file.py:build or pkg.module:build, and the converted weights are written.
     """
 
-    kinds = ("images", "program", "name")  # a name: file.py:build
+    kinds = ("images", "program")
 
     input: Annotated[
         str | None, tyro.conf.Positional,

@@ -113,7 +113,7 @@ def claim_entry(view: View, about: Paper, name: str, profile: str) -> dict[str, 
 
 
 def claim(entry: Entry, about: Paper, home: Path) -> str:
-    """The report's page of a claim, with this ledger's evidence.  Slow: it draws the figures."""
+    """The report's page of a claim, with this ledger's evidence."""
     with Ledger(home, read_only=True) as ledger:
         evidence = evidence_of(entry, ledger, lambda path, name: f"{path.name}.png")
     return render_claim(entry, evidence, about, links=LINKS)

@@ -55,7 +55,6 @@ class Shelf:
         self._pages: OrderedDict[Any, str] = OrderedDict()
         self._claims: dict[str, tuple[Stamp, Any]] = {}
         self._asked: dict[str, asyncio.Lock] = {}
-        self._drawing = asyncio.Lock()  # matplotlib is for one thread at a time
 
     def view(self) -> View:
         papers = _papers_stamp(self._library[1] if self._library else None)
@@ -75,13 +74,11 @@ class Shelf:
             raise HTTPException(404, str(error)) from None
 
     async def page(self, key: Any, draw: Any) -> str:
-        """A page that takes a while to draw, made in a thread and kept."""
+        """A page that reads the ledger's evidence, made in a thread and kept."""
         if key not in self._pages:
-            async with self._drawing:
-                if key not in self._pages:
-                    self._pages[key] = await asyncio.to_thread(draw)
-                    while len(self._pages) > PAGES:
-                        self._pages.popitem(last=False)
+            self._pages[key] = await asyncio.to_thread(draw)
+            while len(self._pages) > PAGES:
+                self._pages.popitem(last=False)
         self._pages.move_to_end(key)
         return self._pages[key]
 

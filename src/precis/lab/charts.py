@@ -147,7 +147,7 @@ def curves(
     for arm, many in points.items():
         place, mean = place_of(arm, order), _mean(series[arm], points[arm])
         seeds = "".join(_path(one, across, y) for one in many)
-        parts.append(stroke(seeds, place, thin=mean is not None))
+        parts.append(stroke(seeds, place, "thin" if mean is not None else "many" if len(many) > 1 else ""))
         alone = [one[0] for one in many if len(one) == 1 and one[0] is not None]
         parts += [marker(across(a), y(b), place, f"{arm}: {words.number(b, 4)}") for a, b in alone]
         if mean is not None:

@@ -87,11 +87,11 @@ def colour_of(place: int) -> str:
     return f"a{place % COLOURS}"
 
 
-def stroke(path: str, place: int, thin: bool = False) -> str:
-    """A line of the arm's."""
+def stroke(path: str, place: int, kind: str = "") -> str:
+    """A line of the arm's; `kind`: "thin" beside a mean, "many" where the seeds stand for themselves."""
     dash = DASHES[place // COLOURS % len(DASHES)]
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<path class="{colour_of(place)} curve{" thin" if thin else ""}" d="{path}"{dashed}/>'
+    return f'<path class="{" ".join(filter(None, (colour_of(place), "curve", kind)))}" d="{path}"{dashed}/>'
 
 
 def marker(x: Number, y: Number, place: int, told: str = "", broken: bool = False) -> str:

@@ -42,6 +42,14 @@ def library(view: View, family: str, query: str, active: list[Run]) -> str:
     )
 
 
+def warm(view: View) -> None:
+    """Draw the first page and read the other templates, so that the first visitor does not wait for it."""
+    library(view, "", "", [])
+    made = environment(LINKS.templates)
+    for template in made.list_templates(extensions=["html"]):
+        made.get_template(template)
+
+
 def plate(about: Paper) -> list[tuple[str, str]]:
     return _waves(about.id, about.family)
 

@@ -14,7 +14,7 @@ from precis.errors import InputError, RunFailed
 from precis.lab.ledger import Ledger
 from precis.papers import catalogue
 from precis.papers.catalogue import Library, Paper
-from precis.papers.verdicts import Shown, own_verdicts, recorded_verdicts
+from precis.papers.verdicts import Shown, latest_of, recorded_verdicts
 from precis.web.helpers import Helpers
 
 STATES = ("supported", "contradicted", "inconclusive", "not checked")
@@ -100,7 +100,13 @@ class Shelf:
 
 def _look(library: Library, home: Path, stamp: Stamp) -> View:
     problems = list(library.problems)
-    own = {claim: report for claim, report in own_verdicts(problems).items()}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    try:
+        with Ledger(home, read_only=True) as ledger:
+            rows = ledger.verdicts()
+    except (InputError, RunFailed) as error:
+        problems.append(str(error))
+    own = latest_of(rows)
     verdicts: dict[str, Shown] = {}
     cards = []
     for paper in library:
@@ -117,15 +123,7 @@ def _look(library: Library, home: Path, stamp: Stamp) -> View:
     families: dict[str, int] = {}
     for paper in library:
         families[paper.family] = families.get(paper.family, 0) + 1
-    return View(library, cards, dict(sorted(families.items())), verdicts, _all_own(home), problems, stamp)
-
-
-def _all_own(home: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    try:
-        with Ledger(home, read_only=True) as ledger:
-            return ledger.verdicts()
-    except (InputError, RunFailed):
-        return {}  # own_verdicts has said why
+    return View(library, cards, dict(sorted(families.items())), verdicts, rows, problems, stamp)
 
 
 def _papers_stamp(library: Library | None) -> Stamp:

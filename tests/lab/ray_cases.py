@@ -281,10 +281,10 @@ def test_when_the_head_dies_one_line_says_so_and_the_check_goes_on(nodes, here, 
     toy.fault("2")
     process = started(toy, nodes, "check", "toy_paper/held", "--profile", "full")
     until(lambda: len(rows(toy.home)) == 4 and len(toy.lines("begun")) == 6)
+    address = nodes.cluster.address
     nodes.cluster.head_node.kill_gcs_server()
     out, err = process.communicate(timeout=50)
     assert (process.returncode, out) == (1, ""), err
-    address = nodes.cluster.address
     assert err.splitlines()[-1] == (
         f"precis: the head of the Ray cluster at {address} is gone: what was finished is kept, and the same command "
         "goes on when there is a cluster again")

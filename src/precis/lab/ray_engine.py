@@ -7,11 +7,12 @@ bare folders go along with their tasks, data where a node has not the same at th
 the `Keeper`, and rows and files come back in the tasks' streams.
 """
 
+import atexit
 import logging
 import os
 import shutil
 import socket
-import threading
+import sys
 import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator
@@ -99,7 +100,7 @@ class RayEngine:
         if not ray.is_initialized():
             return
         if not self._answers():
-            _abandon()
+            _abandon(failed=self._missed >= MISSED)
             return
         if self._keeper is not None:
             clearing = ray.remote(num_cpus=0, max_retries=0)(clear)
@@ -136,7 +137,8 @@ class RayEngine:
                                     "when there is one")
                 yield from _bunched(self._landed(flights))
         finally:                                        # left early: what still runs is nobody's
-            self._call_off(list(flights.values()))
+            if self._missed < MISSED:                   # nodes without a head end by themselves
+                self._call_off(list(flights.values()))
 
     def _landed(self, flights: dict[Any, _Flight]) -> Iterator[Result | Progress]:
         """What came on any stream."""
@@ -361,17 +363,20 @@ def _connect(address: str) -> None:
         raise InputError(f"--address {asked}: {_first_line(error)}") from error
 
 
-def _abandon() -> None:
-    """Leave a cluster whose head is gone; Ray, which would wait for it at the end, is not asked a second time."""
-    import atexit
-
-    import ray
+def _abandon(failed: bool) -> None:
+    """Leave a cluster whose head is gone: Ray's own shutdown would wait for it, and so may the end of this process."""
     from ray._private import worker
 
     atexit.unregister(worker.shutdown)
-    leaving = threading.Thread(target=ray.shutdown, daemon=True)
-    leaving.start()
-    leaving.join(ANSWER)
+    if failed:
+        atexit.register(_end)
+
+
+def _end() -> None:
+    """The end of a process whose check could not be completed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _running() -> str:

@@ -17,11 +17,7 @@ ANSWER = 64 << 20
 
 
 class Helper:
-    """One worker process; requests one after another.  It is started when first asked, and again if it died.
-
-    Its threads sleep while they wait for each other: beside a run that takes all cores, threads that spin instead made
-    a picture of a scene take eight times as long.
-    """
+    """One worker process; requests one after another.  It is started when first asked, and again if it died."""
 
     def __init__(self, limit: float, threads: int = 1) -> None:
         self.limit, self.threads = limit, threads
@@ -74,8 +70,7 @@ class Helper:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "precis.web.worker", stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE, limit=ANSWER,
-                env={"OMP_WAIT_POLICY": "passive", **child_environment(self.threads)},
+                stdout=asyncio.subprocess.PIPE, limit=ANSWER, env=child_environment(self.threads),
             )
         return self._process
 
@@ -129,12 +124,16 @@ class Helpers:
 
 
 def child_environment(threads: int) -> dict[str, str]:
-    """This process's environment, with so many threads, and this very precis on the path."""
+    """This process's environment, with so many threads, and this very precis on the path.
+
+    Threads sleep while they wait for each other: on a machine that has other work, too, threads that spin instead made
+    a picture of a scene take eight times as long.
+    """
     import precis
 
     place = os.path.dirname(os.path.dirname(os.path.abspath(precis.__file__)))
     paths = [place, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
-        **os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "OMP_NUM_THREADS": str(threads),
-        "PYTHONUNBUFFERED": "1",
+        "OMP_WAIT_POLICY": "passive", **os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1",
     }

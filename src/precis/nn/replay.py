@@ -5,7 +5,7 @@ statistics.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,21 +15,29 @@ from torch.utils.checkpoint import checkpoint
 Autocast = tuple[tuple[str, bool, torch.dtype], ...]
 
 
+def tracking(module: nn.Module) -> list[Any]:
+    """The layers of a module that keep running statistics, or could."""
+    return [m for m in module.modules() if hasattr(m, "track_running_stats")]
+
+
 @contextmanager
-def frozen_statistics(*modules: nn.Module) -> Iterator[None]:
-    """Normalisation layers normalise as they do, but their running statistics and counts stay as they are."""
-    tracking: list[Any] = [
-        m for module in modules for m in module.modules() if m.training and getattr(m, "track_running_stats", False)
-    ]
-    before = [(m, m.momentum, m.num_batches_tracked) for m in tracking]
+def frozen(layers: Sequence[Any]) -> Iterator[None]:
+    """These layers normalise as they do, but their running statistics and counts stay as they are."""
+    moving = [m for m in layers if m.training and m.track_running_stats]
+    before = [(vars(m), m._buffers, m.momentum, m.num_batches_tracked) for m in moving]
     try:
-        for m, _, counted in before:
-            m.momentum = 0.0
-            m.num_batches_tracked = None if counted is None else counted.clone()
+        for own, buffers, _, counted in before:  # set past `nn.Module.__setattr__`, which takes longer than the layer
+            own["momentum"] = 0.0
+            buffers["num_batches_tracked"] = None if counted is None else counted.clone()
         yield
     finally:
-        for m, momentum, counted in reversed(before):
-            m.momentum, m.num_batches_tracked = momentum, counted
+        for own, buffers, momentum, counted in reversed(before):
+            own["momentum"], buffers["num_batches_tracked"] = momentum, counted
+
+
+def frozen_statistics(module: nn.Module) -> AbstractContextManager[None]:
+    """`frozen` for all layers of a module."""
+    return frozen(tracking(module))
 
 
 def random_state(device: torch.device) -> list[Tensor]:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from precis.nn.replay import autocast_state, frozen_statistics
-from precis.nn.reversible_run import Part, Run, advance, call, retreat, reverse
+from precis.nn.reversible_run import Layout, Part, Run, advance, call, layout_of, retreat, reverse
 
 __all__ = ["AdditiveCoupling", "Reversible", "ReversibleSequence", "reconstruction_error"]
 
@@ -100,6 +100,7 @@ class ReversibleSequence(nn.Module):
             if not callable(getattr(block, "inverse", None)):
                 raise TypeError(f"block {i}, a {type(block).__name__}, has no inverse")
         self.save, self.every, self.preserve_rng = save, every, preserve_rng
+        self._layout: Layout | None = None
 
     def forward(
         self, *streams: Tensor, block_kwargs: Kwargs | Sequence[Kwargs] | None = None
@@ -149,7 +150,8 @@ class ReversibleSequence(nn.Module):
                 parts += [Part(block.f, i, dict(to_f), to=0, of=1), Part(block.g, i, dict(to_g), to=1, of=0)]
             else:
                 parts.append(Part(block, i, dict(own)))
-        return Run(parts, every, self.preserve_rng, like.device, autocast_state(like.device))
+        self._layout = layout_of(self, [part.fn for part in parts], self._layout)
+        return Run(self, parts, self._layout, every, self.preserve_rng, like.device, autocast_state(like.device))
 
 
 @torch.no_grad()

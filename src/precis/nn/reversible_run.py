@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from precis.nn.replay import Autocast, autocast_as, frozen_statistics, random_from, random_state
+from precis.nn.replay import Autocast, autocast_as, frozen, random_from, random_state, tracking
 
 
 class Part(NamedTuple):
@@ -31,6 +31,18 @@ class Part(NamedTuple):
     of: int = -1
 
 
+class Layout(NamedTuple):
+    """Of each part: its parameters' places among all, its buffers, its layers with running statistics.
+
+    `stamp` says of what modules, parameters and buffers it was made.
+    """
+
+    stamp: tuple[int, ...]
+    names: list[dict[str, int]]
+    buffers: list[dict[str, Tensor]]
+    layers: list[list[Any]]
+
+
 class Note(NamedTuple):
     """What a part's second evaluation needs: the states it drew from (none if it drew nothing), and its memo."""
 
@@ -40,9 +52,11 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """The parts and how they are run."""
+    """The parts of `owner` and how they are run."""
 
+    owner: nn.Module
     parts: list[Part]
+    layout: Layout
     every: int
     preserve_rng: bool
     device: torch.device
@@ -54,6 +68,20 @@ class Run:
     def kept_after(self, block: int) -> bool:
         """Whether the streams after this block are kept; the last ones always are, as outputs."""
         return bool(self.every) and (block + 1) % self.every == 0 and block < self.parts[-1].block
+
+
+def layout_of(owner: nn.Module, parts: Sequence[nn.Module], known: Layout | None) -> Layout:
+    """`known`, if nothing has changed since it was made."""
+    now = stamp(owner)
+    if known is not None and known.stamp == now:
+        return known
+    place = {id(q): i for i, q in enumerate(owner.parameters())}
+    names = [{name: place[id(q)] for name, q in part.named_parameters()} for part in parts]
+    return Layout(now, names, [dict(part.named_buffers()) for part in parts], [tracking(part) for part in parts])
+
+
+def stamp(owner: nn.Module) -> tuple[int, ...]:
+    return tuple(id(x) for x in (*owner.modules(), *owner.parameters(), *owner.buffers()))
 
 
 def call(
@@ -113,7 +141,7 @@ def retreat(run: Run, streams: Sequence[Tensor], notes: list[Note]) -> list[list
     now = list(streams)
     for i in reversed(range(len(run.parts))):
         part, note = run.parts[i], notes[i]
-        with _again(run, part, note):
+        with _again(run, i, note):
             if part.to < 0:
                 now = list(call(part.fn.inverse, now, part.kwargs, memo=note.memo)[0])
             else:
@@ -131,18 +159,13 @@ def reverse(run: Run, streams: Sequence[Tensor], params: list[nn.Parameter]) -> 
     at = {id(x): i for i, x in enumerate(given)}
     slots = [at.get(id(x)) for x in leaves]
     rest = [None if slot is not None else x for slot, x in zip(slots, leaves)]
-    at = {id(x): i for i, x in enumerate(params)}
-    names = [{name: at[id(q)] for name, q in part.fn.named_parameters()} for part in run.parts]
-    buffers = [dict(part.fn.named_buffers()) for part in run.parts]
-    plan = _Plan(run, (len(streams), len(params)), spec, slots, rest, names, buffers)
+    plan = _Plan(run, (len(streams), len(params)), spec, slots, rest)
     return _Reverse.apply(plan, *streams, *params, *given)  # type: ignore[no-any-return]
 
 
 class _Plan(NamedTuple):
     """How the Function's tensors are laid out: streams, parameters, tensors among the keyword arguments (`slots`: which
     of them each leaf is; `rest`: the leaves that are none).
-
-    names: of each part's parameters, with their place; buffers: what the parts' buffers were.
     """
 
     run: Run
@@ -150,8 +173,6 @@ class _Plan(NamedTuple):
     spec: Any
     slots: list[int | None]
     rest: list[Any]
-    names: list[dict[str, int]]
-    buffers: list[dict[str, Tensor]]
 
     def split(self, tensors: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         a, b = self.counts
@@ -208,30 +229,31 @@ class _WayBack:
         self, plan: _Plan, params: Sequence[Tensor], given: list[Tensor], streams: Sequence[Tensor],
         cotangents: Sequence[Tensor],
     ) -> None:  # fmt: skip
-        self.plan, self.run, self.params = plan, plan.with_kwargs(given), params
+        self.run, self.params = plan.with_kwargs(given), params
+        now = list(self.run.owner.parameters())
+        # Another forward pass than the module's own: under `functional_call`, or with a hook that packs parameters.
+        self.swapped = stamp(self.run.owner) != self.run.layout.stamp or any(a is not b for a, b in zip(now, params))
         self.streams, self.cotangents = [s.clone() for s in streams], [c.clone() for c in cotangents]
         self.given = {len(params) + i: x for i, x in enumerate(given) if x.requires_grad}
         self.sums: list[Tensor | None] = [None] * (len(params) + len(given))
 
     def undo(self, i: int, note: Note) -> None:
         """Go back through part i."""
-        part, places = self.run.parts[i], self.plan.names[i]
+        places = self.run.layout.names[i]
         own = {place: self.params[place] for place in places.values()}
         state = None
-        if any(own[places[name]] is not q for name, q in part.fn.named_parameters()):
-            # The forward pass ran under `functional_call`, or a hook has packed the parameters.
+        if self.swapped:
             own = {place: x.detach().requires_grad_(x.requires_grad) for place, x in own.items()}
-            state = {name: x.clone() for name, x in self.plan.buffers[i].items()}
+            state = {name: x.clone() for name, x in self.run.layout.buffers[i].items()}
             state |= {name: own[place] for name, place in places.items()}
         wanted = {place: x for place, x in own.items() if x.requires_grad} | self.given
-        if part.to >= 0:
-            self._undo_half(part, note, state, wanted)
-        else:
-            self._undo_block(part, note, state, wanted)
+        undo = self._undo_half if self.run.parts[i].to >= 0 else self._undo_block
+        undo(i, note, state, wanted)
 
-    def _undo_half(self, part: Part, note: Note, state: Any, wanted: dict[int, Tensor]) -> None:
+    def _undo_half(self, i: int, note: Note, state: Any, wanted: dict[int, Tensor]) -> None:
+        part = self.run.parts[i]
         at, x = self.streams[part.to], self.streams[part.of].detach().requires_grad_()
-        with _again(self.run, part, note), torch.enable_grad():
+        with _again(self.run, i, note), torch.enable_grad():
             value, _ = call(part.fn, (x,), part.kwargs, like=at, memo=note.memo, state=state)
         at.sub_(value.detach())
         if value.requires_grad:
@@ -241,13 +263,14 @@ class _WayBack:
             if gx is not None:
                 self.cotangents[part.of].add_(gx)
 
-    def _undo_block(self, part: Part, note: Note, state: Any, wanted: dict[int, Tensor]) -> None:
-        with _again(self.run, part, note):
+    def _undo_block(self, i: int, note: Note, state: Any, wanted: dict[int, Tensor]) -> None:
+        part = self.run.parts[i]
+        with _again(self.run, i, note):
             inverse = part.fn.inverse if state is None else _Inverse(part.fn)
             given: Any = None if state is None else {f"of.{name}": x for name, x in state.items()}
             self.streams = list(call(inverse, self.streams, part.kwargs, memo=note.memo, state=given)[0])
         inputs = [s.detach().requires_grad_() for s in self.streams]
-        with _again(self.run, part, note), torch.enable_grad():
+        with _again(self.run, i, note), torch.enable_grad():
             values, _ = call(part.fn, inputs, part.kwargs, memo=note.memo, state=state)
         live = [(v, c) for v, c in zip(values, self.cotangents) if v.requires_grad]
         found: Sequence[Tensor | None] = [None] * len(inputs)
@@ -277,7 +300,7 @@ class _Inverse(nn.Module):
 
 
 @contextmanager
-def _again(run: Run, part: Part, note: Note) -> Iterator[None]:
-    """The circumstances of the first evaluation."""
-    with frozen_statistics(part.fn), random_from(note.states, run.device), autocast_as(run.autocast):
+def _again(run: Run, i: int, note: Note) -> Iterator[None]:
+    """The circumstances of the first evaluation of part i."""
+    with frozen(run.layout.layers[i]), random_from(note.states, run.device), autocast_as(run.autocast):
         yield

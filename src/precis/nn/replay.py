@@ -61,7 +61,7 @@ def random_from(states: Sequence[Tensor], device: torch.device) -> Iterator[None
 
 def autocast_state(device: torch.device) -> Autocast:
     """Whether, and to which type, operations are cast here: on the CPU and on `device`."""
-    kinds = dict.fromkeys(("cpu", device.type))
+    kinds = [k for k in dict.fromkeys(("cpu", device.type)) if torch.amp.is_autocast_available(k)]
     return tuple((k, torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in kinds)
 
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -152,7 +151,7 @@ def retreat(run: Run, streams: Sequence[Tensor], notes: list[Note]) -> list[list
     return found[::-1]
 
 
-def reverse(run: Run, streams: Sequence[Tensor], params: list[nn.Parameter]) -> tuple[Tensor, ...]:
+def reverse(run: Run, streams: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The last streams, whose backward rebuilds the others."""
     leaves, spec = tree_flatten([part.kwargs for part in run.parts])
     given = list({id(x): x for x in leaves if isinstance(x, Tensor)}.values())
@@ -202,8 +201,9 @@ class _Reverse(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True
+            raise RuntimeError('gradients of a ReversibleSequence cannot be differentiated once more; save="all" can')
         plan: _Plan = ctx.plan
         _, wanted, wanted_given = plan.split(needs := ctx.needs_input_grad[1:])
         cut = len(wanted) + len(wanted_given)

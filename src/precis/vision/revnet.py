@@ -109,8 +109,7 @@ class RevNet(nn.Module):
             side = 2 ** (1 + sum(isinstance(block, Unshuffle) for block in self.body.blocks))
             if x.shape[-1] % side or x.shape[-2] % side:
                 raise ValueError(f"height and width must divide by {side}, got {tuple(x.shape[-2:])}")
-            first, second = F.pixel_unshuffle(self.stem(x), 2).chunk(2, 1)
-            return [self.body(first, second)]
+            return [self.body(*(half.clone() for half in F.pixel_unshuffle(self.stem(x), 2).chunk(2, 1)))]
         h = self._part(self.stem, x)
         first, second = (h.float() if h.dtype in HALF and torch.is_autocast_enabled(h.device.type) else h).chunk(2, 1)
         found = []

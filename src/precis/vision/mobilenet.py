@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from precis.nn.layers import Standardise, drawn_from, initialise
+from precis.nn.layers import Standardise, drawn_from
 from precis.vision.mobilenet_blocks import (
     ConvNorm,
     InvertedResidual,
     Padding,
     SeparableConv2d,
     in_parts,
+    initialise_blocks,
     make_divisible,
 )  # fmt: skip
 
@@ -81,7 +82,7 @@ class MobileNetV2(nn.Module):
             self.out_dim = final
             self.dropout = nn.Dropout(float(dropout))
             self.head = nn.Identity() if classes is None else nn.Linear(final, classes)
-            initialise(self, generator)
+            initialise_blocks(self, generator)
         self.wide_shortcuts = shortcut == "expansion"
         self.expansion_chunks = expansion_chunks
 
@@ -179,7 +180,7 @@ class MobileNetV1(nn.Module):
             self.layers = nn.ModuleList(made)
             self.out_dim = channels
             self.head = nn.Identity() if classes is None else nn.Linear(channels, classes)
-            initialise(self, generator)
+            initialise_blocks(self, generator)
 
     def features(self, x: Images) -> Float[Tensor, "b d i j"]:
         """The last map."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from precis.nn.layers import initialise
 from precis.nn.norm import BatchNorm, make_norm
 
 Padding = Literal["symmetric", "tf"]
@@ -78,6 +79,19 @@ class ConvNorm(nn.Module):
         elif not isinstance(norm, nn.Identity):
             raise ValueError("channels in pieces want batch norm, whose channels do not see each other")
         return self.act(y)
+
+
+@torch.no_grad()
+def initialise_blocks(module: nn.Module, generator: torch.Generator | None = None) -> None:
+    """He normal by fan-out, where a depthwise kernel has the K² outputs of its own channel, not those of all channels.
+
+    `initialise` counts all; a depthwise kernel would start √C times too small, and since norms make its size irrelevant
+    to what is computed, would be trained at C times the rate of the others.
+    """
+    initialise(module, generator)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            layer.weight.mul_(layer.groups**0.5)
 
 
 def in_parts(x: Tensor, first: ConvNorm, depthwise: ConvNorm, project: ConvNorm, parts: int) -> Tensor:

@@ -5,6 +5,8 @@ part of the program, whose input is float [B,C,H,W] in [0,1].
 """
 
 import io
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, Literal
@@ -40,7 +42,7 @@ def export(
         program = torch_export(_Pictures(folded).eval(), (example,), dynamic_shapes={"pictures": axes or None})
         if format == "pt2":
             return program
-        with redirect_stdout(io.StringIO()):
+        with _quietly():
             made = torch.onnx.export(program, (), dynamo=True, input_names=["pictures"], output_names=["logits"])
     assert made is not None
     return bytes(made.model_proto.SerializeToString())
@@ -55,6 +57,20 @@ class _Pictures(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.net(pictures)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporter's progress, and its words on packages that are not installed and not needed."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Exact, Ordered
 from precis.lab.trial import streams
 from precis.nn.cost import count
-from precis.nn.norm import fold_batchnorm
+from precis.nn.norm import fold_batchnorm, recalibrate
 from precis.vision.mobilenet import MobileNetV1, MobileNetV2
 from precis.vision.mobilenet_blocks import ConvNorm
 from precis.vision.mobilenet_theory import embedded, information_loss, read_out, spiral
@@ -110,7 +110,9 @@ class Size(Claim):
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         kind, value = arm.split("_")
         width, side = (float(value), settings.size) if kind == "width" else (1.0, int(value))
-        cost = count(MobileNetV2(settings.classes, width), torch.zeros(1, 3, side, side))
+        with torch.device("meta"):
+            net = MobileNetV2(settings.classes, width)
+        cost = count(net, torch.zeros(1, 3, side, side))
         return {
             "params": cost.params, "million_params": cost.params / 1e6, "million_macs": cost.macs / 1e6,
             "million_params_without_norm": cost.params_without_norm / 1e6,
@@ -159,8 +161,8 @@ class Memory(Claim):
                 second = MobileNetV2(settings.classes)
             return {"largest_tensor_bytes": 2 * largest_output(second, ghost, [*second.blocks, second.last])}
         drawn = streams(seed)
-        net = fold_batchnorm(MobileNetV2(settings.classes, generator=drawn["init"]))
         x = torch.rand(1, 3, settings.size, settings.size, generator=drawn["data"])
+        net = fold_batchnorm(recalibrate(MobileNetV2(settings.classes, generator=drawn["init"]), [x]))
         with torch.no_grad():
             whole = net(x)
             net.expansion_chunks = int(arm.split("_")[1])  # type: ignore[assignment]

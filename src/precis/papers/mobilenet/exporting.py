@@ -1,5 +1,6 @@
 """Programs of the trained net, each loaded back and compared with it on real pictures before it is kept."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def export_all(model: nn.Module, formats: list[str], images: Tensor, work: Work)
             if kind == "onnx":
                 beside.write_bytes(made)
             else:
-                torch.export.save(made, str(beside))
+                with warnings.catch_warnings():  # of groups of weights that share nothing here
+                    warnings.simplefilter("ignore")
+                    torch.export.save(made, str(beside))
         call = _loaded(path)
         got = torch.cat([call(part) for part in x.split(3)])  # batches of another size than it was exported with
         worst = float((got - wanted).abs().max())

@@ -41,7 +41,7 @@ class MobileNetJob(Job):
     epochs: Annotated[int, Doc("passes over the training pictures"), Range(1)] = 15
     minutes: Annotated[float | None, Doc("stop after so many minutes, if that is sooner"), Range(0.01)] = None
     batch: Annotated[int, Doc("pictures a step"), Range(2, 1024)] = 32
-    lr: Annotated[float | None, Doc("learning rate; None: 0.1, or 0.02 with --weights"), Range(1e-6, 10)] = None
+    lr: Annotated[float | None, Doc("learning rate; None: 0.05, or 0.01 with --weights"), Range(1e-6, 10)] = None
     augment: Annotated[
         Literal["auto", "photo", "shift", "none"],
         Doc("photo: random cuts and mirror images; shift: small shifts, for characters; auto: photo above 64 pixels"),

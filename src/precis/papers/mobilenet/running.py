@@ -20,6 +20,7 @@ from precis.train.augment import Augment
 from precis.train.checkpoint import save_model
 from precis.train.classify import Accuracy, fit_classifier, predict, score, to_channels_last, to_input
 from precis.train.loop import Budget
+from precis.train.schedule import cosine, warmup
 
 from .exporting import export_all
 from .latency import milliseconds
@@ -72,18 +73,18 @@ def _others(job: Any, size: int) -> ImageSet:
 
 
 def _train(job: Any, work: Work, model: nn.Module, pictures: Pictures) -> nn.Module:
-    """SGD with momentum, a cosine, weight decay 4e-5, labels smoothed by 0.1 as in the authors' recipe."""
+    """SGD with momentum, a warm-up and a cosine; weight decay 4e-5 and labels smoothed by 0.1, as the authors have it."""
     size = pictures.images.shape[-1]
     kind = job.augment if job.augment != "auto" else "shift" if size <= SMALL else "photo"
     augment = {
         "photo": Augment(size=size, crop=(0.35, 1), flip=0.5), "shift": Augment(shift_pad=max(1, size // 10)),
         "none": None,
     }[kind]  # fmt: skip
-    lr = job.lr or (0.1 if job.weights is None else 0.02)
+    lr = job.lr or (0.05 if job.weights is None else 0.01)
     trained = fit_classifier(
         model, (pictures.images[pictures.train], pictures.labels[pictures.train]), augment=augment,
         budget=Budget(epochs=job.epochs, minutes=job.minutes), batch=job.batch, lr=lr, weight_decay=4e-5,
-        label_smoothing=0.1, standardise=job.weights is None, generator=torch.Generator().manual_seed(2 * job.seed + 1),
+        schedule=warmup(cosine(), 0.05), label_smoothing=0.1, standardise=job.weights is None, generator=torch.Generator().manual_seed(2 * job.seed + 1),
         device=work.device, log=work.log, folder=work.folder / CHECKPOINT, resume=work.resume,
     )  # fmt: skip
     return trained.model

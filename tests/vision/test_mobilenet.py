@@ -162,7 +162,8 @@ def test_a_block_is_its_equation():
     e, d, p = block.expand, block.depthwise, block.project
     y = norm(torch.einsum("oi,bihw->bohw", e.conv.weight[:, :, 0, 0], x), e.norm).clamp(0, 6)
     z = nn.functional.pad(y, (1, 1, 1, 1))
-    y = sum(d.conv.weight[:, 0, i, j].view(-1, 1, 1) * z[:, :, i : i + 6, j : j + 6] for i in range(3) for j in range(3))
+    taps = [(i, j) for i in range(3) for j in range(3)]
+    y = sum(d.conv.weight[:, 0, i, j].view(-1, 1, 1) * z[:, :, i : i + 6, j : j + 6] for i, j in taps)
     y = norm(y, d.norm).clamp(0, 6)
     y = norm(torch.einsum("oi,bihw->bohw", p.conv.weight[:, :, 0, 0], y), p.norm)
     assert torch.allclose(block(x), x + y, atol=1e-12)

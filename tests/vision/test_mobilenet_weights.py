@@ -37,10 +37,8 @@ class TorchvisionLayout(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for i, part in enumerate(self.features):
-            if not hasattr(part, "conv"):
-                x = part(x)
-            else:
-                x = x + part.conv(x) if self.skips[i] else part.conv(x)
+            y = part.conv(x) if hasattr(part, "conv") else part(x)
+            x = x + y if i < len(self.skips) and self.skips[i] else y
         return self.classifier(x.mean((2, 3)))
 
 

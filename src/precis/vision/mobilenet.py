@@ -123,18 +123,21 @@ class MobileNetV2(nn.Module):
         return self.head(self.dropout(self.features(x).mean((2, 3))))
 
     def _walk(self, x: Tensor, maps: list[Tensor] | None) -> Tensor:
+        """The last map; the ones before each halving go into `maps`, for which the stem's output must be whole."""
         x, wide = self.input(x), None
-        first: Any = self.blocks[0]
-        whole = self._chunks == 1 or self.training or isinstance(first.expand, ConvNorm) or first.adds
-        if whole:
+        blocks: list[Any] = list(self.blocks)
+        first = blocks[0]
+        thin = isinstance(first.expand, nn.Identity) and not first.adds and not self.wide_shortcuts
+        if self._chunks > 1 and not self.training and maps is None and thin:
+            x = in_parts(x, self.stem, first.depthwise, first.project, self._chunks)
+            blocks = blocks[1:]
+        else:
             x = self.stem(x)
-        for i, block in enumerate(self.blocks):
-            if block.stride == 2 and maps is not None and (whole or i):
+        for block, join in zip(blocks, self.joins[-len(blocks) :]):
+            if block.stride == 2 and maps is not None:
                 maps.append(x)
-            if i == 0 and not whole:
-                x = in_parts(x, self.stem, first.depthwise, first.project, self._chunks)
-            elif self.wide_shortcuts:
-                x, wide = block.joined(x, wide if self.joins[i] else None)
+            if self.wide_shortcuts:
+                x, wide = block.joined(x, wide if join else None)
             else:
                 x = block(x)
         return self.last(x)

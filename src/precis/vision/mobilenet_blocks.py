@@ -44,8 +44,8 @@ class ConvNorm(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if padding not in ("symmetric", "tf") or kernel % 2 == 0 or stride not in (1, 2):
-            raise ValueError(f"padding 'symmetric' or 'tf', an odd kernel and stride 1 or 2: got {padding!r}, {kernel}, "
-                             f"{stride}")  # fmt: skip
+            raise ValueError(f"padding 'symmetric' or 'tf', an odd kernel and stride 1 or 2: got {padding!r}, "
+                             f"{kernel}, {stride}")  # fmt: skip
         self.lopsided = padding == "tf" and stride == 2
         self.conv = nn.Conv2d(
             c_in, c_out, kernel, stride, 0 if self.lopsided else kernel // 2, groups=groups, bias=norm == "none"
@@ -95,7 +95,7 @@ def initialise_blocks(module: nn.Module, generator: torch.Generator | None = Non
 
 
 def in_parts(x: Tensor, first: ConvNorm, depthwise: ConvNorm, project: ConvNorm, parts: int) -> Tensor:
-    """project(depthwise(first(x))) with 1/parts of the wide channels at a time: exact, and the wide tensor never exists.
+    """project(depthwise(first(x))), 1/parts of the wide channels at a time: exact, and the wide tensor never exists.
 
         P f(x) = Σ_i P_i f_i(x),   f_i the channels of part i   (§5.1 of the paper)
     """
@@ -139,7 +139,7 @@ class InvertedResidual(nn.Module):
     """A thin tensor is expanded, filtered and projected back: (B,C,H,W) → (B,C',⌈H/s⌉,⌈W/s⌉).
 
     expansion: t; with 1 there is no expanding convolution.  linear=False puts ReLU6 after the projection.
-    shortcut: "bottleneck" between the thin ends, "none", or "expansion" between the wide tensors of neighbouring blocks,
+    shortcut: "bottleneck" between the thin ends, "none", or "expansion" between wide tensors of neighbouring blocks,
     which `joined` adds (`forward` of one block alone then adds nothing).
     `expansion_chunks` = S computes the wide channels in S parts in evaluation mode (`in_parts`): memory falls to about
     1/S, the result is the same.  ValueError for less than one, and for another norm than batch norm.
@@ -152,8 +152,8 @@ class InvertedResidual(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if shortcut not in ("bottleneck", "expansion", "none") or expansion < 1 or expansion_chunks < 1:
-            raise ValueError(f"shortcut bottleneck, expansion or none, an expansion and chunks from 1: got {shortcut!r}, "
-                             f"{expansion}, {expansion_chunks}")  # fmt: skip
+            raise ValueError(f"shortcut bottleneck, expansion or none, an expansion and chunks from 1: got "
+                             f"{shortcut!r}, {expansion}, {expansion_chunks}")  # fmt: skip
         made = {"norm": norm, "eps": eps, "momentum": momentum}
         wide = expansion * c_in
         self.stride, self.expansion_chunks = stride, expansion_chunks

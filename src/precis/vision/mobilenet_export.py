@@ -14,7 +14,8 @@ from typing import Any, Literal
 import jaxtyping
 import torch
 from torch import nn
-from torch.export import Dim, ExportedProgram, export as torch_export
+from torch.export import Dim, ExportedProgram
+from torch.export import export as torch_export
 
 from precis.errors import need
 from precis.nn.norm import fold_batchnorm

@@ -133,7 +133,7 @@ class Memory(Claim):
     """
 
     name = "memory"
-    statement = "At inference the wide tensors never need to exist whole, so MobileNetV2 needs a quarter of V1's memory."
+    statement = "At inference wide tensors never need to exist whole, so MobileNetV2 needs a quarter of V1's memory."
     arms = ("v1", "v2", *CHUNKS)
     profiles = {
         "smoke": Profile(Pictures(10), seeds=1, scale="one picture of 224²"),

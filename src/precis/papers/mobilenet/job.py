@@ -30,8 +30,8 @@ class MobileNetJob(Job):
     ] = None  # fmt: skip
     size: Annotated[
         int | None,
-        Doc("side of the pictures; None: 96, but pictures up to 64 pixels as they are, at least 32 (of an array file or "
-            "a folder's first picture)"),
+        Doc("side of the pictures; None: 96, but small ones as they are, from 32 to 64 pixels (of an array file, or a "
+            "folder's first picture)"),
         Range(32, 512),
     ] = None  # fmt: skip
     weights: Annotated[

@@ -46,10 +46,10 @@ def read_pictures(job: Any, work: Work) -> Pictures:
         raise InputError("at least two classes are wanted: a sub-folder each, or a column of labels", file=path)
     known = found.labels >= 0
     counts = np.bincount(found.labels[known], minlength=len(found.classes))
-    few = [name for name, n in zip(found.classes, counts) if n < 2]
-    if few:
-        raise InputError(f"the class {few[0]} has {int(counts[found.classes.index(few[0])])} readable pictures; at least "
-                         "two are wanted, one to learn from and one to measure on", file=path)  # fmt: skip
+    for name, n in zip(found.classes, counts):
+        if n < 2:
+            raise InputError(f"the class {name} has {n} readable pictures; at least two are wanted, one to learn from "
+                             "and one to measure on", file=path)  # fmt: skip
     if not known.all():
         work.note(f"{int((~known).sum())} pictures have no label and were left out")
     labels = torch.from_numpy(found.labels[known])
@@ -68,7 +68,8 @@ def natural_size(path: Path) -> int | None:
         return min(ImageSet.open(path, None).images.shape[2:])
     if not path.is_dir():
         return None
-    for file in sorted((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES), key=lambda p: sources.natural(p.name)):
+    files = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    for file in sorted(files, key=lambda p: sources.natural(p.as_posix())):
         try:
             with Image.open(file) as picture:
                 return min(picture.size)

@@ -73,7 +73,7 @@ def _others(job: Any, size: int) -> ImageSet:
 
 
 def _train(job: Any, work: Work, model: nn.Module, pictures: Pictures) -> nn.Module:
-    """SGD with momentum, a warm-up and a cosine; weight decay 4e-5 and labels smoothed by 0.1, as the authors have it."""
+    """SGD with momentum, a warm-up and a cosine; weight decay 4e-5 and labels smoothed by 0.1 as the authors."""
     size = pictures.images.shape[-1]
     kind = job.augment if job.augment != "auto" else "shift" if size <= SMALL else "photo"
     augment = {
@@ -84,8 +84,8 @@ def _train(job: Any, work: Work, model: nn.Module, pictures: Pictures) -> nn.Mod
     trained = fit_classifier(
         model, (pictures.images[pictures.train], pictures.labels[pictures.train]), augment=augment,
         budget=Budget(epochs=job.epochs, minutes=job.minutes), batch=job.batch, lr=lr, weight_decay=4e-5,
-        schedule=warmup(cosine(), 0.05), label_smoothing=0.1, standardise=job.weights is None, generator=torch.Generator().manual_seed(2 * job.seed + 1),
-        device=work.device, log=work.log, folder=work.folder / CHECKPOINT, resume=work.resume,
+        schedule=warmup(cosine(), 0.05), label_smoothing=0.1, standardise=job.weights is None,
+        generator=torch.Generator().manual_seed(2 * job.seed + 1), device=work.device, log=work.log, folder=work.folder / CHECKPOINT, resume=work.resume,
     )  # fmt: skip
     return trained.model
 

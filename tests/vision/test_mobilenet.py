@@ -179,7 +179,7 @@ def test_wide_tensors_in_parts_are_the_same(chunks, padding, side, folded):
         net = fold_batchnorm(net) if folded else net
         net.expansion_chunks = chunks
         assert torch.allclose(net(x), whole, atol=1e-5)
-        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(net.stages(x), maps, strict=True))
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(net.stages(x), maps, strict=True))
 
 
 def test_parts_are_for_evaluation_and_batch_norm():

@@ -82,10 +82,10 @@ def _train(job: Any, work: Work, model: nn.Module, pictures: Pictures) -> nn.Mod
     }[kind]  # fmt: skip
     lr = job.lr or (0.05 if job.weights is None else 0.01)
     trained = fit_classifier(
-        model, (pictures.images[pictures.train], pictures.labels[pictures.train]), augment=augment,
-        budget=Budget(epochs=job.epochs, minutes=job.minutes), batch=job.batch, lr=lr, weight_decay=4e-5,
-        schedule=warmup(cosine(), 0.05), label_smoothing=0.1, standardise=job.weights is None,
-        generator=torch.Generator().manual_seed(2 * job.seed + 1), device=work.device, log=work.log, folder=work.folder / CHECKPOINT, resume=work.resume,
+        model, (pictures.images[pictures.train], pictures.labels[pictures.train]), augment=augment, batch=job.batch,
+        budget=Budget(epochs=job.epochs, minutes=job.minutes), lr=lr, schedule=warmup(cosine(), 0.05),
+        weight_decay=4e-5, label_smoothing=0.1, standardise=job.weights is None, device=work.device, log=work.log,
+        generator=torch.Generator().manual_seed(2 * job.seed + 1), folder=work.folder / CHECKPOINT, resume=work.resume,
     )  # fmt: skip
     return trained.model
 

@@ -194,10 +194,10 @@ def test_parts_are_for_evaluation_and_batch_norm():
 
 
 def test_folding_keeps_the_answers_and_leaves_no_norm():
-    net = lived_in(MobileNetV2(5, 0.35, padding="tf"))
-    folded, x = fold_batchnorm(net), torch.rand(2, 3, 64, 65)
+    net = lived_in(MobileNetV2(5, 0.35, padding="tf")).double()
+    folded, x = fold_batchnorm(net), torch.rand(2, 3, 64, 65, dtype=torch.float64)
     with torch.no_grad():
-        assert torch.allclose(folded(x), net(x), rtol=1e-5, atol=1e-5)
+        assert torch.allclose(folded(x), net(x), rtol=1e-9, atol=1e-9)
     assert not any(isinstance(m, BatchNorm) for m in folded.modules())
 
 

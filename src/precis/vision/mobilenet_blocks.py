@@ -8,7 +8,7 @@ k = k'.  Sandler, Howard, Zhu, Zhmoginov, Chen, CVPR 2018, §3 (arXiv 1801.04381
 et al. 2017 (arXiv 1704.04861).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ class ConvNorm(nn.Module):
         bias = None if conv.bias is None else conv.bias[a:b]
         groups = b - a if conv.groups > 1 else 1
         y = F.conv2d(self.padded(x), conv.weight[a:b], bias, conv.stride, conv.padding, 1, groups)
-        norm = self.norm
+        norm: Any = self.norm
         if isinstance(norm, BatchNorm):
             mean, variance, weight, offset = (
                 t[a:b] for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
@@ -154,7 +154,7 @@ class InvertedResidual(nn.Module):
         if shortcut not in ("bottleneck", "expansion", "none") or expansion < 1 or expansion_chunks < 1:
             raise ValueError(f"shortcut bottleneck, expansion or none, an expansion and chunks from 1: got "
                              f"{shortcut!r}, {expansion}, {expansion_chunks}")  # fmt: skip
-        made = {"norm": norm, "eps": eps, "momentum": momentum}
+        made: dict[str, Any] = {"norm": norm, "eps": eps, "momentum": momentum}
         wide = expansion * c_in
         self.stride, self.expansion_chunks = stride, expansion_chunks
         self.keeps_shape = stride == 1 and c_in == c_out

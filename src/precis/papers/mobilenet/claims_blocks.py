@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class _Blocks(Claim):
             first = records[arm, seeds[0]]
             many, parts = train(
                 "bn", settings.batch, settings.net, data, seeds, first.tuned["lr"], first,
-                lambda generator, arm=arm: make_net(arm, settings, data, generator),
+                partial(make_net, arm, settings, data),
             )  # fmt: skip
             for m, (seed, error) in enumerate(zip(seeds, errors(many, parts))):
                 loss = many.curves["loss"][m]

@@ -129,7 +129,7 @@ def centred(net: MobileNetV1) -> MobileNetV1:
     for layer in net.layers:
         assert isinstance(layer, SeparableConv2d)
         old = layer.depthwise.conv
-        new = nn.Conv2d(old.in_channels, old.out_channels, 1, old.stride, groups=old.groups, bias=False)
+        new = nn.Conv2d(old.in_channels, old.out_channels, 1, old.stride[0], groups=old.groups, bias=False)
         with torch.no_grad():
             new.weight.copy_(old.weight[:, :, 1:2, 1:2])
         layer.depthwise.conv = new

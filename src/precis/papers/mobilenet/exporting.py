@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def export_all(model: nn.Module, formats: list[str], images: Tensor, work: Work)
             raise RunFailed(f"{path.name} differs from the trained net by {worst:.2g} on {len(x)} pictures, and was "
                             "deleted")  # fmt: skip
         one = x[:1].contiguous()
-        median, late = milliseconds(lambda call=call, one=one: call(one))
+        median, late = milliseconds(partial(call, one))
         metrics |= {f"{kind}_milliseconds": median, f"{kind}_milliseconds_90_percent": late}
         work.note(f"{path.name} was loaded back and agrees with the trained net on {len(x)} pictures to {worst:.1g}.")
     return metrics

@@ -39,20 +39,20 @@ def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
     size = pictures.images.shape[-1]
     model, arguments = make_model(job, len(pictures.classes), size, work)
     cost = count(model, torch.zeros(1, 3, size, size))
-    model = _train(job, work, model, pictures)
-    save_model(work.folder, model, arguments)
+    trained = _train(job, work, model, pictures)
+    save_model(work.folder, trained, arguments)
     _write_labels(work, pictures.classes, size)
-    logits = predict(model, pictures.images[pictures.val], batch=256).cpu()
+    logits = predict(trained, pictures.images[pictures.val], batch=256).cpu()
     found = score(logits.argmax(1), pictures.labels[pictures.val], len(pictures.classes))
     metrics: dict[str, float | None] = {
         "accuracy": found.value, "accuracy_low": found.interval[0], "accuracy_high": found.interval[1],
         "validation_pictures": len(pictures.val), "parameters": cost.params, "million_macs": cost.macs / 1e6,
     }  # fmt: skip
-    _write_predictions(work, pictures, logits, others, model)
-    _draw(work, pictures, logits, found, others, model)
-    model = model.cpu()
-    metrics |= _latency(model, pictures.images[pictures.val[:1]])
-    metrics |= export_all(model, formats, pictures.images[:: max(1, len(pictures.images) // 8)][:8], work)
+    _write_predictions(work, pictures, logits, others, trained)
+    _draw(work, pictures, logits, found, others, trained)
+    trained = trained.cpu()
+    metrics |= _latency(trained, pictures.images[pictures.val[:1]])
+    metrics |= export_all(trained, formats, pictures.images[:: max(1, len(pictures.images) // 8)][:8], work)
     shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     return metrics
 
@@ -83,7 +83,7 @@ def _train(job: Any, work: Work, model: nn.Module, pictures: Pictures) -> nn.Mod
     lr = job.lr or (0.05 if job.weights is None else 0.01)
     trained = fit_classifier(
         model, (pictures.images[pictures.train], pictures.labels[pictures.train]), augment=augment, batch=job.batch,
-        budget=Budget(epochs=job.epochs, minutes=job.minutes), lr=lr, schedule=warmup(cosine(), 0.05),
+        budget=Budget(epochs=job.epochs, minutes=job.minutes), lr=lr, schedule=warmup(0.05, cosine()),
         weight_decay=4e-5, label_smoothing=0.1, standardise=job.weights is None, device=work.device, log=work.log,
         generator=torch.Generator().manual_seed(2 * job.seed + 1), folder=work.folder / CHECKPOINT, resume=work.resume,
     )  # fmt: skip

@@ -70,12 +70,10 @@ class ConvNorm(nn.Module):
         bias = None if conv.bias is None else conv.bias[a:b]
         groups = b - a if conv.groups > 1 else 1
         y = F.conv2d(self.padded(x), conv.weight[a:b], bias, conv.stride, conv.padding, 1, groups)
-        norm: Any = self.norm
+        norm = self.norm
         if isinstance(norm, BatchNorm):
-            mean, variance, weight, offset = (
-                t[a:b] for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-            )
-            y = F.batch_norm(y, mean, variance, weight, offset, eps=norm.eps)
+            own: list[Any] = [norm.running_mean, norm.running_var, norm.weight, norm.bias]
+            y = F.batch_norm(y, *(t[a:b] for t in own), eps=norm.eps)
         elif not isinstance(norm, nn.Identity):
             raise ValueError("channels in pieces want batch norm, whose channels do not see each other")
         return self.act(y)

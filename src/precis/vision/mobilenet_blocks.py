@@ -73,7 +73,8 @@ class ConvNorm(nn.Module):
         norm = self.norm
         if isinstance(norm, BatchNorm):
             own: list[Any] = [norm.running_mean, norm.running_var, norm.weight, norm.bias]
-            y = F.batch_norm(y, *(t[a:b] for t in own), eps=norm.eps)
+            mean, variance, weight, offset = (t[a:b] for t in own)
+            y = F.batch_norm(y, mean, variance, weight, offset, eps=norm.eps)
         elif not isinstance(norm, nn.Identity):
             raise ValueError("channels in pieces want batch norm, whose channels do not see each other")
         return self.act(y)

@@ -98,7 +98,8 @@ class Factorised(_Compared):
         build = partial(_plain, settings, pool)
         x = torch.zeros(1, *pool.images.shape[1:])
         target = count(build(settings.width, False).eval(), x).macs
-        wide = match_width(lambda w: build(w, True).eval(), target, by="macs", within=0.03, inputs=(x,))
+        with torch.device("meta"):
+            wide = match_width(lambda w: build(w, True).eval(), target, by="macs", within=0.03, inputs=(x,))
         return {
             "standard": lambda g: build(settings.width, False, g),
             "separable": lambda g: build(settings.width, True, g),
@@ -181,5 +182,6 @@ class InvertedVsSeparable(_Compared):
         )  # fmt: skip
         x = torch.zeros(1, *pool.images.shape[1:])
         target = count(second(torch.Generator()).eval(), x).macs
-        width = match_width(lambda w: first(w).eval(), target, by="macs", within=0.03, inputs=(x,))
+        with torch.device("meta"):
+            width = match_width(lambda w: first(w).eval(), target, by="macs", within=0.03, inputs=(x,))
         return {"v2": second, "v1": lambda g: first(width, g)}

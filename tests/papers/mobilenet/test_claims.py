@@ -61,7 +61,7 @@ def test_a_seed_trains_as_it_would_alone_and_its_tensors_are_measured(tmp_path):
     assert found["expanded_minus_bottleneck"] == pytest.approx(found["expanded_share"] - found["bottleneck_share"])
     assert found["shuffled_expanded_share"] > found["expanded_share"] > 0
     assert 0.25 <= found["bottleneck_share"] <= 1 and 0 < found["untrained_expanded_share"] <= 1
-    made = {s: {**found, "expanded_share": 0.3 + s / 100, "expanded_minus_bottleneck": -0.2 - s / 100} for s in range(3)}
+    made = {s: found | {"expanded_share": 0.3 + s / 100, "expanded_minus_bottleneck": s / 100 - 0.2} for s in range(3)}
     table = Table({"linear": made}, (0, 1, 2))
     assert [h.outcome(table).holds for h in Manifold.hypotheses[:2]] == [True, True]
     tuning = {("linear", 10_000): record(tmp_path, 10_000)}

@@ -10,7 +10,7 @@ from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Exact, Ordered
 from precis.lab.trial import streams
 from precis.nn.cost import count
-from precis.nn.norm import fold_batchnorm, recalibrate
+from precis.nn.norm import fold_batchnorm
 from precis.vision.mobilenet import MobileNetV1, MobileNetV2
 from precis.vision.mobilenet_blocks import ConvNorm
 from precis.vision.mobilenet_theory import embedded, information_loss, read_out, spiral
@@ -162,7 +162,7 @@ class Memory(Claim):
             return {"largest_tensor_bytes": 2 * largest_output(second, ghost, [*second.blocks, second.last])}
         drawn = streams(seed)
         x = torch.rand(1, 3, settings.size, settings.size, generator=drawn["data"])
-        net = fold_batchnorm(recalibrate(MobileNetV2(settings.classes, generator=drawn["init"]), [x]))
+        net = fold_batchnorm(MobileNetV2(settings.classes, generator=drawn["init"]))
         with torch.no_grad():
             whole = net(x)
             net.expansion_chunks = int(arm.split("_")[1])  # type: ignore[assignment]

@@ -31,15 +31,14 @@ class Pictures(NamedTuple):
     val: Tensor
 
 
-def read_pictures(job: Any, work: Work) -> Pictures:
+def read_pictures(job: Any, work: Work) -> tuple[Pictures, ImageSet]:
+    """The labelled pictures, and the set as it was read."""
     path = Path(job.input)
     natural = natural_size(path)
     size = job.size or (max(natural, LEAST) if natural is not None and natural <= SMALL else USUAL)
     if natural is not None and natural < LEAST:
         work.note(f"pictures of {natural} pixels were enlarged to {size}: MobileNetV2 halves a picture five times")
     found = ImageSet.open(path, size, job.labels, keep_going=job.keep_going, background=job.background)
-    if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
     if path.is_dir() and job.labels == "auto":
         check_folders(path)
     if found.labels is None or len(found.classes) < 2:
@@ -57,7 +56,7 @@ def read_pictures(job: Any, work: Work) -> Pictures:
     names = tuple(name for name, k in zip(found.names, known) if k)
     if len(train) < job.batch:
         work.note(f"there are {len(train)} pictures to learn from: batches are of {len(train)}, not {job.batch}")
-    return Pictures(three_channels(found.images[known]), labels, names, found.classes, train, val)
+    return Pictures(three_channels(found.images[known]), labels, names, found.classes, train, val), found
 
 
 def natural_size(path: Path) -> int | None:

@@ -34,22 +34,25 @@ SHOWN = 24
 
 def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
     formats = _formats(job.export)
-    pictures = read_pictures(job, work)
+    pictures, found = read_pictures(job, work)
     others = None if job.predict is None else _others(job, pictures.images.shape[-1])
     size = pictures.images.shape[-1]
     model, arguments = make_model(job, len(pictures.classes), size, work)
+    if found.write_skipped(work.folder):
+        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
     cost = count(model, torch.zeros(1, 3, size, size))
     trained = _train(job, work, model, pictures)
     save_model(work.folder, trained, arguments)
     _write_labels(work, pictures.classes, size)
     logits = predict(trained, pictures.images[pictures.val], batch=256).cpu()
-    found = score(logits.argmax(1), pictures.labels[pictures.val], len(pictures.classes))
+    scored = score(logits.argmax(1), pictures.labels[pictures.val], len(pictures.classes))
     metrics: dict[str, float | None] = {
-        "accuracy": found.value, "accuracy_low": found.interval[0], "accuracy_high": found.interval[1],
-        "validation_pictures": len(pictures.val), "parameters": cost.params, "million_macs": cost.macs / 1e6,
+        "accuracy": scored.value, "accuracy_low": scored.interval[0], "accuracy_high": scored.interval[1],
+        "validation_pictures": float(len(pictures.val)), "parameters": float(cost.params),
+        "million_macs": cost.macs / 1e6,
     }  # fmt: skip
     _write_predictions(work, pictures, logits, others, trained)
-    _draw(work, pictures, logits, found, others, trained)
+    _draw(work, pictures, logits, scored, others, trained)
     trained = trained.cpu()
     metrics |= _latency(trained, pictures.images[pictures.val[:1]])
     metrics |= export_all(trained, formats, pictures.images[:: max(1, len(pictures.images) // 8)][:8], work)

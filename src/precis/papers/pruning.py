@@ -162,7 +162,8 @@ def export(
     metrics["macs_compact"] = _graph_macs(smaller.module, example[:1]) if smaller.program is not None else None
     work.note(f"Papers call {bytes_.ratio:.3g} the compression: weights over surviving weights.  Stored with where "
               f"they are, the network takes {bytes_.dense / bytes_.deflated:.3g} times fewer bytes.")  # fmt: skip
-    return metrics | _latency(work, dense, cpu, masks, smaller, example)
+    metrics |= _latency(work, dense, cpu, masks, smaller, example)
+    return {name: None if value is None else float(value) for name, value in metrics.items()}
 
 
 def _save(work: Work, net: Net, model: nn.Module, masks: Masks, state: dict[str, Tensor]) -> None:

@@ -89,6 +89,9 @@ def run_prune(job: Any, work: Work) -> dict[str, float | None]:
     task = _prepare(job, work, data, net, len(densities))
     dense = _dense(task)
     accuracy = 100 * float(right(dense, data.test).mean())
+    if net.trained:
+        work.note("The model came trained: where it has seen the examples that it is tested on, its own accuracy "
+                  "flatters it; a folder with train.parquet and test.parquet keeps them apart.")  # fmt: skip
     guess = 100 * float(torch.bincount(data.test.y).max() / len(data.test.y))
     if accuracy <= guess:
         work.note(f"The dense network is no better than guessing ({accuracy:.1f} %, the most common class has "
@@ -101,6 +104,8 @@ def run_prune(job: Any, work: Work) -> dict[str, float | None]:
     _write_points(work, points, accuracy)
     _draw(job, work, points, accuracy, len(data.test.y))
     metrics = export(work, net, dense, chosen.pruned.model, chosen.pruned.masks, data)
+    work.note(f"The pruned network has had {chosen.pruned.epochs:g} epochs of training more than the dense one; where "
+              "it is better, that may be why.")  # fmt: skip
     metrics |= {"accuracy_before_retraining": chosen.before / 100, "retraining_epochs": chosen.pruned.epochs}
     for point in points if job.compare else []:
         if point.pruned.density == min(densities):
@@ -220,7 +225,7 @@ def _retrain(task: Task, method: Any, densities: list[float], dense: nn.Module) 
         file = task.work.folder / f".{method}-{k}.safetensors"
         planned = [density] if job.one_shot else densities[: k + 1]
         if task.work.resume and file.exists():
-            found = _load(task, file, density, task.t if job.one_shot else task.t * (k + 1))
+            found = _load(task, file, density, float(task.t if job.one_shot else task.t * (k + 1)))
         else:
             found = iterative(
                 lambda: copy.deepcopy(dense), task.history, task.fit, densities=planned, t=task.t, method=method,

@@ -153,19 +153,44 @@ def test_layers_used_twice_and_what_is_not_understood_stay_dense():
     assert found.deleted == {} and found.program is None
 
 
-def test_a_transformer_block_loses_units_of_its_perceptron():
+def test_a_transformer_block_loses_units_and_heads():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-            self.head = nn.Linear(8, 3)
+            self.block = nn.TransformerEncoderLayer(12, 3, 16, batch_first=True)
+            self.head = nn.Linear(12, 3)
 
         def forward(self, x):
             return self.head(self.block(x).mean(1))
 
     net = Net()
-    found = compact(net, without_rows(net, block__linear1=[0, 1, 9]), torch.randn(3, 5, 8, generator=G()))
-    assert found.deleted == {"block.linear1": 3} and found.error <= 1e-5
+    for p in net.parameters():  # biases too: a dead value projection is a constant, not nothing
+        p.data.copy_(torch.randn(p.shape, generator=G(p.numel())) / 4)
+    masks = without_rows(net, block__linear1=[0, 1, 9])
+    x = torch.randn(3, 5, 12, generator=G())
+    assert compact(net, masks, x).deleted == {"block.linear1": 3}
+    masks["block.self_attn.in_proj_weight"][24 + 4 : 24 + 8] = False  # the values of head 1
+    masks["block.self_attn.out_proj.weight"][:, 8:] = False  # nothing reads head 2
+    found = compact(net, masks, x)
+    assert found.error <= 1e-5 and found.reason == ""
+    assert found.deleted == {"block.linear1": 3, **{f"block.self_attn.{p}": 8 for p in ("query", "key", "value")}}
+    assert found.module(x[:1]).shape == (1, 3)
+    masks["block.self_attn.out_proj.weight"][0, 8] = True
+    assert compact(net, masks, x).deleted["block.self_attn.value"] == 4
+
+
+def test_attention_opened_is_the_same_and_masks_are_refused():
+    from precis.sparsity.attention import OpenAttention, open_attention
+
+    for first, bias in ((True, True), (False, False)):
+        packed = nn.MultiheadAttention(8, 2, batch_first=first, bias=bias).eval()
+        x = torch.randn(4, 5, 8)
+        opened = OpenAttention(packed)
+        assert torch.allclose(opened(x, x, x)[0], packed(x, x, x, need_weights=False)[0], atol=1e-6)
+    with pytest.raises(ValueError, match="without masks"):
+        opened(x, x, x, attn_mask=torch.zeros(5, 5))
+    other = open_attention(nn.Sequential(nn.MultiheadAttention(8, 2, kdim=4, vdim=4), nn.MultiheadAttention(8, 2)))
+    assert [type(m) for m in other] == [nn.MultiheadAttention, OpenAttention]
 
 
 def test_a_dead_layer_keeps_one_unit_and_a_wrong_result_is_not_delivered(monkeypatch):

@@ -3,9 +3,10 @@
 Zeros that are scattered over dense matrices save no time.  What does is a smaller matrix: in the exported graph of the
 model, to a fixpoint,
 
-  (i)  a unit or channel whose outgoing weights are all zero is deleted;
-  (ii) one that is a constant (its incoming weights are all zero) is folded, through activation and batch norm, into the
-       next bias, b ← b + W[:, c] · value, and deleted; before a convolution with zero padding only if its value is 0.
+  (i)   a unit or channel whose outgoing weights are all zero is deleted;
+  (ii)  one that is a constant (its incoming weights are all zero) is folded, through activation and batch norm, into
+        the next bias, b ← b + W[:, c] · value, and deleted; before zero padding only if its value is 0;
+  (iii) so is an attention head that nothing reads, or whose values are constants.
 
 Channels that a residual sum, a concatenation or a depthwise convolution ties together go only all at once.  What the
 analysis does not understand stays dense.  The result is compared with the model, and the model itself is given back
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from precis.sparsity.attention import open_attention
 from precis.sparsity.compact_flow import Analysis
 from precis.sparsity.masks import apply_masks_
 
@@ -58,7 +60,7 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
     if len(example) == 1:  # an export would take 1 for a constant
         example = torch.cat([example, example])
     try:
-        program = torch.export.export(dense, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        program = _exported(dense, example)
     except Exception as error:  # whatever Python the model does that a graph cannot
         return as_it_is(f"the model cannot be exported as a graph ({_first_line(error)})")
     graph = program.module()
@@ -74,6 +76,17 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
         return as_it_is(f"the smaller network differs by {error:.1e}", error)
     after = sum(p.numel() for p in smaller.parameters())
     return Compact(smaller, exported, deleted, error, "", after, before)
+
+
+def _exported(model: nn.Module, example: Tensor) -> Any:
+    """The graph, of a copy whose attention is opened where that is possible."""
+    dynamic = ({0: torch.export.Dim.AUTO},)
+    if any(isinstance(m, nn.MultiheadAttention) for m in model.modules()):
+        try:
+            return torch.export.export(open_attention(copy.deepcopy(model)), (example,), dynamic_shapes=dynamic)
+        except Exception:  # masks, or weights that are asked for: heads then stay as they are
+            pass
+    return torch.export.export(model, (example,), dynamic_shapes=dynamic)
 
 
 @torch.no_grad()

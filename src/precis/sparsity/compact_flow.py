@@ -26,18 +26,23 @@ CONVOLUTIONS = {getattr(getattr(aten, f"conv{d}d"), kind) for d in (1, 2, 3) for
 POOLS = {aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default, aten.adaptive_avg_pool1d.default,
          aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default}  # fmt: skip
 AVERAGES = {aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default}
+HEADS = {aten.scaled_dot_product_attention.default, aten.transpose.int, aten.permute.default, aten.unflatten.int}
 RESHAPES = {aten.flatten.using_ints, aten.view.default, aten.reshape.default}
 Count = Callable[[Tensor], int]  # how many of these numbers stay
 
 
 @dataclass
 class Flow:
-    """The channels of a tensor along axis `dim`: their numbers, which are constants, and their values (else 0)."""
+    """The channels of a tensor along axis `dim`: their numbers, which are constants, and their values (else 0).
+
+    Of attention heads along `dim`, each with `width` channels along the last axis, head by head.
+    """
 
     dim: int
     ids: Int64[Tensor, "c"]
     constant: Bool[Tensor, "c"]
     value: Float[Tensor, "c"]
+    width: int = 1
 
     def __post_init__(self) -> None:
         self.value = torch.where(self.constant, self.value.double(), 0.0)
@@ -133,6 +138,8 @@ class Analysis:
         x = flows[0] if flows else None
         if x is None:
             return None
+        if op in HEADS or x.width > 1:
+            return self._heads(node, x, flows)
         if op is aten.batch_norm.default:
             return self._batch_norm(x, *args)
         if op in ELEMENTWISE or op in SUMS and len(node.all_input_nodes) == 1:
@@ -246,6 +253,8 @@ class Analysis:
     def _flatten(self, node: Any, x: Flow) -> Flow | None:
         """[B,C,…] → [B,C·…], or shapes of which only the axes before and at the channels matter."""
         source, target = node.args[0].meta["val"].shape, node.meta["val"].shape
+        if x.dim == len(source) - 1 and len(target) > 2 and target[-2] * target[-1] == source[-1]:
+            return self._split_heads(node, x, int(target[-1]))
         if x.dim == len(source) - 1 and len(target) and target[-1] == source[-1]:
             self._relabel(node, len(target) - 1, x.ids)
             return Flow(len(target) - 1, x.ids, x.constant, x.value)
@@ -260,6 +269,51 @@ class Analysis:
         if node.target is not aten.flatten.using_ints:
             shape = list(node.args[1])
             self.resizes[node] = 1, lambda count: [*shape[:dim], count(ids), *shape[dim + 1 :]]
+
+    def _split_heads(self, node: Any, x: Flow, width: int) -> Flow:
+        """[…, H·w] → […, H, w]: the channels of a head go only together."""
+        heads = x.ids.view(-1, width)
+        for column in range(1, width):
+            self._tie(heads[:, 0], heads[:, column])
+        last = node.meta["val"].ndim - 1
+        if node.target is aten.unflatten.int:
+            self.resizes[node] = 2, lambda count: [count(x.ids) // width, width]
+        else:
+            shape = list(node.args[1])
+            self.resizes[node] = 1, lambda count: [*shape[: last - 1], count(x.ids) // width, width]
+        return Flow(last - 1, x.ids, x.constant, x.value, width)
+
+    def _heads(self, node: Any, x: Flow, flows: list[Flow | None]) -> Flow | None:
+        """Attention over heads, and the shapes before and after it."""
+        op, last = node.target, node.meta["val"].ndim - 1
+        if op is aten.unflatten.int and x.width == 1 and x.dim == last - 1 and len(node.args[2]) == 2:
+            return self._split_heads(node, x, int(node.args[2][1]))
+        if op in (aten.transpose.int, aten.permute.default):
+            order = list(range(last + 1))
+            if op is aten.transpose.int:
+                a, b = (axis % (last + 1) for axis in node.args[1:3])
+                order[a], order[b] = order[b], order[a]
+            else:
+                order = [axis % (last + 1) for axis in node.args[1]]
+            if x.width > 1 and order[last] != last:
+                return None
+            return Flow(order.index(x.dim), x.ids, x.constant, x.value, x.width)
+        if op is aten.scaled_dot_product_attention.default:
+            q, k, v = (self.flows.get(a) for a in node.args[:3])
+            if q is None or k is None or v is None or len({(f.dim, f.width, len(f.ids)) for f in (q, k, v)}) != 1:
+                return None
+            if v.width == 1 or v.dim >= last - 1 or len(node.args) > 4 and node.args[4]:
+                return None
+            self._tie(q.ids, v.ids)
+            self._tie(k.ids, v.ids)
+            return v  # the weights of a mean: a constant stays one
+        if op in (aten.contiguous.default, aten.clone.default):
+            return x
+        target = node.meta["val"].shape
+        if op in RESHAPES and x.dim == node.args[0].meta["val"].ndim - 2 and target[-1] == len(x.ids):
+            self._relabel(node, last, x.ids)
+            return Flow(last, x.ids, x.constant, x.value)
+        return None
 
     def _cat(self, args: Any) -> Flow | None:
         flows = [self.flows.get(a) for a in args[0]]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.helpers import check_component
 from torch import nn
 
 from precis.nn.backbones import backbone
@@ -187,6 +188,8 @@ def test_attention_opened_is_the_same_and_masks_are_refused():
         x = torch.randn(4, 5, 8)
         opened = OpenAttention(packed)
         assert torch.allclose(opened(x, x, x)[0], packed(x, x, x, need_weights=False)[0], atol=1e-6)
+    check_component(lambda generator: opened, x.transpose(0, 1), call=lambda m, x: m(x, x, x)[0], batch_dim=1,
+                    state=False, seeded=False)  # fmt: skip
     with pytest.raises(ValueError, match="without masks"):
         opened(x, x, x, attn_mask=torch.zeros(5, 5))
     other = open_attention(nn.Sequential(nn.MultiheadAttention(8, 2, kdim=4, vdim=4), nn.MultiheadAttention(8, 2)))

@@ -18,20 +18,25 @@ from torch import Tensor, nn
 class CsrLinear(nn.Module):
     """An `nn.Linear` for inference with its zeros left out."""
 
-    weight: Tensor
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
     bias: Tensor | None
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            self.register_buffer("weight", layer.weight.detach().to_sparse_csr())
+            sparse = layer.weight.detach().to_sparse_csr()
+        self.register_buffer("rows", sparse.crow_indices())
+        self.register_buffer("columns", sparse.col_indices())
+        self.register_buffer("values", sparse.values())
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
-        self.out_features = layer.out_features
+        self.shape = (layer.out_features, layer.in_features)
 
     def forward(self, x: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
-        rows = x.reshape(-1, x.shape[-1])
-        y = torch.sparse.mm(self.weight, rows.T).T.reshape(*x.shape[:-1], self.out_features)
+        weight = torch.sparse_csr_tensor(self.rows, self.columns, self.values, self.shape, check_invariants=False)
+        y = torch.sparse.mm(weight, x.reshape(-1, x.shape[-1]).T).T.reshape(*x.shape[:-1], self.shape[0])
         return y if self.bias is None else y + self.bias
 
 

@@ -38,6 +38,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from precis.nn.layers import drawn_from
+from precis.sparsity.masks import LayerSparsity, Masks, layer_sparsity
 from precis.sparsity.variational_dropout_fused import TINY, Step, fused_serves
 from precis.sparsity.variational_dropout_kl import Kind, kl_divergence
 
@@ -183,15 +184,6 @@ class Bound(NamedTuple):
     kl: Float[Tensor, ""]
 
 
-class LayerSparsity(NamedTuple):
-    """A layer's name and weight shape, and how many of its weights stay."""
-
-    name: str
-    shape: tuple[int, ...]
-    kept: int
-    total: int
-
-
 def bound(
     logits: Float[Tensor, "b k"], targets: Int[Tensor, "b"], model: nn.Module, *, n_train: int,
     kl_weight: Number | Tensor = 1.0, kind: Kind = "sigmoid",
@@ -257,7 +249,7 @@ def variationalize(
     return model
 
 
-def threshold_masks(model: nn.Module, threshold: Number | None = None) -> dict[str, Tensor]:
+def threshold_masks(model: nn.Module, threshold: Number | None = None) -> Masks:
     """Which weights stay, by parameter name, at each layer's own threshold or at this one."""
     return {f"{name}.weight" if name else "weight": layer.mask(threshold) for name, layer in variational_layers(model)}
 
@@ -282,10 +274,7 @@ def to_dense(model: nn.Module, threshold: Number | None = None) -> nn.Module:
 
 def sparsity(model: nn.Module, threshold: Number | None = None) -> list[LayerSparsity]:
     """How many weights of each variational layer stay."""
-    return [
-        LayerSparsity(name, tuple(layer.weight.shape), int(layer.mask(threshold).sum()), layer.weight.numel())
-        for name, layer in variational_layers(model)
-    ]  # fmt: skip
+    return layer_sparsity(threshold_masks(model, threshold))
 
 
 @torch.no_grad()

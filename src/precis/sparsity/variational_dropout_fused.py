@@ -1,6 +1,6 @@
 """The elementwise work of a training step, with its gradient written out, in pieces that stay in a core's cache.
 
-With r = log σ² − log q, q = θ² + τ, log α = clip(r), i = 1 inside the clip and 0 outside, G_m, G_w, G_D what comes back:
+With r = log σ² − log q, q = θ² + τ, log α = clip(r), i = 1 inside the clip, else 0, and G_m, G_w, G_D what comes back:
     m = θ [r < threshold],   w = αθ²,   D = Σ k₁ σ(−z) + ½ log(1 + 1/α),   z = k₂ + k₃ log α
     to log σ²:   g = i (G_w αθ² − G_D (k₁k₃ σ(z)σ(−z) + ½/(1 + α)))
     to θ:        G_m [r < threshold] + 2θ (G_w α − g/q)
@@ -88,7 +88,7 @@ class Step(Function):
 
 
 def fused_serves(weight: Tensor) -> bool:
-    """Whether `Step` is of use: on a CPU, but not while compiling (which fuses by itself) or under `torch.func.grad`."""
+    """Whether `Step` is of use: on a CPU, but not while compiling (which fuses too) or under `torch.func.grad`."""
     plain = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
     return plain and not torch.compiler.is_compiling() and not torch._C._functorch.is_gradtrackingtensor(weight)
 

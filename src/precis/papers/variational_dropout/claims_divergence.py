@@ -21,9 +21,9 @@ class Grid:
 class KlLimit(Claim):
     """Both approximations against the exact divergence, 2∫F over Dawson's function, on log α from −8 to 8.
 
-    The bounds are the specification's: 0.01 nats of error anywhere, 2·10⁻⁴ nats left at log α = 8, where the exact value
-    is 1.7·10⁻⁴, and more than 4,000 nats off for the polynomial of Kingma et al. at log α = 3.  Its free constant is the
-    one that makes it exact as α → 0; below log α = −6 it is then the better fit, which is shown and does not count.
+    Bounds: 0.01 nats of error anywhere, 2·10⁻⁴ nats left at log α = 8, where the exact value is 1.7·10⁻⁴, and more than
+    4,000 nats off for the polynomial of Kingma et al. at log α = 3.  Its free constant is the one that makes it exact
+    as α → 0; below log α = −6 it is then the better fit, which is shown and does not count.
     """
 
     name = "kl_limit"

@@ -30,11 +30,11 @@ CHUNK = 50
 class AdditiveNoise(Claim):
     """Two forms of one noise: its standard deviation σ is learned (additive), or α = σ²/θ² (multiplicative).
 
-    The arms log_alpha_…: the second layer (300 to 100) of a dense net trained on digits gets that log α for every weight,
-    in either form, without removal; 20 training digits and 2,000 draws of the noise a form.  `outside`: the percentage
-    of outputs whose mean or variance over the draws differs between the forms by more than three standard errors (0.27
-    expected; bound 1, since variances of 2,000 draws are not quite normal).  `log_variance_ratio`: log of the trace of
-    the covariance of ∂L/∂θ, multiplicative over additive; it should be above 0 and grow with log α.
+    The arms log_alpha_…: the second layer (300 to 100) of a dense net trained on digits gets that log α for every
+    weight, in either form, without removal; 20 training digits and 2,000 draws of the noise a form.  `outside`: the
+    percentage of outputs whose mean or variance over the draws differs between the forms by more than three standard
+    errors (0.27 expected; bound 1, since variances of 2,000 draws are not quite normal).  `log_variance_ratio`: log of
+    the trace of the covariance of ∂L/∂θ, multiplicative over additive; it should be above 0 and grow with log α.
 
     The arms additive and multiplicative train from the same posterior for 400 steps by the setting of `sparsity`, with
     the same KL term and no clipping of gradients; the end is compared by log compression and by the bound in nats a
@@ -43,13 +43,13 @@ class AdditiveNoise(Claim):
 
     name = "additive_noise"
     statement = (
-        "Learning the noise's own variance instead of α leaves the forward pass as it is and lowers the variance of the "
-        "gradient, the more so the larger α, and training ends sparser and with a better bound."
+        "Learning the noise's own variance instead of α leaves the forward pass as it is and lowers the variance of "
+        "the gradient, the more so the larger α, and training ends sparser and with a better bound."
     )
     arms = (*LEVELS, "additive", "multiplicative")
     takes = ("images",)
     profiles = {
-        "smoke": Profile(replace(SMOKE, net="mlp:16-12", draws=50), seeds=3, scale="100 digits, 4 steps, 64-16-12-10"),
+        "smoke": Profile(replace(SMOKE, net="mlp:16-12", draws=50), seeds=3, scale="100 digits, 4 steps"),
         "quick": Profile(Setting(steps=400), seeds=3, scale="1,437 digits, 400 steps, 64-300-100-10, 2,000 draws"),
         "full": Profile(replace(MNIST, second_net=""), seeds=3, scale="MNIST, 100 epochs, LeNet-300-100, 2,000 draws"),
     }
@@ -82,7 +82,8 @@ class AdditiveNoise(Claim):
                 net: Any = many.module(i)
                 records[arm, seed].table("layers", rows(net))
                 yield arm, seed, {
-                    "log_compression": log_compression(net), "accuracy": accuracy(net, split.test_x[i], split.test_y[i]),
+                    "log_compression": log_compression(net),
+                    "accuracy": accuracy(net, split.test_x[i], split.test_y[i]),
                     "bound": full_bound(net, split.x[i], split.y[i], streams(seed, records[arm, seed].device)["eval"]),
                 }  # fmt: skip
 

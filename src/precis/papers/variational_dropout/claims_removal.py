@@ -106,9 +106,10 @@ class VsOriginal(_Digits):
     """log of the largest compression within one point of accuracy of the arm's own net, as that is evaluated.
 
     Weights go in order of falling α, of equal α the smaller |θ| first; in the dense net in order of rising |θ|.  The
-    original algorithm learns α itself (multiplicative noise) from log α = −3 with its own polynomial for the KL term, and
-    puts log α back to 0 after every step, as that term is not valid above.  By a factor of 3: less would be within what
-    one point of 360 digits can move.  In the broken arm the KL term has weight 0, everything else being the method's.
+    original algorithm learns α itself (multiplicative noise) from log α = −3 with its own polynomial for the KL term,
+    and puts log α back to 0 after every step, as that term is not valid above.  By a factor of 3: less would be within
+    what one point of 360 digits can move.  In the broken arm the KL term has weight 0, everything else being the
+    method's.
     """
 
     name = "vs_original"
@@ -138,7 +139,8 @@ class RandomLabels(_Trained):
 
     name = "random_labels"
     statement = (
-        "On permuted labels nearly every weight is removed and a constant predicted, where a dense network memorises them."
+        "On permuted labels nearly every weight is removed and a constant predicted, where a dense network memorises "
+        "them."
     )
     arms = ("sparse", "dense", "dropout")
     permuted = True

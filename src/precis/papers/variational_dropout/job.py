@@ -19,10 +19,11 @@ class VariationalDropoutJob(Job):
     they are) is what the result is measured against.
     """
 
-    kinds = ("images", "table")
+    kinds = ("images", "table", "name")
 
     input: Annotated[
-        str | None, tyro.conf.Positional,
+        str | None,
+        tyro.conf.Positional,
         Doc("pictures with classes (folder with a sub-folder a class, archive, .npz, Parquet), a table, or mnist"),
     ] = None
 

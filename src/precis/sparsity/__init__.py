@@ -12,6 +12,11 @@ _HOMES = {
         "linear", "magnitude_masks", "n_of_m_masks", "permuted_masks", "prunable",
     ),
     "compress": ("Sizes", "decompress", "sizes"),
+    "csr": ("CsrLinear", "to_csr"),
+    "rewinding": (
+        "METHODS", "Checkpoint", "History", "Plan", "Pruned", "Retraining", "Row", "Trainer", "best_compression",
+        "iterative", "last_rate", "prune_and_retrain", "retrain_plan", "sample_rates", "step_schedule", "sweep",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

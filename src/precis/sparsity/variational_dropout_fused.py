@@ -1,9 +1,10 @@
 """The elementwise work of a training step, with its gradient written out, in pieces that stay in a core's cache.
 
-With r = log σ² − log q, q = θ² + τ, log α = clip(r), i = 1 inside the clip, else 0, and G_m, G_w, G_D what comes back:
-    m = θ [r < threshold],   w = αθ²,   D = Σ k₁ σ(−z) + ½ log(1 + 1/α),   z = k₂ + k₃ log α
-    to log σ²:   g = i (G_w αθ² − G_D (k₁k₃ σ(z)σ(−z) + ½/(1 + α)))
-    to θ:        G_m [r < threshold] + 2θ (G_w α − g/q)
+With q = θ² + τ, β = log q − log σ² (or −log α itself), clipped to where −log α may lie, i = 1 inside the clip, else 0,
+z = k₂ − k₃β, and G_m, G_w, G_D what comes back:
+    m = θ [β > −threshold],   w = θ²/e^β,   D = Σ k₁ σ(−z) + ½ log(1 + e^β)
+    to log σ²:   g = i (G_w θ²/e^β − G_D (k₁k₃ σ(z)σ(−z) + ½ e^β/(1 + e^β)))
+    to θ:        G_m [β > −threshold] + 2θ (G_w/e^β − g/q)
 log α is computed once for the mean, the variance and the divergence.  Nothing but θ and log σ² is kept for the backward
 pass: on a CPU, fetching fresh memory costs ten times the arithmetic.
 """
@@ -18,7 +19,7 @@ from torch.autograd.function import Function, once_differentiable
 from precis.sparsity.variational_dropout_kl import K1, K2, K3
 
 TINY = 1e-8
-PIECE = 2**14
+PIECE = 2**16
 EDGE = 1e-5  # a log α that lies on its bound may come back
 
 
@@ -36,14 +37,12 @@ class Step(Function):
         divergence = weight.new_zeros(max(1, copies))
         for copy, (w, s, m, v) in _pieces(copies, weight, spread, mean, variance):
             torch.mul(w, w, out=v)
-            raw = torch.sub(s, (v + TINY).log_()) if additive else s
-            torch.lt(raw, threshold, out=m)
-            m.mul_(w)
-            log_alpha = raw.clamp(low, high)
-            alpha = log_alpha.exp()
-            v.mul_(alpha)
-            divergence[copy] += 0.5 * alpha.reciprocal_().add_(1).log_().sum()
-            divergence[copy] += K1 * log_alpha.add_(K2 / K3).mul_(-K3).sigmoid_().sum()
+            beta = (v + TINY).log_().sub_(s) if additive else s.neg()
+            torch.ops.aten.threshold_backward(w, beta, -threshold, grad_input=m)
+            beta.clamp_(-high, -low)
+            inverse = beta.exp()
+            v.div_(inverse)
+            divergence[copy] += 0.5 * inverse.add_(1).log_().sum() + K1 * beta.mul_(K3).sub_(K2).sigmoid_().sum()
         return mean, variance, divergence
 
     @staticmethod
@@ -60,23 +59,22 @@ class Step(Function):
         factors = g_divergence.tolist()
         tensors = (weight, spread, g_mean.contiguous(), g_variance.contiguous(), to_weight, to_spread)
         for copy, (w, s, gm, gv, tw, ts) in _pieces(copies, *tensors):
-            square = w * w
+            factor, square = factors[copy], w * w
             q = square + TINY
-            raw = torch.sub(s, q.log()) if additive else s
-            alpha = raw.clamp(low, high)
-            torch.add(alpha, K2 / K3, out=ts)
-            ts.mul_(K3).sigmoid_()
-            ts.addcmul_(ts, ts, value=-1).mul_(-K1 * K3 * factors[copy])
-            alpha.exp_()
-            ts.add_((alpha + 1).reciprocal_(), alpha=-0.5 * factors[copy])
-            alpha.mul_(gv)
-            ts.addcmul_(alpha, square)
-            torch.ops.aten.hardtanh_backward(ts, raw, low - EDGE, high + EDGE, grad_input=ts)
-            torch.lt(raw, threshold, out=tw)
-            tw.mul_(gm)
+            beta = q.log().sub_(s) if additive else s.neg()
+            torch.ops.aten.threshold_backward(gm, beta, -threshold, grad_input=tw)
+            inverse = beta.clamp(-high, -low)
+            torch.mul(inverse, K3, out=ts)
+            ts.sub_(K2).sigmoid_()
+            ts.addcmul_(ts, ts, value=-1).mul_(-K1 * K3 * factor)
+            inverse.exp_()
+            ts.addcdiv_(inverse, inverse + 1, value=-0.5 * factor)
+            from_variance = torch.div(gv, inverse, out=inverse)
+            ts.addcmul_(from_variance, square)
+            torch.ops.aten.hardtanh_backward(ts, beta, -high - EDGE, -low + EDGE, grad_input=ts)
             if additive:
-                alpha.sub_(torch.div(ts, q, out=q))
-            tw.addcmul_(alpha, w, value=2)
+                from_variance.addcdiv_(ts, q, value=-1)
+            tw.addcmul_(from_variance, w, value=2)
         return to_weight, to_spread, None, None, None, None, None
 
     @staticmethod

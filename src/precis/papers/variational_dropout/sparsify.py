@@ -72,7 +72,7 @@ def sparsify(job: Any, work: Work) -> dict[str, float | None]:
     metrics = export(work, net, dense, pruned, masks, data) | metrics
     for phase, _ in phases:
         shutil.rmtree(work.folder / f".{phase}", ignore_errors=True)
-    return metrics
+    return {name: None if value is None else float(value) for name, value in metrics.items()}
 
 
 def _converted(job: Any, model: nn.Module, names: list[str]) -> nn.Module:

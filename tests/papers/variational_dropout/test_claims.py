@@ -100,7 +100,7 @@ def test_how_far_weights_can_be_removed():
     assert accuracy(net, x, y) == 100 and density(net) == pytest.approx(20 / 740)
     assert log_compression(net) == pytest.approx(math.log(37))
     found = log_removable(net, x, y)
-    assert math.log(37 / 1.1) <= found <= math.log(37)  # the compressions tried are 1.1 apart
+    assert math.log(37 / 1.1) <= found <= math.log(37 * 1.1)  # the compressions tried are 1.1 apart
     with torch.no_grad():  # now the needed weights go first
         for _, layer in variational_layers(net):
             layer.spread.copy_(torch.where(torch.eye(*layer.weight.shape) > 0, 2.0, -5.0))
@@ -118,11 +118,9 @@ def test_the_bound_is_that_of_the_paper():
 
 
 def test_gradients_of_both_forms_over_draws(tmp_path):
-    """The additive form's variance by autograd is that of the mean path alone; the other's is larger."""
-    settings = AdditiveNoise.profiles["smoke"].settings
-    low, high = (claims_noise._compare(level, 0, settings, POOL, record(tmp_path)) for level in (-3.0, 3.0))
-    assert low["outside"] < 3 and high["outside"] < 3
-    assert high["log_variance_ratio"] > max(0.3, low["log_variance_ratio"])
+    found = claims_noise.compare(0, AdditiveNoise.profiles["smoke"].settings, POOL, record(tmp_path))
+    assert all(found[f"outside_{level}"] < 3 for level in ("-3", "0", "3"))
+    assert found["growth"] > 0 and found["log_variance_ratio_3"] > 0.3
 
 
 def test_rows_of_a_batch_and_of_the_divergence(tmp_path):

@@ -63,8 +63,7 @@ def test_a_net_is_trained_thinned_and_written(pictures, tmp_path):
 
 def test_a_net_of_the_users_with_weights_stays_as_good(pictures, tmp_path):
     (tmp_path / "net.py").write_text(
-        "from precis.nn.backbones import backbone\n\n\ndef build():\n"
-        "    return backbone('conv:8x2', (1, 8, 8), 2)\n"
+        "from precis.nn.backbones import backbone\n\n\ndef build():\n    return backbone('conv:8x2', (1, 8, 8), 2)\n"
     )
     given = run(tmp_path / "first", pictures, model="conv:8x2", epochs=2, kl_weight=0.0, lr=0.02)
     weights = tmp_path / "weights.safetensors"

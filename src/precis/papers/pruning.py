@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from precis.data.program import load_program, tensor_of
+from precis.data.program import load_program
 from precis.errors import InputError
 from precis.lab.figures import bars
 from precis.lab.statistics import mcnemar
@@ -45,8 +45,11 @@ class Net(NamedTuple):
     trained: bool
 
 
-def open_net(job: Any, work: Work, data: Labelled, generator: torch.Generator) -> Net:
-    """--model with --weights, checked against the data; a first layer that standardises is fitted to the pictures."""
+def open_net(job: Any, work: Work, data: Labelled, generator: torch.Generator) -> tuple[Net, Labelled]:
+    """--model with --weights, checked against the data; and the data as the model takes them.
+
+    A first layer that standardises is fitted to the pictures; the preprocessing of a function of the user's is applied.
+    """
     spec, weights = str(job.model), job.weights
     if spec.endswith((".pt2", ".pt")) and Path(spec).is_file():
         raise InputError("a saved program has no layers left that could be retrained: name the function that builds "
@@ -67,10 +70,13 @@ def open_net(job: Any, work: Work, data: Labelled, generator: torch.Generator) -
         for layer in model.modules():
             if isinstance(layer, Standardise) and len(layer.mean) in (1, data.train.x.shape[1]):
                 layer.fit(data.train.x)
+    if program.preprocess is not None:
+        ready = [Part(program.preprocess(to_input(part.x)), part.y) for part in (data.train, data.val, data.test)]
+        data = Labelled(*ready, data.classes, data.columns)
     _check_output(model, spec, data)
     net = Net(model.to(work.device), config, weights is not None)
     weights_of(net, job)
-    return net
+    return net, data
 
 
 def weights_of(net: Net, job: Any) -> dict[str, nn.Parameter]:
@@ -87,10 +93,12 @@ def weights_of(net: Net, job: Any) -> dict[str, nn.Parameter]:
 def _check_output(model: nn.Module, spec: str, data: Labelled) -> None:
     some = to_input(data.train.x[:2])
     try:
-        y = tensor_of(model.eval()(some))
+        y = model.eval()(some)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise InputError(f"{spec} takes no inputs {list(data.shape)} ({first})") from error
+    if not isinstance(y, Tensor):
+        raise InputError(f"{spec} returns no tensor but {type(y).__name__}: give a module that returns the logits")
     if y.ndim != 2 or len(y) != len(some):
         raise InputError(f"{spec} returns {list(y.shape)} for {len(some)} inputs: logits [B, classes] are wanted")
     if y.shape[1] != len(data.classes):
@@ -154,7 +162,8 @@ def export(
     metrics["macs_compact"] = _graph_macs(smaller.module, example[:1]) if smaller.program is not None else None
     work.note(f"Papers call {bytes_.ratio:.3g} the compression: weights over surviving weights.  Stored with where "
               f"they are, the network takes {bytes_.dense / bytes_.deflated:.3g} times fewer bytes.")  # fmt: skip
-    return metrics | _latency(work, dense, cpu, masks, smaller, example)
+    metrics |= _latency(work, dense, cpu, masks, smaller, example)
+    return {name: None if value is None else float(value) for name, value in metrics.items()}
 
 
 def _save(work: Work, net: Net, model: nn.Module, masks: Masks, state: dict[str, Tensor]) -> None:

@@ -5,7 +5,8 @@ A masked tensor `w` becomes `w.bits`, its mask with eight entries a byte, `w.val
 
     entropy bound = Σ (n H₂(p)/8 + 4 nnz) bytes,   H₂(p) = −p log₂ p − (1−p) log₂ (1−p)
 
-The compression that papers quote is n/nnz: it leaves out where the living entries are.
+It counts a living entry as four bytes; deflate can come below it where their bits are not all random.  The compression
+that papers quote is n/nnz: it leaves out where the living entries are.
 """
 
 import math

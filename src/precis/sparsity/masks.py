@@ -114,10 +114,10 @@ def geometric(target: float | int, *, rate: float = 0.2, rounds: int | None = No
     _check_target(target)
     if rounds is not None:
         return [float(target) ** (k / rounds) for k in range(1, rounds)] + [float(target)]
-    found = [1 - rate]
-    while found[-1] * (1 - rate) > target:
-        found.append(found[-1] * (1 - rate))
-    return [d for d in found if d > target] + [float(target)]
+    found: list[float] = []
+    while (density := (1 - rate) ** (len(found) + 1)) > target * (1 + 1e-9):
+        found.append(density)
+    return [*found, float(target)]
 
 
 def linear(target: float | int, *, rate: float = 0.1, rounds: int | None = None) -> list[float]:

@@ -126,7 +126,7 @@ class MoCo(nn.Module):
         self.queue = MomentumQueue(queue_size, dim, generator)
         self.generator = generator
 
-    def forward(self, x: Shaped[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b h"], Float[Tensor, "b d"]]:
+    def forward(self, x: Shaped[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b width"], Float[Tensor, "b dim"]]:
         """(h, z): the representation and what the loss sees of it."""
         h = self.encoder(x)
         return h, self.head(h)

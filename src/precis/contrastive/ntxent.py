@@ -51,7 +51,10 @@ class ProjectionHead(nn.Module):
 
 
 class SimCLR(nn.Module):
-    """An encoder [B,C,H,W] → h [B,·], a head h → z [B,D], and the loss of two views.  `chunk`, `gather`: of `nt_xent`."""
+    """An encoder [B,C,H,W] → h [B,·], a head h → z [B,D], and the loss of two views.
+
+    chunk, gather: as in `nt_xent`.
+    """
 
     def __init__(
         self, encoder: nn.Module, head: nn.Module, temperature: float | int = 0.5, *, chunk: int | None = None,
@@ -61,7 +64,7 @@ class SimCLR(nn.Module):
         self.encoder, self.head, self.temperature = encoder, head, temperature
         self.chunk, self.gather = chunk, gather
 
-    def forward(self, x: Shaped[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b h"], Float[Tensor, "b d"]]:
+    def forward(self, x: Shaped[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b width"], Float[Tensor, "b dim"]]:
         """(h, z): the representation and what the loss sees of it."""
         h = self.encoder(x)
         return h, self.head(h)

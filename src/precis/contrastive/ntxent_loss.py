@@ -103,7 +103,7 @@ def log_sum_others(
 
 
 class _Chunked(torch.autograd.Function):
-    """∂/∂s_ik of row i's value is its softmax P_ik, so a chunk of rows gives PC/τ to the rows and PᵀR/τ to the columns."""
+    """∂/∂s_ik of row i's value is its softmax P_ik: a chunk of rows R gives PC/τ to them and PᵀR/τ to the columns C."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, columns: Tensor, own: Tensor, temperature: float, chunk: int) -> Tensor:  # type: ignore[no-untyped-def,override]

@@ -5,17 +5,16 @@ Rays meet a sphere, box, cylinder, cone, torus, capsule, ellipsoid or octahedron
 where a straight line stays straight and the distance is exact.  Light: a fifth ambient, the rest Lambert's cosine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from precis.data.scenes3d_trace import normals, trace
+from precis.data.toy_shapes import DISTANCES, REACH, SHAPES
 from precis.errors import InputError
 
-SHAPES = ("sphere", "box", "cylinder", "cone", "torus", "capsule", "ellipsoid", "octahedron")
-REACH = 1.3  # radius of a ball around every unstretched shape
 DISTANCE = 4.0  # of the camera, which looks at the middle with a field of view of 40°
 AMBIENT = 0.2
 
@@ -112,7 +111,7 @@ def _rays(azimuth: np.ndarray, elevation: np.ndarray, size: int) -> tuple[np.nda
     return axes, (DISTANCE * back).astype(np.float32), (pixel[None] @ axes[:, None]).astype(np.float32)
 
 
-def _ground(n: int, size: int, base: np.ndarray, texture: float, rng: np.random.Generator) -> np.ndarray:
+def _ground(n: int, size: int, base: np.ndarray, texture: float | int, rng: np.random.Generator) -> np.ndarray:
     """One colour a picture, times a slanted wave and a slow slope."""
     y, x = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing="ij")
     wave = rng.uniform(2, 8, (2, n, 1, 1)) * rng.choice([-1, 1], (2, n, 1, 1))
@@ -152,13 +151,15 @@ def _hit(
     depth = np.full(length.size, np.inf, np.float32)
     normal, spots = np.zeros((length.size, 3), np.float32), np.zeros(length.size, np.float32)
     picture = near // (length.size // len(shape))
-    begin = start.reshape(-1, 3)[picture] + np.maximum(-along.ravel()[near] - REACH, 0)[:, None] * way.reshape(-1, 3)[near]
+    ahead = np.maximum(-along.ravel()[near] - REACH, 0)[:, None]  # free space up to the ball around the shape
+    begin = start.reshape(-1, 3)[picture] + ahead * way.reshape(-1, 3)[near]
     for kind in np.unique(shape):
         mine = np.flatnonzero(shape[picture] == kind)
-        distance = _DISTANCES[SHAPES[kind]]
+        distance = DISTANCES[SHAPES[kind]]
         way_here = way.reshape(-1, 3)[near[mine]]
         t = trace(distance, begin[mine], way_here, 0.0, 2 * REACH, close=2e-3, steps=24)
-        met = np.isfinite(t)
+        met = np.flatnonzero(np.isfinite(t))
+        met = met[distance(begin[mine[met]] + t[met, None] * way_here[met]) < 1e-2]  # not those still under way
         at, ray = begin[mine[met]] + t[met, None] * way_here[met], near[mine[met]]
         stretched = normals(distance, at) / scale[picture[mine[met]]]
         normal[ray] = stretched / np.linalg.norm(stretched, axis=1, keepdims=True)
@@ -184,55 +185,8 @@ def _cards(colour: np.ndarray, boxes: np.ndarray, share: np.ndarray, rng: np.ran
     for i in np.flatnonzero(share > 0):
         for x0, y0, x1, y1 in boxes[i][np.isfinite(boxes[i][:, 0])]:
             w, h = (x1 - x0) * share[i], (y1 - y0) * share[i]
-            x0, x1, y0, y1 = ((x0, x0 + w, y0, y1), (x1 - w, x1, y0, y1), (x0, x1, y0, y0 + h), (x0, x1, y1 - h, y1))[side[i]]
-            rows, columns = np.arange(round(y0), round(y1)), np.arange(round(x0), round(x1))
+            left, right, top, low = ((x0, x0 + w, y0, y1), (x1 - w, x1, y0, y1), (x0, x1, y0, y0 + h),
+                                     (x0, x1, y1 - h, y1))[side[i]]  # fmt: skip
+            rows, columns = np.arange(round(top), round(low)), np.arange(round(left), round(right))
             stripe = (rows[:, None] + columns) // 2 % 2
             colour[i, rows[:, None], columns] = tint[i][stripe]
-
-
-def _sphere(x: np.ndarray) -> np.ndarray:
-    return np.asarray(np.linalg.norm(x, axis=1) - 1)
-
-
-def _solid(outside: np.ndarray) -> np.ndarray:
-    """Distance from signed distances along independent directions [P,k]."""
-    return np.asarray(np.linalg.norm(np.maximum(outside, 0), axis=1) + np.minimum(outside.max(1), 0))
-
-
-def _box(x: np.ndarray) -> np.ndarray:
-    return _solid(np.abs(x) - np.float32(0.75))
-
-
-def _cylinder(x: np.ndarray) -> np.ndarray:
-    return _solid(np.stack([np.hypot(x[:, 0], x[:, 1]) - 0.75, np.abs(x[:, 2]) - 0.85], 1))
-
-
-def _cone(x: np.ndarray) -> np.ndarray:
-    """Height 1.8 over a disc of radius 0.9; exact near the mantle and below, short of the truth at the rim."""
-    r, z = np.hypot(x[:, 0], x[:, 1]), x[:, 2]
-    mantle = (2 * r + z - 0.9) / np.sqrt(np.float32(5))
-    return np.asarray(np.maximum(mantle, -0.9 - z))
-
-
-def _torus(x: np.ndarray) -> np.ndarray:
-    return np.asarray(np.hypot(np.hypot(x[:, 0], x[:, 1]) - 0.75, x[:, 2]) - np.float32(0.3))
-
-
-def _capsule(x: np.ndarray) -> np.ndarray:
-    z = x[:, 2] - np.clip(x[:, 2], -0.65, 0.65)
-    return np.asarray(np.sqrt(x[:, 0] ** 2 + x[:, 1] ** 2 + z**2) - np.float32(0.45))
-
-
-def _ellipsoid(x: np.ndarray) -> np.ndarray:
-    """Half-axes 1.1, 0.7, 0.5: a bound that sphere tracing may go by, exact at the surface."""
-    return np.asarray((np.linalg.norm(x / np.array([1.1, 0.7, 0.5], x.dtype), axis=1) - 1) * np.float32(0.5))
-
-
-def _octahedron(x: np.ndarray) -> np.ndarray:
-    return np.asarray((np.abs(x).sum(1) - np.float32(1.2)) / np.sqrt(np.float32(3)))
-
-
-_DISTANCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "sphere": _sphere, "box": _box, "cylinder": _cylinder, "cone": _cone, "torus": _torus, "capsule": _capsule,
-    "ellipsoid": _ellipsoid, "octahedron": _octahedron,
-}  # fmt: skip

@@ -36,7 +36,9 @@ class ContrastiveJob(Job):
             "files of up to 64 pixels as they are"),
         Range(8, 224),
     ] = None  # fmt: skip
-    labels: Annotated[str, Doc("auto (sub-folders, or a column), or a CSV of file, label and group; blank: none")] = "auto"
+    labels: Annotated[
+        str, Doc("auto (sub-folders, or a column), or a CSV of file, label and group; a blank label is none")
+    ] = "auto"
     group: Annotated[str | None, Doc("column whose equal values (a patient, a product) stay on one side")] = None
     val_fraction: Annotated[float, Doc("share of labelled pictures held out of training to judge it"),
                             Range(0.05, 0.8)] = 0.2  # fmt: skip

@@ -23,12 +23,14 @@ from precis.train.probe import LinearProbe, knn_predict, nearest
 
 
 class Embedded(NamedTuple):
-    """Representations h [N,D], z [N,·] (None without a head) of the pictures, and of the user's own queries."""
+    """Representations h [N,D], z [N,·] (None without a head) of the pictures, h of the user's own queries, and the mean
+    squared distance of two views' z."""
 
     pictures: Pictures
     h: Tensor
     z: Tensor | None
     queries: dict[str, tuple[Tensor, Tensor]]
+    alignment: float
 
 
 def write_outputs(job: Any, work: Work, e: Embedded, loss: Curve | None) -> dict[str, float | None]:
@@ -136,14 +138,15 @@ def _confusion(folder: Path, classes: tuple[str, ...], counts: Tensor) -> None:
 def _describe(work: Work, e: Embedded) -> dict[str, float | None]:
     """Figures that need no label: of the whole set (a sample of 5,000 for those of pairs)."""
     some = e.h[:: max(1, len(e.h) // 5000)]
-    found: dict[str, float | None] = {"uniformity": float(uniformity(some)), "effective_rank": float(effective_rank(e.h))}
+    found: dict[str, float | None] = {"alignment": e.alignment, "uniformity": float(uniformity(some))}
+    found["effective_rank"] = float(effective_rank(e.h))
     if e.z is not None:
         unit = F.normalize(e.z, dim=1)
         spread = float(unit.std(0).mean() * math.sqrt(unit.shape[1]))
         found |= {"uniformity_z": float(uniformity(unit[:: max(1, len(unit) // 5000)])), "spread_z": spread}
         if spread < 0.05:
-            work.note("the embeddings have collapsed: all pictures lie at nearly one point (spread_z below 0.05 of an even "
-                      "spread); try a higher temperature, a smaller rate, or weaker views")  # fmt: skip
+            work.note("the embeddings have collapsed: all pictures lie at nearly one point (spread_z below 0.05 of an "
+                      "even spread); try a higher temperature, a smaller rate, or weaker views")  # fmt: skip
     return found | {"pictures": float(len(e.h))}
 
 

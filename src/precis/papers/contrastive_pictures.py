@@ -65,8 +65,8 @@ def read_pictures(job: Any, work: Work, channels: int | None = None, size: int |
     _, first, copy_of = np.unique(prints, return_index=True, return_inverse=True)
     repeated = np.arange(n) != first[copy_of]
     if repeated.any():
-        work.note(f"{int(repeated.sum())} pictures are exact duplicates of others: training uses each once, since a copy "
-                  "would be a false negative")  # fmt: skip
+        work.note(f"{int(repeated.sum())} pictures are exact duplicates of others: training uses each once, since a "
+                  "copy would be a false negative")  # fmt: skip
     units = found.groups if found.groups is not None else copy_of
     held, lone = _hold_out(labels, units, job.val_fraction, job.seed)
     if found.groups is not None:  # a copy of a held-out picture must not be trained on either
@@ -74,8 +74,9 @@ def read_pictures(job: Any, work: Work, channels: int | None = None, size: int |
     if lone:
         names = [classes[c] for c in lone]
         work.note(f"of {', '.join(names[:10])} there is one labelled picture or group: it votes but is not tested")
-    return Pictures(as_channels(images, channels), torch.from_numpy(labels.astype(np.int64)), classes, found.names, held,
-                    repeated, tuple(classes[c] for c in lone))  # fmt: skip
+    known = torch.from_numpy(labels.astype(np.int64))
+    single = tuple(classes[c] for c in lone)
+    return Pictures(as_channels(images, channels), known, classes, found.names, held, repeated, single)
 
 
 def as_channels(images: Tensor, channels: int | None) -> Tensor:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from precis.contrastive.ntxent import ProjectionHead
+from precis.contrastive.ntxent import ProjectionHead, alignment
 from precis.errors import InputError
 from precis.nn.backbones import backbone
 from precis.nn.cost import count
 from precis.papers.contrastive_outputs import Embedded, write_outputs
 from precis.papers.contrastive_pictures import Pictures, read_pictures, read_query
 from precis.papers.job import Work
-from precis.train.augment import Augment, preset
+from precis.train.augment import preset
 from precis.train.checkpoint import load_model, save_model
 from precis.train.classify import to_channels_last, to_input
 from precis.train.feed import index_batches
@@ -61,7 +61,7 @@ def run_contrastive(job: Any, work: Work, make: Make) -> dict[str, float | None]
     save_model(work.folder, encoder, config, component=COMPONENT)
     save_model(work.folder, head, {"dim_in": int(encoder.out_dim)}, name="head")  # type: ignore[arg-type]
     shutil.rmtree(work.folder / TRAINING, ignore_errors=True)
-    metrics = write_outputs(job, work, _embedded(pictures, encoder, head, queries, work.device), run.curves["loss"])
+    metrics = write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), run.curves["loss"])
     return metrics | {"loss": run.curves["loss"].values[-1], "steps": float(run.steps), "batch": float(batch)}
 
 
@@ -69,23 +69,27 @@ def _embed(job: Any, work: Work) -> dict[str, float | None]:
     folder = Path(job.model)
     if not folder.is_dir():
         raise InputError("--task embed: --model must be the folder of a run", file=folder)
-    encoder, head = load_model(folder, device=work.device), None
     channels, size = _shape_of(folder)
+    encoder, head = load_model(folder, device=work.device), None
     if (folder / "head.json").exists():
         head = load_model(folder, name="head", device=work.device)
     pictures = read_pictures(job, work, channels, size)
     queries = _queries(job, [channels, size, size])
-    return write_outputs(job, work, _embedded(pictures, encoder, head, queries, work.device), None)
+    return write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), None)
 
 
+@torch.no_grad()
 def _embedded(
-    pictures: Pictures, encoder: nn.Module, head: nn.Module | None, queries: dict[str, Tensor], device: str
+    job: Any, pictures: Pictures, encoder: nn.Module, head: nn.Module | None, queries: dict[str, Tensor]
 ) -> Embedded:
+    """Representations of all pictures and queries; how far apart two views of a picture are, of up to 1,000."""
     h = embed(encoder, pictures.images)
-    with torch.no_grad():
-        z = None if head is None else head.eval()(h)
+    project = (lambda x: x) if head is None else head.eval()
+    some = pictures.images[:: max(1, len(h) // 1000)]
+    views, noise = preset(_views_name(job, pictures), int(some.shape[-1])), torch.Generator().manual_seed(job.seed)
+    apart = alignment(*(project(embed(encoder, views(some, noise))) for _ in range(2)))
     asked = {name: (x[0], embed(encoder, x)) for name, x in queries.items()}
-    return Embedded(pictures, h, z, asked)
+    return Embedded(pictures, h, None if head is None else project(h), asked, float(apart))
 
 
 def _queries(job: Any, shape: list[int]) -> dict[str, Tensor]:
@@ -148,13 +152,9 @@ def _batch(job: Any, n: int) -> int:
     return max(2, min(256, 2 ** int(math.log2(max(n / 2, 2)))))
 
 
-def _views(job: Any, pictures: Pictures, work: Work) -> Augment:
+def _views_name(job: Any, pictures: Pictures) -> str:
     channels, size = pictures.images.shape[1:3]
-    name = job.views
-    if name == "auto":
-        name = "glyph" if channels == 1 and size <= 32 else "simclr"
-        work.note(f"the views are made by the preset {name}" + (" (no flips)" if name == "glyph" else ""))
-    return preset(name, int(size))
+    return str(job.views) if job.views != "auto" else "glyph" if channels == 1 and size <= 32 else "simclr"
 
 
 def _budget(job: Any, pictures: Pictures, encoder: nn.Module) -> Budget:
@@ -169,7 +169,10 @@ def _budget(job: Any, pictures: Pictures, encoder: nn.Module) -> Budget:
 
 def _train(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn.Module, batch: int) -> Run:
     """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up, on pictures augmented on the device."""
-    views, budget = _views(job, pictures, work), _budget(job, pictures, encoder)
+    name, budget = _views_name(job, pictures), _budget(job, pictures, encoder)
+    views = preset(name, int(pictures.images.shape[-1]))
+    if job.views == "auto":
+        work.note(f"the views are made by the preset {name}" + (" (no flips)" if name == "glyph" else ""))
     model = to_channels_last(recipe.model.to(work.device)).train()
     images = pictures.images[torch.from_numpy(pictures.trained)].to(work.device)
     order, noise = (torch.Generator().manual_seed(1000 * job.seed + i) for i in (2, 3))

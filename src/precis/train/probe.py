@@ -44,10 +44,7 @@ def embed(
         for part in x.split(batch):
             given = to_input(part.to(device))
             with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
-                if layer is not None:
-                    out = activations(model, given, [layer], pool="mean")[layer]
-                else:
-                    out = call(given)
+                out = call(given) if layer is None else activations(model, given, [layer], pool="mean")[layer]
             out = out[0] if isinstance(out, tuple) else out
             rows.append((out.flatten(2).mean(2) if out.ndim > 2 else out).float())
     finally:
@@ -153,9 +150,8 @@ def _nearest(bank: Tensor, query: Tensor, k: int, chunk: int) -> tuple[Tensor, T
         s = query @ bank[start : start + chunk].T
         some, index = s.topk(min(k, s.shape[1]), dim=1)
         best, at = torch.cat([best, some], 1), torch.cat([at, index + start], 1)
-        if best.shape[1] > k:
-            best, keep = best.topk(k, dim=1)
-            at = at.gather(1, keep)
+        best, keep = best.topk(min(k, best.shape[1]), dim=1)
+        at = at.gather(1, keep)
     return best, at
 
 

@@ -97,8 +97,8 @@ def _own(s: Setting, source: Path) -> Pool:
     order = np.random.default_rng(SET_SEED).permutation(known)
     held = len(order) // 5
     if len(order) - held < 2 * s.batch or np.bincount(found.labels[order[held:]]).min() < s.labels:
-        raise InputError(f"{2 * s.batch} training pictures or more, and {s.labels} of each class, are wanted, after one "
-                         "in five has gone to the test", file=source)  # fmt: skip
+        raise InputError(f"{2 * s.batch} training pictures or more, and {s.labels} of each class, are wanted, after "
+                         "one in five has gone to the test", file=source)  # fmt: skip
     x, y = torch.from_numpy(found.images), torch.from_numpy(found.labels)
     return Pool(x[order[held:]], y[order[held:]], x[order[:held]], y[order[:held]])
 
@@ -134,8 +134,8 @@ def make_model(
 ) -> nn.Module:  # fmt: skip
     """Encoder and head drawn by `init`, the same for every arm of a seed; of MoCo, the queue after them.
 
-    method: simclr; moco (K = half the pictures at most, a multiple of what a step brings; m = 0.99); "stale": moco whose
-    queue never takes up a key.
+    method: simclr; moco (K = half the pictures at most, a multiple of what a step brings; m = 0.99); "stale": moco
+    whose queue never takes up a key.
     """
     encoder = make_encoder(s, pool, streams["init"])
     width: int = encoder.out_dim  # type: ignore[assignment]

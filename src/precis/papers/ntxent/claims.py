@@ -1,5 +1,4 @@
 """The claims of SimCLR and MoCo v2, in the order of the summary."""
-# ruff: noqa: I001
 
 from .claims_features import BeatsRandom, Head
 from .claims_views import Composition, SmallBatch

@@ -34,7 +34,8 @@ class BeatsRandom(Claim):
     sabotaged = {"shuffled": "simclr"}
     takes = ("images",)
     profiles = {
-        "smoke": Profile(Setting(train=160, test=60, batch=64, steps=4, encoder="conv:8x2"), seeds=3, scale="160 digits"),
+        "smoke": Profile(Setting(train=160, test=60, batch=64, steps=3, encoder="conv:8x2"), seeds=2,
+                         scale="160 digits"),
         "quick": Profile(Setting(steps=80), seeds=3, scale="8×8 digits, convolutions 24, 48, 96, 80 steps of 2×256"),
         "full": Profile(CIFAR, seeds=3, scale=CIFAR_SCALE, threads=2, cuda=CIFAR_GPU),
     }  # fmt: skip
@@ -58,7 +59,7 @@ class BeatsRandom(Claim):
         return judge_encoder(settings, pool, model)
 
 
-GLYPHS = Setting("glyphs", 16, train=2160, test=720, batch=128, steps=90)
+GLYPHS = Setting("glyphs", 16, train=2160, test=720, batch=128, steps=150)
 
 
 class Head(Claim):
@@ -75,9 +76,9 @@ class Head(Claim):
     arms = ("h", "z")
     sabotaged = {"no_head": "h"}
     profiles = {
-        "smoke": Profile(Setting("glyphs", 16, train=216, test=72, batch=32, steps=4, encoder="conv:8x2"), seeds=3,
-                         scale="216 characters"),
-        "quick": Profile(GLYPHS, seeds=3, scale="16×16, 36 characters, other typefaces, 24 to 96 channels, 90 × 2×128"),
+        "smoke": Profile(Setting("glyphs", 16, train=72, test=36, batch=32, steps=2, encoder="conv:8x2"), seeds=2,
+                         scale="72 characters"),
+        "quick": Profile(GLYPHS, seeds=3, scale="16×16, 36 characters, other typefaces, 24 to 96 channels, 150 × 2×128"),
         "full": Profile(CIFAR, seeds=3, scale=CIFAR_SCALE, threads=2, cuda=CIFAR_GPU),
     }  # fmt: skip
     hypotheses = (
@@ -85,7 +86,9 @@ class Head(Claim):
         Greater("accuracy", "h", "no_head", counts=False),
         Greater("accuracy_all", "h", "z", counts=False),
     )
-    preconditions = (Precondition("accuracy", "h", at_least=6, why="the net has learned nothing: guessing gives 2.8 %"),)
+    preconditions = (
+        Precondition("accuracy", "h", at_least=6, why="the net has learned nothing: guessing one of 36 gives 2.8 %"),
+    )
     takes = ("images",)
     untried = "Wider and deeper heads, and ImageNet, where the paper finds more than ten points, were not tried."
 

@@ -24,14 +24,18 @@ class Composition(Claim):
     arms = ("both", "crop", "colour")
     takes = ("images",)
     profiles = {
-        "smoke": Profile(Setting("objects", 16, train=128, test=48, batch=32, steps=3, encoder="conv:8x2", views="simclr"),
-                         seeds=3, scale="128 pictures"),
-        "quick": Profile(Setting("objects", 24, train=2000, test=600, batch=128, steps=60, views="simclr"), seeds=3,
-                         scale="24×24 objects of 8 shapes, 24 to 96 channels, 60 steps of 2×128"),
+        "smoke": Profile(
+            Setting("objects", 16, train=96, test=48, batch=32, steps=2, encoder="conv:8x2", views="simclr"), seeds=2,
+            scale="96 pictures"
+        ),
+        "quick": Profile(Setting("objects", 24, train=2000, test=600, batch=128, steps=100, views="simclr"), seeds=3,
+                         scale="24×24 objects of 8 shapes, 24 to 96 channels, 100 steps of 2×128"),
         "full": Profile(CIFAR, seeds=3, scale=CIFAR_SCALE, threads=2, cuda=CIFAR_GPU),
     }  # fmt: skip
     hypotheses = (Greater("accuracy", "both", "crop"), Greater("accuracy", "both", "colour"))
-    preconditions = (Precondition("accuracy", "both", at_least=20, why="the net has learned nothing: guessing gives 12.5 %"),)
+    preconditions = (
+        Precondition("accuracy", "both", at_least=20, why="the net has learned nothing: guessing gives 12.5 %"),
+    )
     untried = "The paper's other transformations (cutout, rotation, noise, blur, edges), and ImageNet, were not tried."
 
     def load(self, settings: Any, source: Path | None) -> Pool:
@@ -61,14 +65,16 @@ class SmallBatch(Claim):
     takes = ("images",)
     tuning = Tuning({"temperature": (0.1, 0.2, 0.5)}, "validation")
     profiles = {
-        "smoke": Profile(Setting(train=160, test=60, batch=16, steps=4, encoder="conv:8x2"), seeds=3, scale="160 digits"),
-        "quick": Profile(Setting(batch=32, steps=250), seeds=5, scale="8×8 digits, 24 to 96 channels, 250 steps of 2×32"),
+        "smoke": Profile(Setting(train=160, test=60, batch=16, steps=3, encoder="conv:8x2"), seeds=2,
+                         scale="160 digits"),
+        "quick": Profile(Setting(batch=32, steps=250), seeds=5,
+                         scale="8×8 digits, 24 to 96 channels, 250 steps of 2×32"),
         "full": Profile(
             Setting("cifar10", 32, train=10_000, test=10_000, encoder="conv:48x4", batch=64, steps=6240, lr=1e-3,
                     views="simclr"),
             seeds=3, scale="CIFAR-10, 10,000 pictures, 40 epochs of 64 (GPU: all, ResNet-18, 100 epochs)", threads=2,
-            cuda=Setting("cifar10", 32, train=50_000, test=10_000, encoder="resnet18:stem=small", batch=64, steps=78_100,
-                         lr=1e-3, views="simclr", precision="bf16"),
+            cuda=Setting("cifar10", 32, train=50_000, test=10_000, encoder="resnet18:stem=small", batch=64,
+                         steps=78_100, lr=1e-3, views="simclr", precision="bf16"),
         ),
     }  # fmt: skip
     hypotheses = (

@@ -43,7 +43,7 @@ class ContrastiveJob(Job):
     val_fraction: Annotated[float, Doc("share of labelled pictures held out of training to judge it"),
                             Range(0.05, 0.8)] = 0.2  # fmt: skip
     background: Annotated[str, Doc("colour under transparent pictures")] = "white"
-    keep_going: Annotated[bool, Doc("go on when more than 5 %% of the pictures cannot be read")] = False
+    keep_going: Annotated[bool, Doc("go on if more than one picture in twenty cannot be read")] = False
 
     # How.
     model: Annotated[
@@ -51,9 +51,9 @@ class ContrastiveJob(Job):
         Doc("auto (conv up to 32 pixels on a CPU, else resnet18), conv, resnet18, resnet50, any backbone such as "
             "conv:32x4; with --task embed: the folder of a run"),
     ] = "auto"  # fmt: skip
-    views: Annotated[
+    augment: Annotated[
         Literal["auto", "simclr", "mocov2", "supcon", "glyph"],
-        Doc("augmentation; auto: glyph (no flips) for grey pictures up to 32 pixels, else simclr"),
+        Doc("how views are made; auto: glyph (no flips) for grey pictures up to 32 pixels, else simclr"),
     ] = "auto"
     epochs: Annotated[
         float | None, Doc("passes; None: what takes ten minutes or so on two cores, from 2 to 100"), Range(0.01)

@@ -154,7 +154,7 @@ def _batch(job: Any, n: int) -> int:
 
 def _views_name(job: Any, pictures: Pictures) -> str:
     channels, size = pictures.images.shape[1:3]
-    return str(job.views) if job.views != "auto" else "glyph" if channels == 1 and size <= 32 else "simclr"
+    return str(job.augment) if job.augment != "auto" else "glyph" if channels == 1 and size <= 32 else "simclr"
 
 
 def _budget(job: Any, pictures: Pictures, encoder: nn.Module) -> Budget:
@@ -171,7 +171,7 @@ def _train(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn
     """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up, on pictures augmented on the device."""
     name, budget = _views_name(job, pictures), _budget(job, pictures, encoder)
     views = preset(name, int(pictures.images.shape[-1]))
-    if job.views == "auto":
+    if job.augment == "auto":
         work.note(f"the views are made by the preset {name}" + (" (no flips)" if name == "glyph" else ""))
     model = to_channels_last(recipe.model.to(work.device)).train()
     images = pictures.images[torch.from_numpy(pictures.trained)].to(work.device)

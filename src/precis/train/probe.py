@@ -157,7 +157,7 @@ def _nearest(bank: Tensor, query: Tensor, k: int, chunk: int) -> tuple[Tensor, T
 
 def _fit(
     rows: Tensor, y: Tensor, classes: int, ridge: float, start: tuple[Tensor, Tensor] | None = None,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-6, steps: int = 1000,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Weights [K,D] and biases [K] by SciPy's L-BFGS; `start`: where to begin."""
     from scipy.optimize import minimize
@@ -176,7 +176,7 @@ def _fit(
 
     begin = np.zeros(shape) if start is None else torch.cat([start[0], start[1][:, None]], 1).double().cpu().numpy()
     found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B",
-                     options={"maxiter": 1000, "maxcor": 20, "gtol": tolerance, "ftol": 1e-13})  # fmt: skip
+                     options={"maxiter": steps, "maxcor": 20, "gtol": tolerance, "ftol": 1e-13})  # fmt: skip
     w = torch.from_numpy(found.x).view(shape).to(rows)
     return w[:, :-1], w[:, -1]
 
@@ -192,7 +192,7 @@ def _inner(rows: Tensor, y: Tensor, classes: int) -> float:
             continue
         start = None
         for i, ridge in enumerate(RIDGES):
-            start = _fit(rows[~held], y[~held], classes, ridge, start, 1e-4)
+            start = _fit(rows[~held], y[~held], classes, ridge, start, 1e-4, 60)
             logits = rows[held] @ start[0].T + start[1]
             losses[i] += float(F.cross_entropy(logits, y[held], reduction="sum"))
     return RIDGES[int(losses.argmin())]

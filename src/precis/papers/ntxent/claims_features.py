@@ -78,7 +78,7 @@ class Head(Claim):
     profiles = {
         "smoke": Profile(Setting("glyphs", 16, train=72, test=36, batch=32, steps=2, encoder="conv:8x2"), seeds=2,
                          scale="72 characters"),
-        "quick": Profile(GLYPHS, seeds=3, scale="16×16, 36 characters, other typefaces, 24 to 96 channels, 150 × 2×128"),
+        "quick": Profile(GLYPHS, seeds=3, scale="16×16, 36 characters, other typefaces, 24–96 channels, 150 × 2×128"),
         "full": Profile(CIFAR, seeds=3, scale=CIFAR_SCALE, threads=2, cuda=CIFAR_GPU),
     }  # fmt: skip
     hypotheses = (

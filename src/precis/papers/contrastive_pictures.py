@@ -34,6 +34,7 @@ class Pictures(NamedTuple):
     held: np.ndarray
     repeated: np.ndarray
     lone: tuple[str, ...]
+    source: ImageSet
 
     @property
     def labelled(self) -> bool:
@@ -53,8 +54,6 @@ def read_pictures(job: Any, work: Work, channels: int | None = None, size: int |
     if n < (LEAST if job.task == "train" else 2):
         raise InputError(f"contrastive training needs negatives: {LEAST} pictures or more are wanted, {n} found",
                          file=job.input)  # fmt: skip
-    if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
     images = torch.from_numpy(np.ascontiguousarray(found.images))
     labels = np.full(n, -1) if found.labels is None else found.labels
     classes = found.classes if (labels >= 0).any() and len(np.unique(labels[labels >= 0])) > 1 else ()
@@ -76,7 +75,13 @@ def read_pictures(job: Any, work: Work, channels: int | None = None, size: int |
         work.note(f"of {', '.join(names[:10])} there is one labelled picture or group: it votes but is not tested")
     known = torch.from_numpy(labels.astype(np.int64))
     single = tuple(classes[c] for c in lone)
-    return Pictures(as_channels(images, channels), known, classes, found.names, held, repeated, single)
+    return Pictures(as_channels(images, channels), known, classes, found.names, held, repeated, single, found)
+
+
+def write_skipped(pictures: Pictures, work: Work) -> None:
+    """`skipped.csv`: last of what is checked, since bad input leaves no file behind."""
+    if pictures.source.write_skipped(work.folder):
+        work.note(f"{len(pictures.source.skipped)} pictures could not be read: see skipped.csv")
 
 
 def as_channels(images: Tensor, channels: int | None) -> Tensor:

@@ -14,7 +14,7 @@ from precis.errors import InputError
 from precis.nn.backbones import backbone
 from precis.nn.cost import count
 from precis.papers.contrastive_outputs import Embedded, write_outputs
-from precis.papers.contrastive_pictures import Pictures, read_pictures, read_query
+from precis.papers.contrastive_pictures import Pictures, read_pictures, read_query, write_skipped
 from precis.papers.job import Work
 from precis.train.augment import preset
 from precis.train.checkpoint import load_model, save_model
@@ -57,6 +57,7 @@ def run_contrastive(job: Any, work: Work, make: Make) -> dict[str, float | None]
     head = ProjectionHead(int(encoder.out_dim), generator=generator)  # type: ignore[arg-type]
     recipe = make(job, pictures, encoder, head, batch, generator)
     queries = _queries(job, config["in_shape"])
+    write_skipped(pictures, work)
     run = _train(job, work, pictures, recipe, encoder, batch)
     save_model(work.folder, encoder, config, component=COMPONENT)
     save_model(work.folder, head, {"dim_in": int(encoder.out_dim)}, name="head")  # type: ignore[arg-type]
@@ -75,6 +76,7 @@ def _embed(job: Any, work: Work) -> dict[str, float | None]:
         head = load_model(folder, name="head", device=work.device)
     pictures = read_pictures(job, work, channels, size)
     queries = _queries(job, [channels, size, size])
+    write_skipped(pictures, work)
     return write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), None)
 
 

@@ -111,13 +111,16 @@ def test_labels_copies_groups_and_blanks(tmp_path):
     (tmp_path / "set").mkdir()
     for i, image in enumerate(images):
         write_image(tmp_path / "set" / f"{i}.png", image)
-    (tmp_path / "set" / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "set" / "bad.png").write_bytes(b"no picture")  # one in sixty
     lines = [f"{i}.png,{'' if i >= 50 else 'ab'[labels[i]]},g{i // 3}" for i in range(60)]
     (tmp_path / "set" / "labels.csv").write_text("file,label,group\n" + "\n".join([*lines, "bad.png,a,g0"]))
     done = run(tmp_path / "out", tmp_path / "set", **QUICK, size=8, labels=str(tmp_path / "set" / "labels.csv"), k=5)
     notes = " ".join(done.result["notes"])
     assert "1 pictures are exact duplicates" in notes
     assert (done.folder / "skipped.csv").read_text().count("bad.png,") == 1
+    with pytest.raises(InputError, match="--batch 99"):
+        run(tmp_path / "no", tmp_path / "set", **QUICK | {"batch": 99})
+    assert not (tmp_path / "no").exists()
     guessed = list(csv.DictReader((done.folder / "predictions.csv").open()))
     assert [r["name"] for r in guessed] == [f"{i}.png" for i in range(50, 60)]
     right = sum(r["label"] == "ab"[labels[50 + i]] for i, r in enumerate(guessed))
@@ -162,6 +165,10 @@ def test_what_cannot_be_done_is_told_and_leaves_no_folder(pictures, tmp_path, op
     with pytest.raises(InputError, match=words):
         run(tmp_path / "out", pictures, **QUICK | options)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_option_takes_the_place_of_the_job_s_viewers():
+    assert make_job(find()["ntxent"], None, augment="supcon").views == ()
 
 
 def test_too_few_pictures(tmp_path):

@@ -240,6 +240,8 @@ def test_split_batch_norm_is_batch_norm_of_each_part():
     x = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     split, whole = SplitBatchNorm2d(3, 4), torch.nn.BatchNorm2d(3)
     torch.testing.assert_close(split(x), torch.cat([whole(part) for part in x.split(2)]))
+    with pytest.raises(ValueError, match="no 4 parts of two"):
+        split(x[:7])
     torch.testing.assert_close(split.eval()(x), whole.eval()(x))
     net = split_batch_norms(backbone("conv:4x2", (1, 8, 8)), 2)
     assert sum(isinstance(m, SplitBatchNorm2d) for m in net.modules()) == 2

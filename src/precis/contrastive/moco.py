@@ -80,8 +80,10 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         self.splits = splits
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        if not self.training or len(x) < 2 * self.splits:
+        if not self.training:
             return super().forward(x)
+        if len(x) < 2 * self.splits:
+            raise ValueError(f"a batch of {len(x)} has no {self.splits} parts of two: take fewer or more pictures")
         return torch.cat([super(SplitBatchNorm2d, self).forward(part) for part in x.tensor_split(self.splits)])
 
 

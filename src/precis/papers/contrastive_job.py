@@ -68,7 +68,7 @@ class ContrastiveJob(Job):
 
     # What to see.
     k: Annotated[int, Doc("neighbours listed for every picture, and that vote"), Range(1, 1000)] = 20
-    query: Annotated[tuple[Path, ...], Doc("pictures of your own whose neighbours to show")] = ()
+    query: Annotated[Path | None, Doc("a picture, or a folder of some, whose neighbours to show")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from precis.contrastive.ntxent import ProjectionHead, alignment
+from precis.data.images import SUFFIXES
 from precis.errors import InputError
 from precis.nn.backbones import backbone
 from precis.nn.cost import count
@@ -25,19 +26,22 @@ from precis.train.probe import embed
 from precis.train.schedule import cosine, warmup
 
 TRAINING = ".training"
+QUERIES = 24
 MACS = 6e12  # multiply-adds of some ten minutes on two cores; forward and backward of both views are six passes
 STEMS = {"resnet18", "resnet34", "resnet50"}
 COMPONENT = "precis.nn.backbones:backbone"
 
 
 class Recipe(NamedTuple):
-    """What a paper brings: `model(x) -> (h, z)` with `encoder` and `head` inside, and the loss of two views.
+    """What a paper brings: `model(x) -> (h, z)` with `encoder` and `head` inside, and the loss of so many views.
 
-    loss(v1, v2, chosen): a loss or a dict with a "loss"; `chosen` are places among the pictures that are trained on.
+    loss(views, chosen): a loss, or a dict with a "loss", of as many batches of views as `views` says; `chosen` are
+    places among the pictures that are trained on (`pictures.trained`).
     """
 
     model: nn.Module
-    loss: Callable[[Tensor, Tensor, Tensor], Any]
+    loss: Callable[[tuple[Tensor, ...], Tensor], Any]
+    views: int = 2
 
 
 Make = Callable[[Any, Pictures, nn.Module, ProjectionHead, int, torch.Generator], Recipe]
@@ -96,7 +100,12 @@ def _embedded(
 
 def _queries(job: Any, shape: list[int]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    for path in job.query:
+    paths = [] if job.query is None else [job.query]
+    if job.query is not None and job.query.is_dir():
+        paths = sorted(p for p in job.query.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not 0 < len(paths) <= QUERIES:
+            raise InputError(f"--query: 1 to {QUERIES} pictures are wanted, {len(paths)} found", file=job.query)
+    for path in paths:
         name = path.stem if path.stem not in found else f"{path.stem}_{len(found)}"
         found[name] = read_query(path, shape[1], shape[0], job.background)
     return found
@@ -183,8 +192,8 @@ def _train(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn
     def step(chosen: Tensor) -> Any:
         chosen = chosen.to(work.device)
         x = images[chosen]
-        v1, v2 = to_input(views(torch.cat([x, x]), noise)).split(len(x))
-        return recipe.loss(v1, v2, chosen)
+        made = to_input(views(x.repeat(recipe.views, 1, 1, 1), noise))
+        return recipe.loss(made.split(len(x)), chosen)
 
     batches = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
     return fit(

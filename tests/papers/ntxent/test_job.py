@@ -82,7 +82,7 @@ def test_without_labels_all_pictures_are_trained_on_and_queries_are_answered(tmp
     for i, image in enumerate(images):
         write_image(tmp_path / "set" / f"{i}.png", image.repeat(3, 1).repeat(3, 2))
     write_image(tmp_path / "asked.png", halves(1, seed=5)[0][0].repeat(3, 1).repeat(3, 2))
-    done = run(tmp_path / "out", tmp_path / "set", **QUICK, query=(tmp_path / "asked.png",))
+    done = run(tmp_path / "out", tmp_path / "set", **QUICK, query=tmp_path / "asked.png")
     assert "knn_accuracy" not in done.metrics and done.metrics["pictures"] == 40
     assert set(np.load(done.folder / "embeddings.npz")["split"]) == {"train"}
     assert (done.folder / "query_asked.png").exists() and "nearest to asked: " in " ".join(done.result["notes"])
@@ -157,7 +157,8 @@ def test_the_size_follows_the_median_picture(tmp_path):
     ({"momentum": 1.5}, "--momentum must lie between 0 and 1"),
     ({"queue": 64}, "--queue is the number of keys of --method moco"),
     ({"group": "patient"}, "patient"),
-    ({"query": (Path("none.png"),)}, "none.png"),
+    ({"query": Path("none.png")}, "none.png"),
+    ({"query": Path(__file__).parent}, "--query: 1 to 24 pictures are wanted, 0 found"),
     ({"labels": "none.csv"}, "none.csv"),
     ({"temperature": 0.0}, "--temperature must be at least"),
 ])  # fmt: skip

@@ -49,7 +49,7 @@ class Composition(Claim):
 
 
 class SmallBatch(Claim):
-    """Accuracy as in `beats_random`; not worse by a point, about what three seeds can tell apart.
+    """Accuracy as in `beats_random`; not worse by a point, about what five seeds can tell apart.
 
     Both methods have 32 pictures a step, the same weights, order and views, and the symmetric loss; MoCo's queue holds
     half of the pictures at most, m = 0.99.  The temperature is chosen for each arm from the same three values, on one

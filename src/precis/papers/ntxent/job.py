@@ -47,4 +47,4 @@ def _make(job: Any, pictures: Any, encoder: Any, head: Any, batch: int, generato
         model: Any = MoCo(encoder, head, size, job.momentum, job.temperature or 0.2, generator=generator)
     else:
         model = SimCLR(encoder, head, job.temperature or 0.5)
-    return Recipe(model, lambda v1, v2, chosen: model.loss(v1, v2))
+    return Recipe(model, lambda views, chosen: model.loss(*views))

@@ -1,3 +1,5 @@
+"""What needs a process of its own: losses gathered over several, and compiled ones."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +25,9 @@ def test_gathered_losses_and_gradients_are_those_of_the_whole_batch(tmp_path):
     torch.testing.assert_close((parts[0]["loss"] + parts[1]["loss"]) / 2, whole.detach())
     for name, z in (("a", z1), ("b", z2)):
         torch.testing.assert_close(torch.cat([p[name] for p in parts]) / 2, z.grad)
+
+
+def test_compiled_and_eager_losses_are_equal():
+    script = Path(__file__).with_name("compiled.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.stdout.strip() == "equal", done.stderr

@@ -73,7 +73,8 @@ def fit_deformable(
     draw = generator or torch.Generator().manual_seed(0)
     shake = noise or torch.Generator().manual_seed(1)
     budget = Budget(steps=steps, minutes=minutes)
-    optimizer = torch.optim.Adam(groups or [{"params": list(model.parameters()), "lr": float(lr)}], eps=1e-8)
+    groups = groups or [{"params": list(model.parameters()), "lr": float(lr)}]
+    optimizer = torch.optim.Adam(groups, eps=1e-8, fused=device.type in ("cpu", "cuda"))
     done = {"steps": 0}
 
     def step(rows: Tensor) -> dict[str, Tensor | float]:

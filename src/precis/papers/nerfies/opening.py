@@ -100,13 +100,18 @@ def _downscale(path: Path, limit: int) -> int:
     """The least whole factor that brings the first photograph to the limit; of copies that are there, the nearest."""
     from PIL import Image
 
-    first = describe(path).frames[0].image
-    shape = first.shape[:2] if isinstance(first, np.ndarray) else (0, 0)
-    if isinstance(first, Path) and first.is_file():
-        with Image.open(first) as picture:
-            shape = picture.size
-    wanted = max(1, -(-max(shape) // limit))
     there = sorted(int(p.name[:-1]) for p in path.glob("rgb/*x") if p.name[:-1].isdigit())
+    first = describe(path, there[0] if there else 1).frames[0]
+    if there:
+        shape = first.size or (0, 0)
+    elif isinstance(first.image, np.ndarray):
+        shape = first.image.shape[:2]
+    elif isinstance(first.image, Path) and first.image.is_file():
+        with Image.open(first.image) as picture:
+            shape = picture.size
+    else:
+        shape = (0, 0)
+    wanted = max(1, -(-max(shape) // limit))
     return wanted if not there else next((s for s in there if s >= wanted), there[-1])
 
 

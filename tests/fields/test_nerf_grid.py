@@ -1,6 +1,5 @@
 """The occupancy grid: marching against brute force, the visual hull of a ball, keeping up with a field."""
 
-import pytest
 import torch
 from tests.fields.test_nerf_cameras import ring
 

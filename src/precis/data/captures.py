@@ -27,8 +27,8 @@ RIGID = 1e-2  # deviation from a rotation up to which a matrix is repaired
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One photograph as its format states it; `size` (W, H) and K belong together and may not be the file's, which may be
-    a copy that is `reduced` already, so many times a side."""
+    """One photograph as its format states it; `size` (W, H) and K belong together and may not be the file's, which may
+    be a copy that is `reduced` already, so many times a side."""
 
     name: str
     image: Path | UInt8[np.ndarray, "h w c"] | None
@@ -98,8 +98,8 @@ def read_scene(
     """The scene in a folder or file.
 
     downscale: pictures are averaged over so many pixels a side (the smaller copies that LLFF, COLMAP and Nerfies scenes
-    bring are used where there are).  premultiplied: colours of transparent pixels are multiplied by opacity already.  test_every: where the
-    source states no split, every so many-th photograph is kept back for testing.
+    bring are used where there are).  premultiplied: colours of transparent pixels are multiplied by opacity already.
+    test_every: where the source states no split, every so many-th photograph is kept back for testing.
 
     InputError for everything that cannot be: see the messages.
     """
@@ -190,6 +190,15 @@ def read_silhouettes(folder: str | Path, scene: SceneFiles) -> list[Bool[np.ndar
             picture = picture.reshape(height, factor, width, factor).max((1, 3))
         masks.append(picture > 0.5)
     return masks
+
+
+def cut_out(scene: SceneFiles, folder: str | Path) -> SceneFiles:
+    """The photographs with what is outside of their masks in `folder` made transparent."""
+    images = []
+    for image, mask in zip(scene.images, read_silhouettes(folder, scene)):
+        alpha = image[..., 3] if image.shape[-1] == 4 else np.full(mask.shape, 255, np.uint8)
+        images.append(np.concatenate([image[..., :3], (alpha * mask)[..., None]], -1))
+    return replace(scene, images=images)
 
 
 def _first(names: Sequence[str], most: int = 5) -> str:

@@ -60,8 +60,8 @@ def read_colmap(folder: Path, sparse: Path, downscale: int = 1) -> Described:
         lens = cameras[pose.camera]
         K, bent = split_parameters(lens, sparse)
         frames.append(Frame(
-            pose.name, (small if smaller else pictures) / pose.name, to_opengl(pose), K, (lens.width, lens.height), None,
-            bent, lens.model == "OPENCV_FISHEYE", reduced=downscale if smaller else 1,
+            pose.name, (small if smaller else pictures) / pose.name, to_opengl(pose), K, (lens.width, lens.height),
+            None, bent, lens.model == "OPENCV_FISHEYE", reduced=downscale if smaller else 1,
         ))  # fmt: skip
     notes = [] if len(points) else ["the model holds no points: near, far and the box are guessed from the cameras"]
     near, far, box = extent(points, frames)

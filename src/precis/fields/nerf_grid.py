@@ -2,8 +2,9 @@
 
     occ ← max(0.95 occ, σ(x) Δ) at a random x in each cell,   live = occ > min(mean occ, 0.005)
 
-`march` walks along rays in steps of Δ and keeps the samples in live cells; `visible` cuts them off behind what the field
-makes opaque; `carve` is the visual hull: a cell is dead if its projection is background in any photograph that sees it.
+`march` walks along rays in steps of Δ and keeps the samples in live cells; `visible` cuts them off behind what the
+field makes opaque; `carve` is the visual hull: a cell is dead if its projection is background in any photograph that
+sees it.
 Li et al., NerfAcc, ICCV 2023 (arXiv 2305.04966); Müller et al., SIGGRAPH 2022, §5.4 (arXiv 2201.05989);
 Laurentini, PAMI 16, 1994.
 """
@@ -87,8 +88,8 @@ class OccupancyGrid(nn.Module):
     def update(
         self, density: Callable[[Tensor], Tensor], step: Number, generator: torch.Generator | None, done: int = 0
     ) -> None:
-        """Look at the field: in all cells of the hull for the first steps, in which none dies, then in a quarter of them
-        at random and as many live ones."""
+        """Look at the field: in all cells of the hull for the first steps, in which none dies, then in a quarter of
+        them at random and as many live ones."""
         self.young.fill_(done < WARM)
         cells = self.hull.nonzero()[:, 0]
         if done >= WARM:

@@ -49,8 +49,9 @@ def annealed(bands: int, part: Number = OPEN) -> Callable[[float], float]:
 
 def fit_deformable(
     model: DeformableNerf, cameras: Cameras, pixels: Pixels, near: Number, far: Number, *, rays: int = 6144,
-    samples: int = 128, fine_samples: int = 128, background: Number | None = None, frame: Tensor | None = None,
-    alpha: Callable[[float], float] | None = None, elastic: Number = 0.01, elastic_schedule: Schedule | None = None,
+    samples: int = 128, fine_samples: int = 128, background: Number | Float[Tensor, "3"] | None = None,
+    frame: Tensor | None = None, alpha: Callable[[float], float] | None = None, elastic: Number = 0.01,
+    elastic_schedule: Schedule | None = None,
     static_points: Float[Tensor, "n 3"] | None = None, background_weight: Number = 1.0, background_points: int = 1024,
     render: Callable[..., Passes] = render_views, extra: Callable[[float], Tensor] | None = None, lr: Number = 1e-3,
     groups: list[dict[str, Any]] | None = None, schedule: Schedule | None = None, steps: int | None = None,

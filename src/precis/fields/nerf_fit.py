@@ -101,7 +101,8 @@ def fit_dense(
         done.steps += 1
         return {"loss": torch.stack(errors).sum(), "mse": errors[-1].detach()}
 
-    optimizer = torch.optim.Adam([p for net in nets for p in net.parameters()], lr=float(lr), eps=1e-7)
+    weights = [p for net in nets for p in net.parameters()]
+    optimizer = torch.optim.Adam(weights, lr=float(lr), eps=1e-7, fused=weights[0].device.type in ("cpu", "cuda"))
     keep = {"net": nn.ModuleList(nets), "generator": generator, "done": done}
     return fit(
         step, [0], budget=budget, optimizer=optimizer, schedule=exponential(decay),

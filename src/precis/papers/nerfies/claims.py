@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Greater, Less, NotWorse
 
-from .arms import Moving, train_and_score
+from .arms import train_and_score
+from .places import Moving, Scored, read_moving
 
 QUICK = Moving("flatland", frames=24, size=48, steps=450, rays=96, samples=24, test_samples=48, lr=4e-3, warp_lr=4e-3)
 FULL = Moving(
@@ -43,8 +45,11 @@ class _Runs(Claim):
         ),
     }  # fmt: skip
 
+    def load(self, settings: Any, source: Path | None) -> Scored | None:
+        return None if source is None else read_moving(source, settings.size)
+
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
-        return train_and_score(arm, seed, settings, record)
+        return train_and_score(arm, seed, settings, data, record)
 
 
 class Deformation(_Runs):
@@ -61,6 +66,7 @@ class Deformation(_Runs):
     )
     arms = ("se3", "nerf", "nerf_code")
     sabotaged = {"permuted": "se3"}
+    takes = ("scene",)
     hypotheses = (
         Greater("psnr_moving", "se3", "nerf", by=1),
         Greater("psnr_moving", "se3", "nerf_code", by=1),
@@ -103,6 +109,7 @@ class CoarseToFine(_Runs):
         "from the start, and better than the lowest alone."
     )
     arms = ("se3", "all_bands", "one_band")
+    takes = ("scene",)
     hypotheses = (
         Greater("psnr_moving", "se3", "all_bands"),
         Greater("psnr_moving", "se3", "one_band"),
@@ -123,6 +130,7 @@ class Background(_Runs):
         "its picture."
     )
     arms = ("se3", "no_background")
+    takes = ("scene",)
     hypotheses = (
         Less("log_drift", "se3", "no_background", by=math.log(2)),
         NotWorse("psnr_static", "se3", "no_background", margin=0.5),
@@ -147,6 +155,7 @@ class SE3(_Runs):
                       cuda=profile.cuda and replace(profile.cuda, turn=30.0))
         for name, profile in _Runs.profiles.items() if name != "quick"
     }  # fmt: skip
+    takes = ("scene",)
     hypotheses = (Greater("psnr_moving", "se3", "translation", by=0.5),)
     untried = "Turns beyond 30°, and fields with a pivot or an additional shift, were not tried."
 

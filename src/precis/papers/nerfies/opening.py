@@ -15,7 +15,6 @@ from precis.data.images import colour_of
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras, focus
 from precis.fields.nerfies_fit import Pixels
-from precis.papers.job import Work
 
 FEWEST = 10
 EDGE = 0.1  # of the points' extent, left free around them
@@ -55,8 +54,8 @@ class Opened:
         raise InputError(f"{option}: no photograph is called {name!r}; the first are {', '.join(self.names[:3])}")
 
 
-def open_capture(job: Any, work: Work) -> Opened:
-    """Read the capture and say what it lacks; bad input is an InputError."""
+def open_capture(job: Any, work: Any) -> Opened:
+    """Read the capture and say what it lacks (`work.note`); bad input is an InputError."""
     path = Path(job.input)
     layout = (path / "dataset.json").is_file() and (path / "camera").is_dir()
     if not layout and not job.per_frame:
@@ -81,7 +80,7 @@ def open_capture(job: Any, work: Work) -> Opened:
 
 
 def _assemble(
-    job: Any, work: Work, path: Path, scene: SceneFiles, frame: np.ndarray, train: list[int], test: list[int],
+    job: Any, work: Any, path: Path, scene: SceneFiles, frame: np.ndarray, train: list[int], test: list[int],
     given: np.ndarray | None, colour: np.ndarray,
 ) -> Opened:  # fmt: skip
     cameras = Cameras(
@@ -131,7 +130,7 @@ def _downscale(path: Path, limit: int) -> int:
     return wanted if not there else next((s for s in there if s >= wanted), there[-1])
 
 
-def _before(scene: SceneFiles, colour: np.ndarray, work: Work) -> tuple[list[Tensor], list[float] | None]:
+def _before(scene: SceneFiles, colour: np.ndarray, work: Any) -> tuple[list[Tensor], list[float] | None]:
     """Pictures in [0, 1]; those with opacity before a colour, which is then what shows where the scene is clear."""
     images = [torch.from_numpy(x).float() / 255 for x in scene.images]
     if not scene.has_alpha:

@@ -26,9 +26,9 @@ Kwargs = Mapping[str, Any]
 class Reversible(Protocol):
     """A block that a `ReversibleSequence` takes, an `nn.Module`: streams in, streams of the same number out, and back.
 
-    A stream is any tensor: RevNet's halves (x₁, x₂), a flow's (x [B,C,H,W], logdet [B]).  A block that decides something
-    once, such as the buckets of a hash, returns (streams, memo), a memo being a nest of tensors; its inverse and its
-    second evaluation are given `memo=`.
+    A stream is any tensor: RevNet's halves (x₁, x₂), a flow's (x [B,C,H,W], logdet [B]).  A block that decides
+    something once, such as the buckets of a hash, returns (streams, memo), a memo being a nest of tensors; its inverse
+    and its second evaluation are given `memo=`.  A block that draws random numbers draws the same in its inverse.
     """
 
     def forward(self, *streams: Tensor, **kwargs: Any) -> Any: ...

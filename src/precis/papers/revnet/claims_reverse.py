@@ -43,14 +43,15 @@ class FullyReversible(Claim):
     """
 
     name = "fully_reversible"
-    statement = "With reversible transitions nothing but the last output is kept, and the picture can be rebuilt from it."
+    statement = "With reversible transitions only the last output is kept, and the picture can be rebuilt from it."
     arms = ("bytes", "rebuilt", "forgetful", "trained", "trained_revnet")
     sabotaged = {"forgetful": "rebuilt"}
     profiles = {
-        "smoke": Profile(Whole((1, 2), 2, 4, 16, 4, Training(LITTLE, (1, 1, 1))), seeds=1, scale="4 blocks in 2 stages"),
+        "smoke": Profile(Whole((1, 2), 2, 4, 16, 4, Training(LITTLE, (1, 1, 1))), seeds=1,
+                         scale="4 blocks in 2 stages"),
         "quick": Profile(Whole(), seeds=1, scale="16 blocks in 4 stages, 16 pictures of 32×32"),
-        "full": Profile(Whole(batch=100, training=CIFAR), seeds=3, scale="16 blocks in 4 stages, 100 pictures of 32×32; "
-                        "CIFAR-10, 10,000 pictures, 8 epochs", threads=2),
+        "full": Profile(Whole(batch=100, training=CIFAR), seeds=3, threads=2, scale="16 blocks in 4 stages, 100 "
+                        "pictures of 32×32; CIFAR-10, 10,000 pictures, 8 epochs"),
     }  # fmt: skip
     hypotheses = (
         Exact("spread", "bytes", 0),
@@ -82,21 +83,30 @@ class FullyReversible(Claim):
                 "recovery_float64": _apart(_rebuilt(net.double(), x.double()), x.double())}  # fmt: skip
 
     def accuracy(self, arm: str, seed: int, settings: Training, data: Pool, record: Recorder) -> Metrics:
-        more = {"in_channels": data.images.shape[1], "classes": data.classes}
         example, draw = data.images[:2], record.streams["init"]
-        whole = lambda generator: RevNet(settings.units, fully_reversible=True, generator=generator, **more)
-        staged = lambda half, generator: RevNet(
-            settings.units, [2 * half * k for k in (1, 1, 2, 4)], generator=generator, **more
-        )
+        options = {"in_channels": data.images.shape[1], "classes": data.classes}
         if arm == "trained":
-            net = whole(draw)
+            net = RevNet(settings.units, fully_reversible=True, generator=draw, **options)
         else:
-            probe, target = torch.Generator(), count(whole(torch.Generator()), example).macs
-            build = lambda half: staged(half, probe)
-            net = staged(match_width(build, target, by="macs", within=0.1, inputs=(example,)), draw)
+            net = _as_costly(settings.units, example, draw, options)
         _, found = train(net, settings, data, seed, settings.lr, record)
         cost = count(net, example)
         return found | {"macs": cost.macs / len(example), "parameters": cost.params}
+
+
+def _as_costly(
+    units: tuple[int, ...], example: Tensor, generator: torch.Generator, options: dict[str, Any]
+) -> RevNet:  # fmt: skip
+    """A RevNet of as many multiplications as the fully reversible net: all stages as wide as fits, then the last."""
+    probe = torch.Generator()
+    build = lambda *widths, draw=probe: RevNet(units, widths, generator=draw, **options)
+    target = count(RevNet(units, fully_reversible=True, generator=probe, **options), example).macs
+    half = 1
+    while count(build(*(2 * (half + 1) * k for k in (1, 1, 2, 4))), example).macs <= target:
+        half += 1
+    widths = [2 * half * k for k in (1, 1, 2, 4)]
+    wider = lambda more, draw=probe: build(*widths[:3], widths[3] + 2 * more, draw=draw)
+    return wider(match_width(wider, target, by="macs", within=0.1, inputs=(example,)), generator)  # type: ignore[no-any-return]
 
 
 def _whole(units: tuple[int, ...], generator: torch.Generator) -> RevNet:

@@ -98,11 +98,13 @@ def test_stages_are_accounted_for_to_the_byte(tmp_path):
 
 def test_a_whole_net_keeps_its_output_alone(tmp_path):
     settings = FullyReversible.profiles["smoke"].settings
-    rows = {arm: FullyReversible().trial(arm, 0, settings, POOL, record(tmp_path)) for arm in FullyReversible.arms}
+    rows = {arm: FullyReversible().trial(arm, 0, settings, None, record(tmp_path)) for arm in FullyReversible.arms}
     assert rows["bytes"]["spread"] == 0 and rows["bytes"]["saved"] == rows["bytes"]["picture"]
     assert rows["rebuilt"]["recovery_float64"] < 1e-9 < 1e-3 < rows["forgetful"]["recovery_float64"]
-    assert rows["trained_revnet"]["macs"] == pytest.approx(rows["trained"]["macs"], rel=0.1)
-    assert (tmp_path / "record").exists()
+    assert rows["trained"] == {"compared": 0}
+    two = [FullyReversible().accuracy(arm, 0, Training(LITTLE, (1, 1, 1)), POOL, record(tmp_path))
+           for arm in ("trained", "trained_revnet")]  # fmt: skip
+    assert two[1]["macs"] == pytest.approx(two[0]["macs"], rel=0.1) and two[0]["parameters"] != two[1]["parameters"]
 
 
 def test_overhead_is_timed_against_the_same_net(tmp_path):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks._measured import between
 from precis.lab.timing import interleaved
 from precis.nn.cost import saved_bytes
 from precis.nn.memory import allocated_bytes
@@ -99,7 +100,7 @@ def rows(repeats: int = 9) -> list[dict[str, Any]]:
         weights = 4 * sum(p.numel() for p in net.parameters())
         table.append({
             "what": f"{name}, {UNITS} units a stage, {BATCH} pictures", "ms": 1e3 * timing.medians[name],
-            "ratio": ratio, "95 %": f"{interval[0]:.2f}…{interval[1]:.2f}", "against plain": plain,
+            "ratio": ratio, "95 %": between(interval), "against plain": plain,
             "MiB": saved_bytes(net, x) / 2**20,
             "peak": (allocated_bytes(step(net, x, y)).peak - weights) / 2**20, "threads": torch.get_num_threads(),
         })  # fmt: skip

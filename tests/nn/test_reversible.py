@@ -1,6 +1,8 @@
 import copy
+import gc
 import os
 import socket
+import weakref
 from typing import Any
 
 import pytest
@@ -233,6 +235,14 @@ def test_keyword_arguments_reach_the_functions_that_name_them_and_get_gradients(
         found[save] = list(torch.autograd.grad(sum(v.pow(2).sum() for v in y), [scale, *shifts]))
     assert apart(found["output"], found["all"]) < 1e-12
     seq.save = "output"
+    computed = (2 * shared.clone().requires_grad_()).tanh()
+    watched = weakref.ref(computed)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach().clone(), lambda t: t):
+        y = seq(*x, block_kwargs={"scale": computed})
+    del computed
+    gc.collect()
+    assert watched() is None  # what a hook has put elsewhere is not held here as well
+    sum(v.sum() for v in y).backward()
     y = seq(*x, block_kwargs={"scale": shared})
     assert all(torch.allclose(a, b) for a, b in zip(seq.reconstruct(*y, block_kwargs={"scale": shared})[0], x))
     with pytest.raises(TypeError, match="neither f nor g has an argument called 'mask'"):

@@ -134,6 +134,9 @@ class ReversibleSequence(nn.Module):
             found.append(streams)
         return found[::-1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_layout": None}  # of this object alone: a copy makes its own
+
     def _each(self, given: Kwargs | Sequence[Kwargs] | None) -> list[Kwargs]:
         if given is None or isinstance(given, Mapping):
             return [given or {}] * len(self.blocks)

@@ -2,9 +2,9 @@
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from precis.errors import InputError
 from precis.lab.sheets import contact_sheet, strip
 from precis.nn.reversible import reconstruction_error
 from precis.papers.job import Work
+from precis.papers.mobilenet.reading import check_folders, stratified
 from precis.papers.work import write_json, writing
 from precis.train.augment import Augment
 from precis.train.checkpoint import save_model
@@ -116,6 +117,8 @@ def read(job: Any, work: Work) -> Pictures:
         found = ImageSet.open(job.input, size, job.labels, **options)
     if found.write_skipped(work.folder):
         work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+    if Path(job.input).is_dir() and job.labels == "auto":
+        check_folders(Path(job.input))
     counts = [] if found.labels is None else [int((found.labels == k).sum()) for k in range(len(found.classes))]
     if sum(n > 0 for n in counts) < 2:
         raise InputError("at least two classes are wanted: a sub-folder each, or a column of labels", file=job.input)
@@ -123,16 +126,13 @@ def read(job: Any, work: Work) -> Pictures:
         raise InputError(f"class {alone[0]!r} has one picture; two are the least, one to train and one to measure on",
                          file=job.input)  # fmt: skip
     _check_net(job, found.images.shape[1:])
-    draw = np.random.default_rng(job.seed)
-    held, kept = [], []
-    for k, n in enumerate(counts):
-        of = draw.permutation(np.flatnonzero(found.labels == k))
-        cut = min(max(1, round(job.val * n)), n - 1) if n else 0
-        held.append(of[:cut])
-        kept.append(of[cut:])
-    parts = [torch.from_numpy(np.sort(np.concatenate(part))) for part in (kept, held)]
-    images, labels = torch.from_numpy(np.asarray(found.images)), torch.from_numpy(found.labels)
-    return Pictures(images[parts[0]], labels[parts[0]], images[parts[1]], labels[parts[1]], found.classes)
+    assert found.labels is not None
+    known = found.labels >= 0
+    if not known.all():
+        work.note(f"{int((~known).sum())} pictures have no label and were left out")
+    images, labels = torch.from_numpy(found.images[known]), torch.from_numpy(found.labels[known])
+    kept, held = stratified(labels, job.val, torch.Generator().manual_seed(job.seed))
+    return Pictures(images[kept], labels[kept], images[held], labels[held], found.classes)
 
 
 def _check_net(job: Any, shape: tuple[int, ...]) -> None:

@@ -158,8 +158,8 @@ class Against:
 class InvertedVsSeparable(_Compared):
     """The second MobileNet against a net of the first one's layers (depthwise and pointwise, ReLU6 after both, no
     shortcut) whose width makes its multiply–accumulates the same within 3 %; both with the stem and the first halving
-    layer at full resolution.  No margin: the paper has 72.0 % at 300 M against 70.6 % at 575 M on ImageNet (figures not
-    re-read).  The baseline lacks every mechanism that is claimed, so there is no broken arm.
+    layer at full resolution.  No margin: the paper has 72.0 % at 300 M against 70.6 % at 575 M on ImageNet.  The
+    baseline lacks every mechanism that is claimed, so there is no broken arm.
     """
 
     name = "inverted_vs_separable"

@@ -113,9 +113,11 @@ class Factorised(_Compared):
         records: Mapping[tuple[str, int], Recorder],
     ) -> Iterator[tuple[str, int, Metrics]]:  # fmt: skip
         x = torch.zeros(1, 512, 14, 14)
-        layer = {True: SeparableConv2d(512, 512), False: ConvNorm(512, 512, 3)}
+        layers: dict[str, nn.Module] = {"standard": ConvNorm(512, 512, 3), "centre": SeparableConv2d(512, 512, 1)}
+        layers["centre_wide"] = layers["centre"]
         for arm, seed, metrics in super().batch(arms, seeds, settings, data, records):
-            yield arm, seed, metrics | {"layer_macs": count(layer[arm != "standard"], x).macs}
+            layer = layers.get(arm, SeparableConv2d(512, 512))
+            yield arm, seed, metrics | {"layer_macs": count(layer, x).macs}
 
 
 def _plain(

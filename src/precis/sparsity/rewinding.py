@@ -30,6 +30,7 @@ from precis.train.loop import Budget, fit
 Retraining = Literal["fine_tune", "weight_rewind", "lr_rewind", "weight_rewind_low_lr", "reinit"]
 METHODS: tuple[str, ...] = get_args(Retraining)
 Schedule = Callable[[float], float]  # epoch, fractional → learning rate
+Project = Callable[[Mapping[str, Tensor], Masks | None], Masks]
 Weights = Callable[[nn.Module], Mapping[str, Tensor]]
 LAST = 0.05  # where the rate is not constant at the end, "the last rate" is its mean over this share of the run
 
@@ -204,7 +205,7 @@ class Pruned:
 def prune_and_retrain(
     model_fn: Callable[[], nn.Module], history: History, fit: Trainer, *, density: float | int, t: float | int,
     method: Retraining, scope: Literal["global", "layer"] = "global", weights: Weights = prunable,
-    project: Callable[[Mapping[str, Tensor], Masks | None], Masks] | None = None, log: Callable[..., None] | None = None,
+    project: Project | None = None, log: Callable[..., None] | None = None,
 ) -> Pruned:  # fmt: skip
     """One-shot: prune the trained network to `density` by magnitude, and retrain it for t epochs."""
     return iterative(model_fn, history, fit, densities=[density], t=t, method=method, scope=scope, weights=weights,
@@ -214,7 +215,7 @@ def prune_and_retrain(
 def iterative(
     model_fn: Callable[[], nn.Module], history: History, fit: Trainer, *, densities: Sequence[float | int],
     t: float | int, method: Retraining, scope: Literal["global", "layer"] = "global", weights: Weights = prunable,
-    project: Callable[[Mapping[str, Tensor], Masks | None], Masks] | None = None, log: Callable[..., None] | None = None,
+    project: Project | None = None, log: Callable[..., None] | None = None,
     begin: Sequence[Pruned] = (),
 ) -> list[Pruned]:  # fmt: skip
     """A network for each of the falling `densities`, pruned from the one before it and retrained for t epochs.

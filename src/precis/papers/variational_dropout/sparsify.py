@@ -45,8 +45,7 @@ def sparsify(job: Any, work: Work) -> dict[str, float | None]:
     if not job.ramp[0] < job.ramp[1]:
         raise InputError(f"--ramp {job.ramp[0]:g} {job.ramp[1]:g}: the weight rises from the first to the second share")
     data = read_labelled(job, work)
-    generator = torch.Generator().manual_seed(job.seed)
-    net = open_net(job, work, data, generator)
+    net, data = open_net(job, work, data, torch.Generator().manual_seed(job.seed))
     names = [name.removesuffix(".weight") for name in weights_of(net, job)]
     noisy = _converted(job, copy.deepcopy(net.model), names)
     left_out = sorted(set(names) - {name for name, _ in variational_layers(noisy)})
@@ -118,6 +117,9 @@ def _train(
 
 
 def _check_baseline(work: Work, dense: nn.Module, data: Labelled, net: Net) -> None:
+    if net.trained:
+        work.note("Of the model, as it came trained, the dense accuracy is too good if it has seen the test examples; "
+                  "a folder with train.parquet and test.parquet keeps them apart.")  # fmt: skip
     accuracy = right(dense, data.test).mean()
     chance = float(torch.bincount(data.test.y).max()) / len(data.test.y)
     if accuracy <= chance:

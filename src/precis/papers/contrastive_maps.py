@@ -71,7 +71,7 @@ def dots(p: Pictures, place: np.ndarray, how: str) -> bytes:
     groups = {c: labels == c for c in range(len(p.classes))} if few else {}
     rest = labels < 0 if few else np.ones(len(place), bool)
     if rest.any():
-        axes.scatter(place[rest, 0], place[rest, 1], s=7, color="#8a8a8a", alpha=0.6, linewidths=0, label="no label" if few else None)
+        axes.scatter(place[rest, 0], place[rest, 1], s=7, color="#8a8a8a", alpha=0.6, linewidths=0)
     colours = colormaps["tab10" if len(p.classes) <= 10 else "tab20"]
     for c, inside in groups.items():
         if inside.any():

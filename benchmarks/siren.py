@@ -3,8 +3,8 @@
 Plain: `nn.Linear`, `torch.sin(omega * …)`, `torch.autograd.grad(create_graph=True)` for each derivative,
 `torch.optim.Adam`; several seeds one after the other.  Compiled (`rows(compiled=True)`): the same through
 `torch.compile`, without the time it takes to compile.  Both sides take turns in short blocks; `ratio` is plain over
-ours, with its 95 % interval.  `apart` is the relative difference of the two losses after the first block.  Memory is the
-growth of a fresh process's peak over two steps (Linux; 0 elsewhere).
+ours, with its 95 % interval.  `apart` is the relative difference of the two losses after the first block.  Memory is
+the growth of a fresh process's peak over two steps (Linux; 0 elsewhere).
 
     python -m benchmarks siren
 """

@@ -140,10 +140,10 @@ class Learned(Denoise):
 
     name = "learned"
     statement = "A network that learned from other pictures removes noise better than a deep image prior."
-    arms = ("dncnn", "dip", "dncnn_shuffled")
+    arms = ("dncnn", "dip", "dncnn_shuffled")  # type: ignore[assignment]
     sabotaged = {"dncnn_shuffled": "dncnn"}
     profiles = {name: profile for name, profile in Denoise.profiles.items() if name != "quick"}
-    hypotheses = (Greater("psnr", "dncnn", "dip"),)
+    hypotheses = (Greater("psnr", "dncnn", "dip"),)  # type: ignore[assignment]
     untried = "One small network, one noise level; networks of full size trained on large sets were not tried."
 
 

@@ -29,11 +29,11 @@ class LARS(Optimizer):
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                d, ratio = p.grad, 1.0
+                d, ratio = p.grad, torch.ones((), dtype=p.dtype, device=p.device)
                 if p.ndim > 1:
                     d = d + group["weight_decay"] * p
                     size, slope = p.norm(), d.norm()
-                    ratio = torch.where((size > 0) & (slope > 0), group["trust"] * size / slope, torch.ones_like(size))
+                    ratio = torch.where((size > 0) & (slope > 0), group["trust"] * size / slope, ratio)
                 velocity = self.state[p].setdefault("velocity", torch.zeros_like(p))
                 velocity.mul_(group["momentum"]).add_(ratio * group["lr"] * d)
                 p.sub_(velocity)

@@ -72,4 +72,4 @@ class SimCLR(nn.Module):
     def loss(self, v1: Float[Tensor, "n c h w"], v2: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
         """NT-Xent, in nats, of two views of N pictures; both go through in one pass, and share batch statistics."""
         z = self(torch.cat([v1, v2]))[1]
-        return nt_xent(*z.split(len(v1)), self.temperature, chunk=self.chunk, gather=self.gather)
+        return nt_xent(z[: len(v1)], z[len(v1) :], self.temperature, chunk=self.chunk, gather=self.gather)

@@ -70,20 +70,22 @@ def split_fonts(held: Sequence[str] = ("STIXGeneral",)) -> tuple[tuple[str, ...]
 
 def glyphs(
     alphabet: str = "latin+digits", fonts: Sequence[str] = FONTS, size: int = 16, n_per_class: int = 100, *,
-    affine: float | int = 1.0, noise: float | int = 0.08, background: Literal["plain", "photo"] = "plain",
-    labels: Literal["char", "font", "alphabet"] = "char", classes: int | None = None, seed: int = 0,
+    affine: float | int = 1.0, noise: float | int = 0.08, levels: float | int = 1.0,
+    background: Literal["plain", "photo"] = "plain", labels: Literal["char", "font", "alphabet"] = "char",
+    classes: int | None = None, seed: int = 0,
 ) -> Glyphs:  # fmt: skip
     """`n_per_class` pictures of each class of `alphabet` (of the first so many `classes`), class by class.
 
     affine: strength of the random map; 1 turns by ±15°, moves by ±10 %, scales by 0.8 … 1.1 and slants by ±0.2.
-    noise: its standard deviation.  background: one grey, or a piece of a photograph; ink differs from it by a third of
-    the range at least, darker or lighter.  labels: the class, the font, or the alphabet among those named.
+    noise: its standard deviation.  levels: how freely greys are drawn, 0: white on black; 1: any two that differ by a
+    third of the range, the ink darker or lighter (so that a picture can be told by its greys alone).  background: one
+    grey, or a piece of a photograph.  labels: the class, the font, or the alphabet among those named.
     """
     words = classes_of(alphabet)
     if classes is not None and not 1 <= classes <= len(words):
         raise InputError(f"{alphabet} has {len(words)} classes, {classes} were asked for")
-    if unknown := set(fonts) - set(FONTS) or not fonts:
-        raise InputError(f"fonts are some of {', '.join(FONTS)}; got {sorted(unknown) if fonts else 'none'}")
+    if not fonts or not set(fonts) <= set(FONTS):
+        raise InputError(f"fonts are some of {', '.join(FONTS)}; got {', '.join(fonts) or 'none'}")
     if size < 8 or size > DRAWN or n_per_class < 1:
         raise InputError(f"pictures of 8 to {DRAWN} pixels, one or more a class: got {size} and {n_per_class}")
     words = words[:classes]
@@ -100,6 +102,7 @@ def glyphs(
     ground, level = torch.rand(n, 1, 1, 1, generator=generator), torch.rand(n, 1, 1, 1, generator=generator)
     free = (2 / 3 * level).where(level * 2 / 3 < ground - 1 / 3, 1 / 3 + 2 / 3 * level)
     shade = torch.where((free - ground).abs() >= 1 / 3, free, torch.where(ground < 0.5, ground + 0.4, ground - 0.4))
+    ground, shade = levels * ground, 1 - levels * (1 - shade)
     if background == "photo":
         pieces = torch.from_numpy(patches(size, n, grey=True, seed=seed)).float() / 255
         ground = (0.5 * pieces + 0.5 * ground).clamp(0, 1)

@@ -15,7 +15,8 @@ from precis.data.scenes3d_trace import normals, trace
 from precis.data.toy_shapes import DISTANCES, REACH, SHAPES
 from precis.errors import InputError
 
-DISTANCE = 4.0  # of the camera, which looks at the middle with a field of view of 40°
+DISTANCE = 4.0  # of the camera, which looks at the middle
+HALF_ANGLE = 15.0, 20.0  # of its field of view: for one object, which then fills most of it, and for several
 AMBIENT = 0.2
 
 
@@ -42,13 +43,14 @@ def toy_objects(
 
     Given factors are one value for all, or an array as `ToyObjects.factors` describes.  `shape`: places in `SHAPES`; a
     sequence shorter than n is what to draw from.  `occlusion`: the share of each object's box that a striped card
-    hides.  `texture`: amplitude of the pattern on ground and objects.  The same generator seed gives the same pictures.
+    hides.  `texture`: strength of the pattern on ground and objects, 0: one colour each.  The same seed gives the same
+    pictures.
     """
     if n < 1 or scene < 1 or size < 8:
         raise InputError(f"pictures of 8 pixels or more with an object or more: got {n} of {size} with {scene}")
     rng = np.random.default_rng(generator)
     f = _draw(n, scene, rng, shape, instance, azimuth, elevation, light_dir, light_colour, occlusion)
-    eye, o, d = _rays(f["azimuth"], f["elevation"], size)
+    eye, o, d = _rays(f["azimuth"], f["elevation"], size, scene)
     colour = _ground(n, size, f["background"], texture, rng)
     depth = np.full((n, size, size), np.inf, np.float32)
     boxes = np.full((n, scene, 4), np.nan, np.float32)
@@ -98,13 +100,13 @@ def _draw(n: int, m: int, rng: np.random.Generator, shape, instance, azimuth, el
     return {k: v if v.dtype == np.int64 else v.astype(np.float32) for k, v in f.items()}
 
 
-def _rays(azimuth: np.ndarray, elevation: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rays(azimuth: np.ndarray, elevation: np.ndarray, size: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The camera's axes [N,3,3] (right, up, back), its places [N,3], and unit directions [N,S,S,3]."""
     a, e = np.radians(azimuth.astype(np.float64)), np.radians(elevation.astype(np.float64))
     back = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], 1)
     right = np.stack([-np.sin(a), np.cos(a), np.zeros_like(a)], 1)
     axes = np.stack([right, np.cross(back, right), back], 1)
-    line = ((2 * np.arange(size) + 1) / size - 1) * np.tan(np.radians(20))
+    line = ((2 * np.arange(size) + 1) / size - 1) * np.tan(np.radians(HALF_ANGLE[m > 1]))
     x, y = np.meshgrid(line, -line)
     pixel = np.stack([x, y, -np.ones_like(x)], -1)
     pixel /= np.linalg.norm(pixel, axis=-1, keepdims=True)
@@ -115,7 +117,7 @@ def _ground(n: int, size: int, base: np.ndarray, texture: float | int, rng: np.r
     """One colour a picture, times a slanted wave and a slow slope."""
     y, x = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing="ij")
     wave = rng.uniform(2, 8, (2, n, 1, 1)) * rng.choice([-1, 1], (2, n, 1, 1))
-    slope = rng.uniform(-0.15, 0.15, (2, n, 1, 1))
+    slope = 1.5 * texture * rng.uniform(-1, 1, (2, n, 1, 1))
     light = 1 + texture * np.sin(wave[0] * x + wave[1] * y + rng.uniform(0, 6.28, (n, 1, 1)))
     light = light * (1 + slope[0] * x + slope[1] * y)
     return (base[:, None, None] * light[..., None]).astype(np.float32)
@@ -171,9 +173,8 @@ def _hit(
 def _boxes(seen: np.ndarray) -> np.ndarray:
     """x0, y0, x1, y1 around the true pixels of each [N,S,S]; NaN where there are none."""
     out = np.full((len(seen), 4), np.nan, np.float32)
-    for at, axis in ((0, 1), (1, 2)):
-        line = seen.any(axis)
-        some = line.any(1)
+    for at, line in ((0, np.any(seen, axis=1)), (1, np.any(seen, axis=2))):
+        some = np.any(line, axis=1)
         out[some, at] = line[some].argmax(1)
         out[some, at + 2] = line.shape[1] - line[some, ::-1].argmax(1)
     return out

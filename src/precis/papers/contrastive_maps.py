@@ -71,12 +71,13 @@ def dots(p: Pictures, place: np.ndarray, how: str) -> bytes:
     groups = {c: labels == c for c in range(len(p.classes))} if few else {}
     rest = labels < 0 if few else np.ones(len(place), bool)
     if rest.any():
-        axes.scatter(*place[rest].T, s=7, color="#8a8a8a", alpha=0.6, linewidths=0, label="no label" if few else None)
+        axes.scatter(place[rest, 0], place[rest, 1], s=7, color="#8a8a8a", alpha=0.6, linewidths=0)
     colours = colormaps["tab10" if len(p.classes) <= 10 else "tab20"]
     for c, inside in groups.items():
         if inside.any():
-            axes.scatter(*place[inside].T, s=7, color=colours(c), alpha=0.8, linewidths=0)
-            axes.text(*np.median(place[inside], 0), p.classes[c], ha="center", va="center", fontsize=10, weight="bold",
+            axes.scatter(place[inside, 0], place[inside, 1], s=7, color=colours(c), alpha=0.8, linewidths=0)
+            middle = np.median(place[inside], 0)
+            axes.text(middle[0], middle[1], p.classes[c], ha="center", va="center", fontsize=10, weight="bold",
                       color=colours(c), path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
     axes.set_xticks([])
     axes.set_yticks([])

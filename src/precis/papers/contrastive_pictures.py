@@ -99,7 +99,7 @@ def read_query(path: Path, size: int, channels: int, background: str) -> Tensor:
     pixels = image.pixels
     if pixels.dtype != np.uint8:
         pixels = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
-    return as_channels(torch.from_numpy(np.ascontiguousarray(square(pixels, size)))[None], channels)
+    return as_channels(torch.from_numpy(square(pixels, size).copy())[None], channels)
 
 
 def _hold_out(labels: np.ndarray, units: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, list[int]]:

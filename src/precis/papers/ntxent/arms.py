@@ -73,12 +73,12 @@ def load_pool(s: Setting, source: Path | None) -> Pool:
     elif s.data == "glyphs":
         arrays = []
         for n, fonts, seed in ((s.train, split_fonts()[0], SET_SEED), (s.test, split_fonts()[1], SET_SEED + 1)):
-            made = glyphs("latin+digits", fonts, s.size, max(1, n // 36), classes=36, seed=seed)
+            made = glyphs("latin+digits", fonts, s.size, max(1, n // 36), levels=0, classes=36, seed=seed)
             order = np.random.default_rng(seed).permutation(len(made.images))
             arrays.append((made.images[order], made.labels[order]))
     elif s.data == "objects":
-        made = toy_objects(s.train + s.test, generator=SET_SEED, size=s.size)
-        images, labels = made.images, made.factors["shape"][:, 0]
+        scenes = toy_objects(s.train + s.test, generator=SET_SEED, size=s.size, texture=0)
+        images, labels = scenes.images, scenes.factors["shape"][:, 0]
         arrays = [(images[: s.train], labels[: s.train]), (images[s.train :], labels[s.train :])]
     else:
         parts = [load(s.data, part, download=False) for part in ("train", "test")]
@@ -147,7 +147,7 @@ def make_model(
     size = max(brought, min(4096, len(pool.images) // 2) // brought * brought)
     model = MoCo(encoder, g, size, 0.99, tau, dim=None if head else width, generator=streams["init"])
     if method == "stale":
-        model.queue = _StaleQueue(*model.queue.keys.shape, streams["eval"])
+        model.queue = _StaleQueue(size, model.queue.keys.shape[1], streams["eval"])
     return model
 
 

@@ -52,7 +52,7 @@ class BeatsRandom(Claim):
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         pool = pool_of(data, seed, record.device)
         if arm == "pixels":
-            return judge(settings, pool, *(x.flatten(1).float() for x in (pool.images, pool.test_images)))
+            return judge(settings, pool, pool.images.flatten(1).float(), pool.test_images.flatten(1).float())
         model = make_model(settings, pool, record.streams).to(record.device)
         if arm != "random":
             train(settings, pool, model, views_of(settings), record, shuffled=arm == "shuffled")

@@ -26,12 +26,12 @@ class _Runs(Claim):
     ±35°.  Scored are the pictures of a second camera, 12° further, at the same instants, each under its instant's code.
 
     All arms start from the same template weights, see the same rays in the same order for as many steps and at the same
-    rates, which rise over the first tenth of a run.  These were set on seeds from 10,000 on, which no verdict uses: 4e-3
-    for the template, static ones included, and 2e-3 for the field, all of whose units may die at 4e-3.
+    rates, which rise over the first tenth of a run.  These were set on seeds from 10,000 on, which no verdict uses:
+    4e-3 for the template, static ones included, and 2e-3 for the field, all of whose units may die at 4e-3.
 
     An earlier record, of three seeds, came out inconclusive throughout.  Its template was at fault: it could draw
-    nothing sharper than a fifth of a unit, the size of the head, since the bands and first densities of the tiny network
-    are made for scenes five times as large.  It now works in fitting lengths (`unit`), in all arms.
+    nothing sharper than a fifth of a unit, the size of the head, since the bands and first densities of the tiny
+    network are made for scenes five times as large.  It now works in fitting lengths (`unit`), in all arms.
     """
 
     runs = "moving"

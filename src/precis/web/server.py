@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from precis.errors import InputError
-from precis.web import safety
+from precis.web import pages, safety
 from precis.web.app import make_app
 
 
@@ -34,6 +34,7 @@ def run(port: int, host: str, token: str | None, home: Path | None) -> int:
     port = listening.getsockname()[1]
     name = f"[{host}]" if ":" in host else socket.gethostname() if host in ("0.0.0.0", "") else host
     address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    pages.warm(site.shelf.view())
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, server_header=False,
         h11_max_incomplete_event_size=64 << 10,

@@ -1,0 +1,151 @@
+"""Train, measure, export, and write what the run leaves behind."""
+
+import csv
+import io
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from precis.data.imageset import ImageSet
+from precis.errors import InputError, need
+from precis.nn.cost import count
+from precis.nn.norm import fold_batchnorm
+from precis.papers.job import Work
+from precis.papers.work import writing
+from precis.train.augment import Augment
+from precis.train.checkpoint import save_model
+from precis.train.classify import Accuracy, fit_classifier, predict, score, to_channels_last, to_input
+from precis.train.loop import Budget
+from precis.train.schedule import cosine, warmup
+
+from .exporting import export_all
+from .latency import milliseconds
+from .pictures import draw_confusion, draw_predictions
+from .reading import SMALL, Pictures, make_model, read_pictures, three_channels
+
+CHECKPOINT = ".checkpoint"
+FORMATS = ("pt2", "onnx")
+SHOWN = 24
+
+
+def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
+    formats = _formats(job.export)
+    pictures, found = read_pictures(job, work)
+    others = None if job.predict is None else _others(job, pictures.images.shape[-1])
+    size = pictures.images.shape[-1]
+    model, arguments = make_model(job, len(pictures.classes), size, work)
+    if found.write_skipped(work.folder):
+        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+    cost = count(model, torch.zeros(1, 3, size, size))
+    trained = _train(job, work, model, pictures)
+    save_model(work.folder, trained, arguments)
+    _write_labels(work, pictures.classes, size)
+    logits = predict(trained, pictures.images[pictures.val], batch=256).cpu()
+    scored = score(logits.argmax(1), pictures.labels[pictures.val], len(pictures.classes))
+    metrics: dict[str, float | None] = {
+        "accuracy": scored.value, "accuracy_low": scored.interval[0], "accuracy_high": scored.interval[1],
+        "validation_pictures": float(len(pictures.val)), "parameters": float(cost.params),
+        "million_macs": cost.macs / 1e6,
+    }  # fmt: skip
+    _write_predictions(work, pictures, logits, others, trained)
+    _draw(work, pictures, logits, scored, others, trained)
+    trained = trained.cpu()
+    metrics |= _latency(trained, pictures.images[pictures.val[:1]])
+    metrics |= export_all(trained, formats, pictures.images[:: max(1, len(pictures.images) // 8)][:8], work)
+    shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
+    return metrics
+
+
+def _formats(text: str) -> list[str]:
+    found = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if found == ["none"]:
+        return []
+    if not found or set(found) - set(FORMATS):
+        raise InputError(f"--export: pt2 and onnx are known, with commas, or none; got {text!r}")
+    if "onnx" in found:
+        need("onnx")
+    return found
+
+
+def _others(job: Any, size: int) -> ImageSet:
+    return ImageSet.open(job.predict, size, keep_going=job.keep_going, background=job.background)
+
+
+def _train(job: Any, work: Work, model: nn.Module, pictures: Pictures) -> nn.Module:
+    """SGD with momentum, a warm-up and a cosine; weight decay 4e-5 and labels smoothed by 0.1 as the authors."""
+    size = pictures.images.shape[-1]
+    kind = job.augment if job.augment != "auto" else "shift" if size <= SMALL else "photo"
+    augment = {
+        "photo": Augment(size=size, crop=(0.35, 1), flip=0.5), "shift": Augment(shift_pad=max(1, size // 10)),
+        "none": None,
+    }[kind]  # fmt: skip
+    lr = job.lr or (0.05 if job.weights is None else 0.01)
+    trained = fit_classifier(
+        model, (pictures.images[pictures.train], pictures.labels[pictures.train]), augment=augment, batch=job.batch,
+        budget=Budget(epochs=job.epochs, minutes=job.minutes), lr=lr, schedule=warmup(0.05, cosine()),
+        weight_decay=4e-5, label_smoothing=0.1, standardise=job.weights is None, device=work.device, log=work.log,
+        generator=torch.Generator().manual_seed(2 * job.seed + 1), folder=work.folder / CHECKPOINT, resume=work.resume,
+    )  # fmt: skip
+    return trained.model
+
+
+def _write_labels(work: Work, classes: tuple[str, ...], size: int) -> None:
+    """What a program that uses the net has to know beside it."""
+    words = {
+        "classes": list(classes), "size": size, "crop": "central square", "interpolation": "bicubic, antialiased",
+        "input": "RGB, float [B,3,size,size] from 0 to 1; the net standardises it itself", "output": "logits",
+    }  # fmt: skip
+    with writing(work.folder / "labels.json") as beside:
+        beside.write_text(json.dumps(words, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_predictions(
+    work: Work, pictures: Pictures, logits: Tensor, others: ImageSet | None, model: nn.Module
+) -> None:
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["set", "name", "label", "predicted", "probability"])
+
+    def write(kind: str, names: Any, labels: Any, logits: Tensor) -> None:
+        for name, label, p in zip(names, labels, logits.softmax(1)):
+            rows.writerow([kind, name, label, pictures.classes[int(p.argmax())], f"{float(p.max()):.4f}"])
+
+    names = [pictures.names[i] for i in pictures.val]
+    write("validation", names, [pictures.classes[i] for i in pictures.labels[pictures.val]], logits)
+    if others is not None:
+        labels = [""] * len(others) if others.labels is None else [
+            others.classes[i] if i >= 0 else "" for i in others.labels
+        ]
+        write("predict", others.names, labels, predict(model, three_channels(others.images), batch=256).cpu())
+        if others.skipped:
+            work.note(f"{len(others.skipped)} pictures of --predict could not be read, such as {others.skipped[0][0]}")
+    with writing(work.folder / "predictions.csv") as beside:
+        beside.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _draw(
+    work: Work, pictures: Pictures, logits: Tensor, found: Accuracy, others: ImageSet | None, model: nn.Module
+) -> None:
+    if others is None:
+        shown = np.linspace(0, len(pictures.val) - 1, min(SHOWN, len(pictures.val))).round().astype(int)
+        images, labels = pictures.images[pictures.val[shown]], pictures.labels[pictures.val[shown]].tolist()
+        some = logits[torch.from_numpy(shown)]
+    else:
+        images = three_channels(others.images[:SHOWN])
+        some, labels = predict(model, images, batch=256).cpu(), None
+    with writing(work.folder / "predictions.png") as beside:
+        beside.write_bytes(draw_predictions(images.numpy(), some.softmax(1).numpy(), pictures.classes, labels))
+    with writing(work.folder / "confusion.png") as beside:
+        beside.write_bytes(draw_confusion(found.confusion.numpy(), pictures.classes))
+    work.show("predictions.png")
+
+
+def _latency(model: nn.Module, picture: Tensor) -> dict[str, float | None]:
+    """Milliseconds for one picture on one thread, batch norms folded: median and 90 % of 50 runs."""
+    net, x = to_channels_last(fold_batchnorm(model)), to_input(picture)
+    median, late = milliseconds(lambda: net(x))
+    return {"milliseconds_a_picture": median, "milliseconds_90_percent": late}

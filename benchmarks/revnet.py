@@ -2,9 +2,9 @@
 otherwise use to save memory, `torch.utils.checkpoint` round every block of a residual net.
 
 Steps are forward and backward in channels-last order, no optimiser.  `ratio` is theirs over ours, with its 95 %
-interval; `MiB` are the bytes that autograd keeps, `peak` those that the allocator saw above the weights during the step.
-A RevNet has two functions of half the channels a unit, so the residual nets have two blocks for each of its units, which
-is about twice the multiplications; their row is read by its memory, and by the time that checkpointing adds to it
+interval; `MiB` are the bytes that autograd keeps, `peak` those that the allocator saw above the weights in the step.
+A RevNet has two functions of half the channels a unit, so the residual nets have two blocks for each of its units, and
+twice the multiplications or more; their row is read by its memory, and by the time that checkpointing adds to it
 (`against plain`).  The last rows: kept bytes by depth.
 
     python -m benchmarks.revnet [--threads N] [--repeats N]
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks._measured import between
 from precis.lab.timing import interleaved
 from precis.nn.cost import saved_bytes
 from precis.nn.memory import allocated_bytes
@@ -98,15 +99,16 @@ def rows(repeats: int = 9) -> list[dict[str, Any]]:
         plain = timing.against(name, "ResNet" if name.startswith("ResNet") else "RevNet, stored")[0]
         weights = 4 * sum(p.numel() for p in net.parameters())
         table.append({
-            "what": f"{name}, {UNITS} units a stage, {BATCH} pictures", "ms": 1e3 * timing.medians[name], "ratio": ratio,
-            "95 %": f"{interval[0]:.2f}…{interval[1]:.2f}", "against plain": plain,
+            "what": f"{name}, {UNITS} units a stage, {BATCH} pictures", "ms": 1e3 * timing.medians[name],
+            "ratio": ratio, "95 %": between(interval), "against plain": plain,
             "MiB": saved_bytes(net, x) / 2**20,
             "peak": (allocated_bytes(step(net, x, y)).peak - weights) / 2**20, "threads": torch.get_num_threads(),
         })  # fmt: skip
     for units in (2, 4, 8, 16):
-        depth = {"RevNet": revnet(units, "output"), "ResNet": resnet(units), "checkpointed": Checkpointed(resnet(units))}
-        table.append({"what": f"kept at {units} units a stage", **{f"{k} MiB": saved_bytes(n, x) / 2**20
-                                                                    for k, n in depth.items()}})  # fmt: skip
+        plain = resnet(units)
+        depth = {"RevNet": revnet(units, "output"), "ResNet": plain, "checkpointed": Checkpointed(plain)}
+        kept = {f"{name} MiB": saved_bytes(net, x) / 2**20 for name, net in depth.items()}
+        table.append({"what": f"kept at {units} units a stage", **kept})
     return table
 
 

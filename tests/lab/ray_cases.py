@@ -264,7 +264,7 @@ def test_ctrl_c_ends_the_trials_and_keeps_what_was_finished(toy, nodes, until): 
     assert 2 <= len(rows(toy.home)) < 12 and [f.name for f in (toy.home / "scratch").iterdir()] == ["all.lock"]
     until(lambda: trials(nodes) <= others)
     own = toy.engine._name
-    until(lambda: {name.removesuffix(".owner") for name in nodes.left()} == {own})  # the killed driver's are gone, too
+    until(lambda: {name.removesuffix(".owner") for name in nodes.left()} <= {own})  # the killed driver's are gone, too
 
 
 def test_an_engine_that_closes_clears_the_nodes_and_keeps_the_connection(engine, nodes):

@@ -72,7 +72,8 @@ def test_a_part_is_computed_again_with_the_same_gradients_and_counts_once():
         x.grad = None
     assert torch.allclose(*found)
     assert all(torch.allclose(a.grad, b.grad) for a, b in zip(part.parameters(), plain.parameters()))
-    assert all(torch.equal(a, b) for a, b in zip(part.buffers(), plain.buffers())) and int(part[1].num_batches_tracked) == 1
+    assert all(torch.equal(a, b) for a, b in zip(part.buffers(), plain.buffers()))
+    assert int(part[1].num_batches_tracked) == 1
 
 
 def test_the_allocator_saw_what_was_held_and_what_was_left():

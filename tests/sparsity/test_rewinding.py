@@ -9,7 +9,7 @@ from torch.nn.utils import prune
 
 import precis.sparsity
 from precis.nn.backbones import backbone
-from precis.sparsity.masks import prunable
+from precis.sparsity.masks import n_of_m_masks, prunable
 from precis.sparsity.rewinding import (
     METHODS,
     History,
@@ -159,6 +159,16 @@ def test_rounds_are_nested_start_from_the_last_and_can_be_taken_up(history):
     assert same(rewound[0].model.state_dict(), one_shot.model.state_dict())
     with pytest.raises(ValueError, match="must fall"):
         iterative(BUILD, history, TRAIN, densities=[0.5, 0.5], t=1, method="lr_rewind")
+
+
+def test_rounds_within_a_pattern_keep_it_and_their_number(history):
+    found = iterative(BUILD, history, TRAIN, densities=[0.5, 0.4, 0.3], t=1, method="lr_rewind", project=n_of_m_masks)
+    n = sum(p.numel() for p in prunable(BUILD()).values())
+    for one, density in zip(found, (0.5, 0.4, 0.3)):
+        assert sum(int(m.sum()) for m in one.masks.values()) == round(density * n)
+        for mask in one.masks.values():
+            if mask[0].numel() % 4 == 0:
+                assert int(mask.reshape(-1, 4).sum(1).max()) <= 2
 
 
 def test_new_weights_are_the_builders(history):

@@ -41,7 +41,9 @@ def lived_in(net: nn.Module, seed: int = 0) -> nn.Module:
     (1.4, 6_108_776, 6_060_840, 582_195_824),
 ])  # fmt: skip
 def test_sizes_are_the_published_ones(width, params, without_norm, macs):
-    cost = count(MobileNetV2(1000, width), torch.zeros(1, 3, 224, 224))
+    with torch.device("meta"):
+        net = MobileNetV2(1000, width)
+    cost = count(net, torch.zeros(1, 3, 224, 224))
     assert (cost.params, cost.params_without_norm, cost.macs) == (params, without_norm, macs)
 
 
@@ -96,8 +98,9 @@ def test_maps_are_halved_and_rounded_up(size):
     assert net(x).shape == (2, 4) and MobileNetV2(None, 0.35)(x).shape == (2, 1280)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-@pytest.mark.parametrize("width, tf", [(0.35, False), (1.4, True)])
+@pytest.mark.parametrize("dtype, tolerance, width, tf", [
+    (torch.float32, 1e-4, 0.35, True), (torch.float64, 1e-10, 1.4, False), (torch.float64, 1e-10, 0.35, True),
+])  # fmt: skip
 def test_it_is_transformers_network(dtype, tolerance, width, tf):
     transformers = pytest.importorskip("transformers")
     config = transformers.MobileNetV2Config(
@@ -169,7 +172,7 @@ def test_a_block_is_its_equation():
     assert torch.allclose(block(x), x + y, atol=1e-12)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(1, 9), st.sampled_from(["symmetric", "tf"]), st.integers(33, 40), st.booleans())
 def test_wide_tensors_in_parts_are_the_same(chunks, padding, side, folded):
     net = lived_in(MobileNetV2(3, 1.0, padding=padding, **TINY), chunks)

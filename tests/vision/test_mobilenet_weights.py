@@ -71,9 +71,9 @@ def test_transformers_names():
     x = torch.rand(2, 3, 64, 81)
     with torch.no_grad():
         assert torch.allclose(net.eval()(x), peer(2 * x - 1).logits, atol=1e-5)
-    body = transformers.MobileNetV2Model(config)
-    bare = published(body.state_dict())
-    assert bare.arguments["classes"] is None
+    body = {k.removeprefix("mobilenet_v2."): v for k, v in peer.state_dict().items() if not k.startswith("classifier")}
+    bare = published(body)  # the names of a model without a classifier
+    assert bare.layout == "transformers" and bare.arguments["classes"] is None
     MobileNetV2(**bare.arguments).load_state_dict(bare.state)
 
 

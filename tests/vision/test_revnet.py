@@ -63,8 +63,9 @@ def plainly(net: RevNet, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-@pytest.mark.parametrize("options", [{}, {"bottleneck": True}, {"norm": "group"}, {"fully_reversible": True, "filters": None}],
-                         ids=["basic", "bottleneck", "group norm", "whole"])  # fmt: skip
+@pytest.mark.parametrize("options", [
+    {}, {"bottleneck": True}, {"norm": "group"}, {"fully_reversible": True, "filters": None},
+], ids=["basic", "bottleneck", "group norm", "whole"])  # fmt: skip
 def test_rebuilt_and_stored_activations_give_one_net(dtype, tolerance, options):
     net = seeded(**options).to(dtype)
     stored = RevNet(**SMALL | options, save="all").to(dtype)

@@ -5,7 +5,7 @@ Each has the arms' colours, dashes and markers by their place in `order`, and a 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from precis.lab import words
 from precis.lab.svg import (
@@ -55,8 +55,7 @@ def interval_of_difference(
     axis, height = x_axis(x, bottom, top, label)
     parts = []
     if claimed is not None:
-        low, high = (x.low if claimed[0] is None else claimed[0]), (x.high if claimed[1] is None else claimed[1])
-        left, right = x(max(low, x.low)), x(min(high, x.high))
+        left, right = (x(side) if _known(side) else end for side, end in zip(claimed, (x.start, x.end)))
         field = f'x="{number(left)}" y="{number(top)}" width="{number(right - left)}" height="{number(bottom - top)}"'
         parts.append(f'<rect class="claimed" {field}/>')
     parts += axis
@@ -124,8 +123,8 @@ def curves(
 ) -> Drawing:
     """{arm: [(x, y), …]} with one a seed: thin, and their mean (where all have the same x) thick."""
     order = list(order or series)
-    for arm, many in series.items():
-        for xs, ys in many:
+    for arm, lines in series.items():
+        for xs, ys in lines:
             if len(xs) != len(ys):
                 raise ValueError(f"curve {arm!r}: {len(xs)} x and {len(ys)} y must be equally many")
     points = {arm: [_points(xs, ys, log_y) for xs, ys in many] for arm, many in series.items()}
@@ -159,7 +158,7 @@ def curves(
     return drawing([*heading, *key, *parts], height, f"{label or 'curves'} of {', '.join(series)}", "; ".join(told))
 
 
-def _known(value: Any) -> bool:
+def _known(value: Number | None) -> TypeGuard[Number]:
     return value is not None and math.isfinite(value)
 
 

@@ -12,25 +12,25 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class Allocated(NamedTuple):
-    """Bytes above what was allocated before: at the most, and when the function had returned (its result still held)."""
+    """Bytes above what was allocated before: at the most, and when the function had returned, its result still held."""
 
     peak: int
     left: int
 
 
 def allocated_bytes(fn: Callable[..., Any], *args: Any, device: str | torch.device = "cpu") -> Allocated:
-    """What `fn(*args)` allocates for tensors on `device`: of a GPU its allocator's statistics, of the CPU the profiler's
-    record of every allocation and release.  Scratch memory that libraries take for themselves is not in it.
-    """  # fmt: skip
+    """What `fn(*args)` allocates for tensors on `device`: by the statistics of a GPU's allocator, on the CPU by the
+    profiler's record of every allocation and release.  Scratch memory that libraries take for themselves is not in it.
+    """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         result = fn(*args)
         torch.cuda.synchronize(device)
-        found = Allocated(torch.cuda.max_memory_allocated(device) - before, torch.cuda.memory_allocated(device) - before)
+        peak, now = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
         del result
-        return found
+        return Allocated(peak - before, now - before)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at its first use: it tells of its own starts otherwise
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         result = fn(*args)

@@ -16,8 +16,8 @@ Autocast = tuple[tuple[str, bool, torch.dtype], ...]
 
 
 def tracking(module: nn.Module) -> list[Any]:
-    """The layers of a module that keep running statistics, or could."""
-    return [m for m in module.modules() if hasattr(m, "track_running_stats")]
+    """The layers of a module that keep running statistics, or could: torch's batch and instance norms."""
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
 
 
 @contextmanager

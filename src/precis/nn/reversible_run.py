@@ -158,7 +158,8 @@ def reverse(run: Run, streams: Sequence[Tensor], params: Sequence[Tensor]) -> tu
     at = {id(x): i for i, x in enumerate(given)}
     slots = [at.get(id(x)) for x in leaves]
     rest = [None if slot is not None else x for slot, x in zip(slots, leaves)]
-    plan = _Plan(run, (len(streams), len(params)), spec, slots, rest)
+    bare = replace(run, parts=[part._replace(kwargs={}) for part in run.parts])  # the context must not hold tensors
+    plan = _Plan(bare, (len(streams), len(params)), spec, slots, rest)
     return _Reverse.apply(plan, *streams, *params, *given)  # type: ignore[no-any-return]
 
 

@@ -17,6 +17,12 @@ _HOMES = {
         "METHODS", "Checkpoint", "History", "Plan", "Pruned", "Retraining", "Row", "Trainer", "best_compression",
         "iterative", "last_rate", "prune_and_retrain", "retrain_plan", "sample_rates", "step_schedule", "sweep",
     ),
+    "variational_dropout": (
+        "Bound", "VariationalConv1d", "VariationalConv2d", "VariationalLinear", "bound", "clip_log_alpha_",
+        "given_noise", "kl_ramp", "model_kl", "set_generator", "threshold_masks", "to_dense", "variational_layers",
+        "variationalize",
+    ),
+    "variational_dropout_kl": ("kl_divergence",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -30,6 +30,7 @@ from precis.train.loop import Budget, fit
 Retraining = Literal["fine_tune", "weight_rewind", "lr_rewind", "weight_rewind_low_lr", "reinit"]
 METHODS: tuple[str, ...] = get_args(Retraining)
 Schedule = Callable[[float], float]  # epoch, fractional → learning rate
+Project = Callable[[Mapping[str, Tensor], Masks | None], Masks]
 Weights = Callable[[nn.Module], Mapping[str, Tensor]]
 LAST = 0.05  # where the rate is not constant at the end, "the last rate" is its mean over this share of the run
 
@@ -204,7 +205,7 @@ class Pruned:
 def prune_and_retrain(
     model_fn: Callable[[], nn.Module], history: History, fit: Trainer, *, density: float | int, t: float | int,
     method: Retraining, scope: Literal["global", "layer"] = "global", weights: Weights = prunable,
-    project: Callable[[Mapping[str, Tensor], Masks], Masks] | None = None, log: Callable[..., None] | None = None,
+    project: Project | None = None, log: Callable[..., None] | None = None,
 ) -> Pruned:  # fmt: skip
     """One-shot: prune the trained network to `density` by magnitude, and retrain it for t epochs."""
     return iterative(model_fn, history, fit, densities=[density], t=t, method=method, scope=scope, weights=weights,
@@ -214,13 +215,13 @@ def prune_and_retrain(
 def iterative(
     model_fn: Callable[[], nn.Module], history: History, fit: Trainer, *, densities: Sequence[float | int],
     t: float | int, method: Retraining, scope: Literal["global", "layer"] = "global", weights: Weights = prunable,
-    project: Callable[[Mapping[str, Tensor], Masks], Masks] | None = None, log: Callable[..., None] | None = None,
+    project: Project | None = None, log: Callable[..., None] | None = None,
     begin: Sequence[Pruned] = (),
 ) -> list[Pruned]:  # fmt: skip
     """A network for each of the falling `densities`, pruned from the one before it and retrained for t epochs.
 
-    model_fn() builds the model, with new weights for "reinit".  project(weights, masks) → masks may thin them further,
-    to a pattern.  `begin`: rounds that are done already.
+    model_fn() builds the model, with new weights for "reinit".  project(weights, masks or None) → the weights that may
+    be kept, as a pattern allows them (`n_of_m_masks`).  `begin`: rounds that are done already.
     """
     if any(b >= a for a, b in zip([1.0001, *densities], densities)):
         raise ValueError(f"densities of rounds must fall from 1 on, got {', '.join(f'{d:g}' for d in densities)}")
@@ -231,8 +232,8 @@ def iterative(
         model = model_fn()
         fresh = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         model.load_state_dict(now.model_state)
-        masks = magnitude_masks(weights(model), masks, density=densities[done], scope=scope)
-        masks = masks if project is None else project(weights(model), masks)
+        allowed = masks if project is None else project(weights(model), masks)
+        masks = magnitude_masks(weights(model), allowed, density=densities[done], scope=scope)
         plan = retrain_plan(method, history, t, now=now)
         model.load_state_dict(fresh if plan.start is None else plan.start.model_state)
         state = None if plan.start is None else plan.start.optimizer_state

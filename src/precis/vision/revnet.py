@@ -85,8 +85,8 @@ class RevNet(nn.Module):
     ) -> int:  # fmt: skip
         strides = tuple(strides or (1, *[2] * (len(units) - 1)))
         if filters is None or len(filters) != len(units) + 1 or len(strides) != len(units):
-            raise ValueError(f"filters of the stem and of each of {len(units)} stages, and a stride a stage, are wanted; "
-                             f"got {filters} and {strides}")  # fmt: skip
+            raise ValueError(f"filters of the stem and of each of {len(units)} stages, and a stride a stage, are "
+                             f"wanted; got {filters} and {strides}")  # fmt: skip
         if odd := [c for c in filters if c % 2 or c < 2]:
             raise ValueError(f"channels are split into halves and must be even, got {odd[0]}")
         kernel, step = (7, 2) if stem == "imagenet" else (3, 1)
@@ -147,8 +147,8 @@ class RevNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """A residual function F or G of one half [B,c_in,H,W]: norm–ReLU–convolution, twice, or thrice with `inner` channels
-    between 1×1 convolutions.  after_stem: the first norm and ReLU are left out, since the stem has had them.
+    """A residual function F or G of one half [B,c_in,H,W]: norm–ReLU–convolution, twice, or thrice with `inner`
+    channels between 1×1 convolutions.  after_stem: without the first norm and ReLU, since the stem has had them.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Residual(nn.Module):
 
 
 class Start(nn.Module):
-    """The first unit of a stage: y₁ = D₁(x₁) + F(x₂), y₂ = D₂(x₂) + G(y₁), with F's stride; its input cannot be rebuilt.
+    """The first unit of a stage: y₁ = D₁(x₁) + F(x₂), y₂ = D₂(x₂) + G(y₁), F with a stride; its input is not rebuilt.
 
     D: average pooling and zero channels, or, of a bottleneck, a 1×1 convolution; the identity where nothing changes.
     """

@@ -1,5 +1,6 @@
 """`precis serve`: uvicorn around the application."""
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -29,6 +30,8 @@ def run(port: int, host: str, token: str | None, home: Path | None) -> int:
             site.feeds.closing.set()  # pages that watch hold their connection for ever
             for feed in list(site.feeds._feeds.values()):
                 feed._changed.set()
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(lambda: loop.create_task(site.helpers.close()))  # nobody waits for a picture
             super().handle_exit(sig, frame)
 
     port = listening.getsockname()[1]

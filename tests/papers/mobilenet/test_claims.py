@@ -22,7 +22,7 @@ from precis.papers.mobilenet.claims import (
     Size,
 )  # fmt: skip
 from precis.papers.mobilenet.claims_blocks import ARMS, Body, make_net, mean_share, tensors_of
-from precis.papers.mobilenet.claims_exact import CHUNKS, Curve, Pictures
+from precis.papers.mobilenet.claims_exact import Curve, Pictures
 from precis.papers.mobilenet.memory import largest_output, peak_bytes
 
 SMALL = Body(Net(train=64, test=64, epochs=1))
@@ -64,9 +64,6 @@ def test_a_seed_trains_as_it_would_alone_and_its_tensors_are_measured(tmp_path):
     made = {s: found | {"expanded_share": 0.3 + s / 100, "expanded_minus_bottleneck": s / 100 - 0.2} for s in range(3)}
     table = Table({"linear": made}, (0, 1, 2))
     assert [h.outcome(table).holds for h in Manifold.hypotheses[:2]] == [True, True]
-    tuning = {("linear", 10_000): record(tmp_path, 10_000)}
-    ((_, _, metrics),) = claim.batch(("linear",), (10_000,), SMALL, POOL, tuning)
-    assert set(metrics) == {"validation_error"}
     assert {c.runs for c in (LinearBottleneck, BottleneckShortcut, Manifold)} == {"blocks"}
 
 
@@ -83,7 +80,9 @@ def test_tensors_are_those_of_the_blocks_and_no_hook_stays():
 
 def test_nets_of_equal_cost_cost_the_same_at_every_profile():
     for claim, pairs in ((Factorised(), [("wide", "standard")]), (InvertedVsSeparable(), [("v1", "v2")])):
-        for profile in claim.profiles.values():
+        for name, profile in claim.profiles.items():
+            if name == "smoke" and "quick" in claim.profiles:
+                continue  # of the same shape as quick
             pool = POOL if profile.settings.net.data == "digits" else COLOUR
             made = claim.nets(profile.settings, pool)
             macs = {arm: count(build(torch.Generator()).eval(), pool.images[:1]).macs for arm, build in made.items()}
@@ -107,10 +106,13 @@ def test_centre_taps_mix_no_positions():
 
 def test_errors_costs_and_the_layers_figures_are_recorded(tmp_path):
     settings = Factorised.profiles["smoke"].settings
-    arms = ("separable", "standard")
+    arms = ("separable", "standard", "centre")
     records = {(arm, 0): record(tmp_path) for arm in arms}
     rows = {arm: m for arm, _, m in Factorised().batch(arms, (0,), settings, POOL, records)}
-    assert rows["separable"]["layer_macs"] == 52_283_392 and rows["standard"]["layer_macs"] == 462_422_016
+    table = Table({arm: {0: metrics} for arm, metrics in rows.items()}, (0,))
+    assert [h.outcome(table).holds for h in Factorised.hypotheses[:2]] == [True, True]
+    broken = Table(table.rows, (0,), stands_in={"separable": "centre"})
+    assert Factorised.hypotheses[0].outcome(broken).holds is False  # the centre tap costs less: a broken arm that loses
     assert rows["separable"]["macs"] < rows["standard"]["macs"] / 5 and 0 <= rows["standard"]["error"] <= 100
 
 
@@ -125,16 +127,15 @@ def test_what_relu_loses_falls_with_dimensions_and_a_linear_map_loses_nothing(tm
 
 def test_sizes_and_memory_come_out_exactly(tmp_path):
     size, memory = Size(), Memory()
-    rows = {arm: {0: size.trial(arm, 0, Pictures(), None, record(tmp_path))} for arm in ("width_0.35", "width_1.4")}
+    rows = {"width_1.4": {0: size.trial("width_1.4", 0, Pictures(), None, record(tmp_path))}}
     mine = [h for h in size.hypotheses if h.a in rows]
     held = [h.outcome(Table(rows, (0,))).holds for h in mine if h.counts]
-    assert held == [True] * 8
+    assert held == [True] * 4
     assert [h.outcome(Table(rows, (0,))).holds for h in mine if not h.counts] == [False]  # 6.9 M in the paper
     small = Pictures(10, 64)
-    rows = {arm: {0: memory.trial(arm, 0, small, None, record(tmp_path))} for arm in CHUNKS}
-    peaks = [rows[arm][0]["peak_bytes"] for arm in CHUNKS]
-    assert peaks == sorted(peaks, reverse=True) and peaks[0] > 2 * peaks[2]
-    assert all(rows[arm][0]["difference"] < 1e-5 for arm in CHUNKS) and rows["chunks_8"][0]["difference"] > 0
+    rows = {arm: memory.trial(arm, 0, small, None, record(tmp_path)) for arm in ("chunks_1", "chunks_4")}
+    assert rows["chunks_1"]["peak_bytes"] > 2 * rows["chunks_4"]["peak_bytes"]
+    assert rows["chunks_1"]["difference"] == 0 < rows["chunks_4"]["difference"] < 1e-5
     whole = {arm: {0: memory.trial(arm, 0, Pictures(), None, record(tmp_path))} for arm in ("v1", "v2")}
     assert [h.outcome(Table(whole, (0,))).holds for h in memory.hypotheses[:2]] == [True, True]
 

@@ -159,12 +159,15 @@ def test_rows_of_a_table_and_the_two_of_four_pattern(tmp_path):
     masks = load_file(done.folder / "masks.safetensors")
     assert set(masks) == {"layers.0.weight", "layers.1.weight"}
     assert all(int(m.reshape(-1, 4).sum(1).max()) <= 2 for m in masks.values())
+    assert sum(int(m.sum()) for m in masks.values()) == round(0.4 * sum(m.numel() for m in masks.values()))
 
 
 BAD = [
     ({"density": 1.0}, "--density 1 prunes nothing"),
     ({"densities": "0.5,x"}, "--densities: numbers between 0 and 1"),
     ({"densities": "0.5,1"}, "--densities: numbers between 0 and 1"),
+    ({"density": 0.6, "pattern": "2:4", "one_shot": True}, "half of the weights at the most"),
+    ({"density": 0.001}, "a density of 0.001 keeps none of 336 weights"),
     ({"milestones": "5,1", "epochs": 6}, "--milestones: epochs between 0 and 6, rising"),
     ({"milestones": "1", "schedule": "cosine"}, "--milestones are for --schedule steps"),
     ({"retrain_epochs": 9, "epochs": 3}, "--retrain-epochs 9 is more than the 3"),

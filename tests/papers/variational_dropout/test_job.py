@@ -21,7 +21,7 @@ def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished
     return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
 
 
-QUICK = {"epochs": 3, "model": "mlp:16", "lr": 0.02}
+QUICK = {"epochs": 3, "model": "mlp:16", "lr": 0.02, "threshold_sweep": False}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def pictures(tmp_path) -> Path:
 
 
 def test_a_net_is_trained_thinned_and_written(pictures, tmp_path):
-    done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 60})
+    done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 60, "threshold_sweep": True})
     assert done.metrics["accuracy"] > 0.95 and done.metrics["accuracy_dense"] > 0.95
     assert done.metrics["compression"] > 3 and done.metrics["kl_weight"] == 1
     assert done.result["files"][0] == "log_alpha.png"
@@ -50,7 +50,7 @@ def test_a_net_is_trained_thinned_and_written(pictures, tmp_path):
     for name, mask in masks.items():
         assert mask.dtype == torch.bool and torch.equal(state[name] != 0, mask)
     assert decompress(load_file(done.folder / "compressed.safetensors")).keys() == state.keys()
-    assert torch.equal(load_model(done.folder)[0].head.weight, state["head.weight"])
+    assert torch.equal(load_model(done.folder).head.weight, state["head.weight"])
     layers = list(csv.DictReader((done.folder / "layers.csv").open()))
     assert sum(int(row["surviving"]) for row in layers) == sum(int(m.sum()) for m in masks.values())
     sweep = list(csv.DictReader((done.folder / "thresholds.csv").open()))
@@ -65,11 +65,10 @@ def test_a_net_of_the_users_with_weights_stays_as_good(pictures, tmp_path):
     (tmp_path / "net.py").write_text(
         "from precis.nn.backbones import backbone\n\n\ndef build():\n    return backbone('conv:8x2', (1, 8, 8), 2)\n"
     )
-    given = run(tmp_path / "first", pictures, model="conv:8x2", epochs=2, kl_weight=0.0, lr=0.02)
     weights = tmp_path / "weights.safetensors"
-    save_file(load_file(given.folder / "model.safetensors"), weights)
+    save_file(backbone("conv:8x2", (1, 8, 8), 2).state_dict(), weights)
     done = run(tmp_path / "out", pictures, model=f"{tmp_path / 'net.py'}:build", weights=weights, epochs=2,
-               exclude="head", finetune_epochs=1)  # fmt: skip
+               exclude="head", finetune_epochs=1, threshold_sweep=False)  # fmt: skip
     state, old = load_file(done.folder / "model.safetensors"), load_file(weights)
     assert "it is code of your own" in " ".join(done.result["notes"])
     assert set(load_file(done.folder / "masks.safetensors")) == {"blocks.0.0.weight", "blocks.1.0.weight"}
@@ -77,7 +76,7 @@ def test_a_net_of_the_users_with_weights_stays_as_good(pictures, tmp_path):
     fresh = backbone("conv:8x2", (1, 8, 8), 2)
     fresh.load_state_dict(state)
     assert not (done.folder / "pixels.png").exists()
-    assert done.metrics["accuracy_dense"] == given.metrics["accuracy"]
+    assert "as it came trained" in " ".join(done.result["notes"]) and done.metrics["accuracy_dense"] < 0.9
 
 
 def test_a_table_and_the_original_algorithm(tmp_path):
@@ -90,38 +89,33 @@ def test_a_table_and_the_original_algorithm(tmp_path):
     done = run(tmp_path / "out", tmp_path / "table.csv", label_column="kind", original=True, **QUICK | {"epochs": 10})
     assert done.metrics["density"] == 1 and done.metrics["accuracy"] > 0.7
     assert "No weight was removed" in " ".join(done.result["notes"])
-    none = run(tmp_path / "none", tmp_path / "table.csv", label_column="kind", threshold=-8.0, **QUICK)
-    assert none.metrics["density"] == 0 and "a constant is predicted" in " ".join(none.result["notes"])
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):
     whole = run(tmp_path / "whole", pictures, **QUICK)
 
     def stop(event):
-        if event.get("event") == "log" and (tmp_path / "part" / ".sparse").exists():
+        if "kl" in event.get("scalars", {}):
             raise Stopped("enough")
 
     with pytest.raises(Stopped):
         run(tmp_path / "part", pictures, listen=stop, **QUICK)
+    assert (tmp_path / "part" / ".dense").exists() and not (tmp_path / "part" / "result.json").exists()
     resumed = run(tmp_path / "part", pictures, resume=True, **QUICK)
     for name in ("accuracy", "accuracy_dense", "density", "kl_nats"):
         assert resumed.metrics[name] == whole.metrics[name]
 
 
-def test_the_same_seed_gives_the_same(pictures, tmp_path):
-    kl = [run(tmp_path / str(i), pictures, seed=seed, **QUICK).metrics["kl_nats"] for i, seed in enumerate((1, 1, 2))]
-    assert kl[0] == kl[1] != kl[2]
-
-
-def test_a_folder_of_pictures(tmp_path):
+def test_a_folder_of_pictures_and_a_net_of_which_nothing_is_left(tmp_path):
     rng = np.random.default_rng(1)
     for kind, low in (("dark", 0), ("light", 150)):
         (tmp_path / "set" / kind).mkdir(parents=True)
         for i in range(30):
             pixels = rng.integers(0, 100, (3, 20, 24)) + low
             write_image(tmp_path / "set" / kind / f"{i}.png", pixels.astype(np.uint8))
-    done = run(tmp_path / "out", tmp_path / "set", size=16, **QUICK)
+    done = run(tmp_path / "out", tmp_path / "set", size=16, threshold=-8.0, **QUICK)
     assert (done.folder / "pixels.png").exists() and done.metrics["accuracy_dense"] > 0.4
+    assert done.metrics["density"] == 0 and "a constant is predicted" in " ".join(done.result["notes"])
 
 
 @pytest.mark.parametrize(("options", "words"), [

@@ -25,6 +25,7 @@ from precis.fields.nerfies_fit import all_pixels, annealed, fit_deformable
 from precis.fields.nerfies_losses import log_singular_values
 from precis.fields.nerfies_planes import PlaneTemplate
 from precis.lab.claim import Metrics, Recorder
+from precis.train.schedule import exponential, warmup
 
 from .places import Moving, Scored, scene_of
 
@@ -32,6 +33,7 @@ PICTURED = 1  # seeds whose pictures are kept
 LEAST = 1e-6  # below which shares, drifts and stretches are not told apart
 DENSE, CELLS, MARGIN = 10.0, 4, 2  # a blob: density above, in more cells than; cells around matter that are not free
 WORST_OF = 5  # frames
+RATES = warmup(0.1, exponential(0.1))  # with no rise, all units of a field may die in the first steps
 
 
 class PermutedCodes(DeformableNerf):
@@ -105,7 +107,7 @@ def train_and_score(arm: str, seed: int, s: Moving, data: Scored | None, record:
         scene.train.far, frame=instants_of(scene.train).to(device), rays=s.rays, samples=s.samples, fine_samples=0,
         background=scene.background, alpha=alpha,
         elastic=0.0 if arm == "no_elastic" else s.elastic, static_points=still, background_points=s.background_points,
-        groups=groups, steps=s.steps, generator=streams["data"], noise=streams["noise"], log=record.log,
+        groups=groups, schedule=RATES, steps=s.steps, generator=streams["data"], noise=streams["noise"], log=record.log,
     )  # fmt: skip
     record.curve("mse", *run.curves["mse"])
     model.eval()

@@ -1,8 +1,8 @@
 """How much memory a training step takes, by depth and batch, and what fits into a limit."""
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from .nets import Checkpointed, parameters, twin
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 KINDS = {"resnet": "ResNet", "checkpoint": "checkpointed ResNet", "revnet": "RevNet"}
 MOST = 256  # pictures a batch that are taken without being asked for
+DEEPEST = 200  # units a stage, likewise
+DEPTHS = (1, 2, 4, 8, 16)
 
 
 class Need(NamedTuple):
@@ -54,28 +56,30 @@ def parse_bytes(text: str) -> int:
     return int(number)
 
 
-def show_bytes(n: float) -> str:
+def show_bytes(n: int | float) -> str:
     for unit in ("GiB", "MiB", "KiB"):
         if n >= UNITS[unit.upper()]:
             return f"{n / UNITS[unit.upper()]:.3g} {unit}"
     return f"{n:.0f} bytes"
 
 
-def measure(net: nn.Module, shape: Sequence[int], device: str) -> Need:
+def measure(net: nn.Module, shape: Sequence[int], device: str, peak: bool = True) -> Need:
     """From a step with four pictures and one with eight: both figures are straight lines in the batch.
 
-    The allocator's peak is that of forward and backward pass, in which the parameters' gradients lie as well.
+    The allocator's peak is that of forward and backward pass, in which the parameters' gradients lie as well; without
+    `peak`, which takes a while, it is left at 0.
     """
     net = net.to(device).train()
     weights = 4 * parameters(net)
-    kept, peak = [], []
+    kept, peaks = [], []
     for n in (4, 8):
         x = torch.rand(n, *shape, device=device)
         kept.append(saved_bytes(net, x))
-        peak.append(allocated_bytes(step, net, x, device=device).peak - weights + 4 * x.numel())
+        most = allocated_bytes(step, net, x, device=device).peak - weights if peak else -4 * x.numel()
+        peaks.append(most + 4 * x.numel())
         net.zero_grad(set_to_none=True)
-    kept_each, peak_each = (kept[1] - kept[0]) / 4, (peak[1] - peak[0]) / 4
-    return Need(3 * weights, kept_each, kept[0] - 4 * kept_each, peak_each, max(0.0, peak[0] - 4 * peak_each))
+    kept_each, peak_each = (kept[1] - kept[0]) / 4, (peaks[1] - peaks[0]) / 4
+    return Need(3 * weights, kept_each, kept[0] - 4 * kept_each, peak_each, max(0.0, peaks[0] - 4 * peak_each))
 
 
 def step(net: nn.Module, x: torch.Tensor) -> None:
@@ -93,15 +97,22 @@ def build(kind: str, units: int, filters: Sequence[int], channels: int, classes:
     return plain if kind == "resnet" else Checkpointed(plain)
 
 
-def deepest(make: Callable[[int], Any], fits: Callable[[Any], bool], most: int = 200) -> int:
-    """The greatest depth up to `most` at which `fits(make(depth))`, which must not come back once it is lost; 0: none."""
-    if not fits(make(1)):
-        return 0
-    low, high = 1, 2
-    while high <= most and fits(make(high)):
-        low, high = high, 2 * high
-    high = min(high, most + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(make(middle)) else (low, middle)
-    return low
+def deepest(needs: dict[int, Need], batch: int, limit: int) -> int:
+    """The most units a stage within the limit, from what 1, 2 and 4 need; from two on the need is a straight line."""
+    if needs[2].total(batch) > limit:
+        return int(needs[1].total(batch) <= limit)
+    each = (needs[4].total(batch) - needs[2].total(batch)) / 2
+    return min(DEEPEST, 2 + int((limit - needs[2].total(batch)) // max(each, 1.0)))
+
+
+def by_depth(
+    filters: Sequence[int], channels: int, size: tuple[int, int], classes: int, device: str, peak: bool
+) -> dict[str, dict[int, Need]]:
+    """What each kind of net needs by units a stage: measured at 1, 2 and 4, and along the line from 2 to 4 beyond."""
+    found: dict[str, dict[int, Need]] = {}
+    for kind in KINDS:
+        known = {n: measure(build(kind, n, filters, channels, classes), (channels, *size), device, peak)
+                 for n in (1, 2, 4)}  # fmt: skip
+        beyond = lambda n, known=known: Need(*(b + (n - 4) * (b - a) / 2 for a, b in zip(known[2], known[4])))
+        found[kind] = {n: known[n] if n in known else beyond(n) for n in DEPTHS}
+    return found

@@ -30,9 +30,9 @@ class Overhead(Claim):
 
     The paper counts operations: N forward and 2N backward become 4N, a third more; half more where backward costs only
     as much as forward.  Claimed is a ratio of 1.15 to 1.7: below is not the method, above it would be done badly (an
-    inverse and a further forward, which is what plain code does, make 5N, +67 %).  The part that is not reversible is in
-    the ratio, so there are eight units a stage; and pictures and widths are RevNet-38's, since what the paper counts are
-    operations, not the starting of many small ones.  A claim of speed has no broken arm.
+    inverse and a further forward, which is what plain code does, make 5N, +67 %).  The part that is not reversible is
+    in the ratio, so there are eight units a stage; and pictures and widths are RevNet-38's, since what the paper counts
+    are operations, not the starting of many small ones.  A claim of speed has no broken arm.
     """
 
     name = "overhead"

@@ -19,7 +19,7 @@ from .nets import Checkpointed, parameters, twin
 
 @dataclass(frozen=True)
 class Depths:
-    """units: blocks a stage that are tried; filters: of stem and stages, those of the residual nets without the first."""
+    """units: blocks a stage that are tried; filters: of the stem and of each stage."""
 
     units: tuple[int, ...] = (1, 2, 4, 8, 16)
     filters: tuple[int, ...] = (16, 16, 32, 64)
@@ -31,11 +31,10 @@ class Memory(Claim):
     """Exact.  Three nets of equal widths at rising depth: a RevNet, a residual net, and the same residual net with
     `torch.utils.checkpoint` round each block.  A training forward pass in float32; parameters are left out.
 
-    `kept_per_block`: the least-squares slope of the kept bytes over units a stage, divided by the bytes of one output of
-    each stage, so that it reads as activations a block.  Kept bytes are counted by saved-tensor hooks (`saved`) and
+    `kept_per_block`: the least-squares slope of the kept bytes over units a stage, divided by the bytes of one output
+    of each stage, so that it reads as activations a block.  Kept bytes are counted by saved-tensor hooks (`saved`) and
     checked by the allocator's own record: what is still allocated when the forward pass is over (`allocated`), and the
     peak of a whole step less the parameters' gradients (`peak`; without the least depth, where no block is reversible).
-    Residual blocks keep four activations, each rounded by nothing: R² is of a straight line.
     """
 
     name = "memory"
@@ -44,8 +43,8 @@ class Memory(Claim):
     profiles = {
         "smoke": Profile(Depths((1, 2, 4), side=16, batch=4), seeds=1, scale="3 depths, 4 pictures of 16×16"),
         "quick": Profile(Depths(), seeds=1, scale="1 to 16 units a stage, 16 pictures of 32×32"),
-        "full": Profile(Depths(filters=(32, 32, 64, 112), batch=100), seeds=1, scale="1 to 16 units a stage, RevNet-38's "
-                        "widths, 100 pictures of 32×32", threads=2),
+        "full": Profile(Depths(filters=(32, 32, 64, 112), batch=100), seeds=1, threads=2,
+                        scale="1 to 16 units a stage, RevNet-38's widths, 100 pictures of 32×32"),
     }  # fmt: skip
     hypotheses = (
         Exact("kept_per_block", "revnet", 0.01, relation="<="),
@@ -81,19 +80,20 @@ class Memory(Claim):
 
 
 class Stages(Claim):
-    """Exact.  RevNets of one to four stages: the bytes kept are those of the picture, the stem's output and one output a
-    stage, to the byte (`unexplained`: the largest difference over all nets), more units a stage add none
+    """Exact.  RevNets of one to four stages: the bytes kept are those of the picture, the stem's output and one output
+    a stage, to the byte (`unexplained`: the largest difference over all nets), more units a stage add none
     (`added_by_units`), and every further stage adds what its output needs (`least_growth`, bytes).
 
     The paper says of its nets that layers which change the shape are not reversible; how much that is, is a count.
     """
 
     name = "stages"
-    statement = "The network is not reversible as a whole: one activation a stage is kept, so memory grows with the stages."
+    statement = "The network is not reversible as a whole: it keeps one activation a stage."
     arms = ("revnet",)
     profiles = {
         "smoke": Profile(Depths((1, 2), (16, 16, 32), 16, 4), seeds=1, scale="1 and 2 stages"),
-        "quick": Profile(Depths((1, 2, 4), (16, 16, 32, 64, 128)), seeds=1, scale="1 to 4 stages, 16 pictures of 32×32"),
+        "quick": Profile(Depths((1, 2, 4), (16, 16, 32, 64, 128)), seeds=1,
+                         scale="1 to 4 stages, 16 pictures of 32×32"),
         "full": Profile(Depths((1, 2, 4, 8), (32, 32, 64, 112, 224), batch=100), seeds=1,
                         scale="1 to 4 stages, 100 pictures of 32×32", threads=2),
     }  # fmt: skip

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from precis.errors import InputError
 from precis.lab.sheets import contact_sheet, strip
 from precis.nn.reversible import reconstruction_error
 from precis.papers.job import Work
+from precis.papers.mobilenet.reading import check_folders, stratified
 from precis.papers.work import write_json, writing
 from precis.train.augment import Augment
 from precis.train.checkpoint import save_model
@@ -21,13 +21,12 @@ from precis.train.classify import Accuracy, fit_classifier, predict, score
 from precis.train.loop import Budget
 from precis.vision.revnet import RevNet
 
-from .budget import KINDS, MOST, Need, build, measure, parse_bytes, show_bytes
+from .budget import KINDS, MOST, Need, by_depth, deepest, measure, parse_bytes, show_bytes
+from .nets import parameters
 from .pictures import draw_errors, draw_memory
 
 CHECKPOINT = ".checkpoint"
-DEPTHS = (1, 2, 4, 8, 16)
 BATCHES = (16, 32, 64, 128, 256)
-DEEPEST = 200
 
 
 class Pictures(NamedTuple):
@@ -60,7 +59,7 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
     if drift:
         with writing(work.folder / "reconstruction.png") as beside:
             beside.write_bytes(draw_errors(drift))
-    lines = _lines(job.filters, shape, len(data.classes), DEPTHS, work.device)
+    lines = by_depth(job.filters, shape[0], (shape[1], shape[2]), len(data.classes), work.device, peak=False)
     with writing(work.folder / "memory.png") as beside:
         beside.write_bytes(draw_memory(lines, batch, units, need, limit))
     work.show("memory.png")
@@ -68,10 +67,11 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
     shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     return {
         "accuracy": found.value, "accuracy_low": found.interval[0], "accuracy_high": found.interval[1],
-        "kept_mib": need.kept(batch) / 2**20, "step_mib": need.total(batch) / 2**20, "batch": batch, "units": units,
-        "seconds_per_step": run.seconds / max(1, run.steps), "steps": run.steps,
+        "kept_mib": need.kept(batch) / 2**20, "step_mib": need.total(batch) / 2**20, "batch": float(batch),
+        "units": float(units),
+        "seconds_per_step": run.seconds / max(1, run.steps), "steps": float(run.steps),
         "reconstruction_error": max((float(e.max()) for e in drift), default=None),
-        "parameters": sum(p.numel() for p in net.parameters()),
+        "parameters": float(parameters(net)),
     }  # fmt: skip
 
 
@@ -79,7 +79,8 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
     """The table depth × batch for each kind of net, as plan.csv, a picture and lines; nothing is trained."""
     data = read(job, work)
     limit = None if job.memory is None else parse_bytes(job.memory)
-    lines = _lines(job.filters, tuple(data.x.shape[1:]), len(data.classes), DEPTHS, work.device)
+    shape = tuple(data.x.shape[1:])
+    lines = by_depth(job.filters, shape[0], (shape[1], shape[2]), len(data.classes), work.device, peak=True)
     rows = ["net,units,batch,kept_bytes,step_bytes"]
     for kind, needs in lines.items():
         for units, need in needs.items():
@@ -91,8 +92,8 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
         beside.write_bytes(draw_memory(lines, batch, None, None, limit))
     work.show("memory.png")
     work.show("plan.csv")
-    work.note("Memory of a training step by units a stage (the residual nets have two blocks for each unit) and pictures "
-              "a batch; 8 and 16 units lie on the line through 2 and 4.")  # fmt: skip
+    work.note("Memory of a training step by units a stage (residual nets have two blocks for each unit) and pictures a "
+              "batch; 8 and 16 units lie on the line through 2 and 4.")  # fmt: skip
     for kind, needs in lines.items():
         for units, need in needs.items():
             cells = ", ".join(f"{b}: {show_bytes(need.total(b))}" for b in BATCHES)
@@ -102,7 +103,7 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
     for kind, needs in lines.items():
         metrics |= {f"{kind}_{units}_kept_mib": need.kept(batch) / 2**20 for units, need in needs.items()}
         if limit is not None:
-            metrics |= {f"{kind}_{units}_most_pictures": need.batch(limit) for units, need in needs.items()}
+            metrics |= {f"{kind}_{units}_most_pictures": float(need.batch(limit)) for units, need in needs.items()}
     return metrics
 
 
@@ -116,23 +117,22 @@ def read(job: Any, work: Work) -> Pictures:
         found = ImageSet.open(job.input, size, job.labels, **options)
     if found.write_skipped(work.folder):
         work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+    if Path(job.input).is_dir() and job.labels == "auto":
+        check_folders(Path(job.input))
     counts = [] if found.labels is None else [int((found.labels == k).sum()) for k in range(len(found.classes))]
     if sum(n > 0 for n in counts) < 2:
         raise InputError("at least two classes are wanted: a sub-folder each, or a column of labels", file=job.input)
     if alone := [found.classes[k] for k, n in enumerate(counts) if n == 1]:
-        raise InputError(f"class {alone[0]!r} has one picture; two are the least, one to train on and one to measure on",
+        raise InputError(f"class {alone[0]!r} has one picture; two are the least, one to train and one to measure on",
                          file=job.input)  # fmt: skip
     _check_net(job, found.images.shape[1:])
-    draw = np.random.default_rng(job.seed)
-    held, kept = [], []
-    for k, n in enumerate(counts):
-        of = draw.permutation(np.flatnonzero(found.labels == k))
-        cut = min(max(1, round(job.val * n)), n - 1) if n else 0
-        held.append(of[:cut])
-        kept.append(of[cut:])
-    parts = [torch.from_numpy(np.sort(np.concatenate(part))) for part in (kept, held)]
-    images, labels = torch.from_numpy(np.asarray(found.images)), torch.from_numpy(found.labels)
-    return Pictures(images[parts[0]], labels[parts[0]], images[parts[1]], labels[parts[1]], found.classes)
+    assert found.labels is not None
+    known = found.labels >= 0
+    if not known.all():
+        work.note(f"{int((~known).sum())} pictures have no label and were left out")
+    images, labels = torch.from_numpy(found.images[known]), torch.from_numpy(found.labels[known])
+    kept, held = stratified(labels, job.val, torch.Generator().manual_seed(job.seed))
+    return Pictures(images[kept], labels[kept], images[held], labels[held], found.classes)
 
 
 def _check_net(job: Any, shape: tuple[int, ...]) -> None:
@@ -169,7 +169,7 @@ def _choose(job: Any, work: Work, data: Pictures, limit: int | None) -> tuple[in
             raise InputError(f"--memory {job.memory} is too little: with {units} units a stage two pictures, the least "
                              f"that batch norm can do with, need {show_bytes(need(units).total(2))}")  # fmt: skip
     elif limit is not None and job.units is None:
-        units = _deepest({n: need(n) for n in (1, 2, 4)}, batch, limit)
+        units = deepest({n: need(n) for n in (1, 2, 4)}, batch, limit)
         while units and need(units).total(batch) > limit:
             units -= 1
         if not units:
@@ -180,26 +180,6 @@ def _choose(job: Any, work: Work, data: Pictures, limit: int | None) -> tuple[in
                          f"{show_bytes(need(units).total(batch))}; leave --batch or --units out")  # fmt: skip
     write_json(path, [units, batch])
     return units, batch
-
-
-def _deepest(needs: dict[int, Need], batch: int, limit: int) -> int:
-    """The most units within the limit; from two units on the need is a straight line."""
-    if needs[2].total(batch) > limit:
-        return int(needs[1].total(batch) <= limit)
-    each = (needs[4].total(batch) - needs[2].total(batch)) / 2
-    return min(DEEPEST, 2 + int((limit - needs[2].total(batch)) // max(each, 1.0)))
-
-
-def _lines(
-    filters: tuple[int, ...], shape: tuple[int, ...], classes: int, depths: tuple[int, ...], device: str
-) -> dict[str, dict[int, Need]]:
-    """What each kind of net needs by units a stage: measured at 1, 2 and 4, and along the line from 2 to 4 beyond."""
-    found: dict[str, dict[int, Need]] = {}
-    for kind in KINDS:
-        known = {n: measure(build(kind, n, filters, shape[0], classes), shape, device) for n in (1, 2, 4)}
-        beyond = lambda n, known=known: Need(*(b + (n - 4) * (b - a) / 2 for a, b in zip(known[2], known[4])))
-        found[kind] = {n: known[n] if n in known else beyond(n) for n in depths}
-    return found
 
 
 @torch.no_grad()
@@ -227,10 +207,11 @@ def _write(job: Any, work: Work, net: RevNet, units: int, data: Pictures, said: 
     write_json(work.folder / "labels.json", {"classes": list(data.classes), "size": shape[1], "channels": shape[0],
                                              "background": job.background})  # fmt: skip
     order = (said == data.val_y).int().argsort(stable=True)[:24]  # what it has wrong first
-    words = [f"{data.classes[int(said[i])]}" + ("" if said[i] == data.val_y[i] else f", not {data.classes[int(data.val_y[i])]}")
-             for i in order]  # fmt: skip
+    pairs = [(data.classes[int(said[i])], data.classes[int(data.val_y[i])]) for i in order]
+    words = [a if a == b else f"{a}, not {b}" for a, b in pairs]
     with writing(work.folder / "answers.png") as beside:
-        beside.write_bytes(contact_sheet([data.val_x[i].numpy() for i in order], words, title="Held-out pictures, errors first"))
+        shown = [data.val_x[i].numpy() for i in order]
+        beside.write_bytes(contact_sheet(shown, words, title="Held-out pictures, errors first", size=96))
     if job.fully_reversible:
         x = data.val_x[:6].to(work.device).float() / 255
         with torch.no_grad():
@@ -251,7 +232,7 @@ def _tell(
     work.note(f"A training step at {batch} pictures and {units} units a stage takes {show_bytes(need.total(batch))}: "
               f"{show_bytes(need.kept(batch))} kept for the backward pass, the rest built again a block at a time, "
               f"weights, gradients and momentum{within}.")  # fmt: skip
-    deepest = max(lines["resnet"])
-    plain, mine = lines["resnet"][deepest].kept(batch), lines["revnet"][deepest].kept(batch)
-    work.note(f"At {deepest} units a stage a residual net of these widths would keep {show_bytes(plain)}, a RevNet "
+    most = max(lines["resnet"])
+    plain, mine = lines["resnet"][most].kept(batch), lines["revnet"][most].kept(batch)
+    work.note(f"At {most} units a stage a residual net of these widths would keep {show_bytes(plain)}, a RevNet "
               f"{show_bytes(mine)}.")  # fmt: skip

@@ -30,9 +30,7 @@ class RevNetJob(Job):
     memory: Annotated[str | None, Doc("limit of a training step, such as 500MiB or 2GiB")] = None
     batch: Annotated[int | None, Doc("pictures a batch; None: 64, or the most that --memory allows up to 256"),
                      Range(2)] = None  # fmt: skip
-    plan: Annotated[bool, Doc("print what ResNet, checkpointed ResNet and RevNet need by depth and batch, and stop")] = (
-        False
-    )
+    plan: Annotated[bool, Doc("only tell what ResNet, checkpointed ResNet and RevNet need by depth and batch")] = False
 
     # The net.
     units: Annotated[int | None, Doc("blocks a stage; None: 3, or with --memory and --batch the most that fits"),
@@ -40,7 +38,7 @@ class RevNetJob(Job):
     filters: Annotated[tuple[int, ...], Doc("channels of the stem and of each stage: even numbers")] = (32, 32, 64, 112)
     keep_every: Annotated[int, Doc("also keep the activations after so many blocks, against rounding errors; 0: none"),
                           Range(0)] = 0  # fmt: skip
-    fully_reversible: Annotated[bool, Doc("reversible transitions: the net can be run backwards to the picture")] = False
+    fully_reversible: Annotated[bool, Doc("reversible transitions: the net runs backwards to the picture")] = False
 
     # Training.
     epochs: Annotated[int, Doc("passes over the training pictures"), Range(1)] = 10

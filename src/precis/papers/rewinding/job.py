@@ -37,7 +37,7 @@ class Rewinding(Job):
     densities: Annotated[str | None, Doc("several with commas, in place of --density: 0.5,0.2,0.1")] = None
     method: Annotated[Literal["lr_rewind", "weight_rewind", "fine_tune"], Doc("how to retrain")] = "lr_rewind"
     compare: Annotated[bool, Doc("all three ways of retraining beside each other")] = False
-    one_shot: Annotated[bool, Doc("prune at once, instead of in rounds of 20 %% of what remains")] = False
+    one_shot: Annotated[bool, Doc("prune at once, instead of a fifth of what remains a round")] = False
     scope: Annotated[Literal["global", "layer"], Doc("where the smallest weights are looked for")] = "global"
     pattern: Annotated[Literal["none", "2:4"], Doc("2:4 keeps at most two of four neighbouring inputs")] = "none"
     include: Annotated[str | None, Doc("prune only weights of these names, patterns with commas: blocks.*")] = None
@@ -68,7 +68,7 @@ class Rewinding(Job):
     test_share: Annotated[float, Doc("share of the examples that is only tested on"), Range(0.01, 0.8)] = 0.2
     rows: Annotated[int | None, Doc("use so many training examples at most"), Range(20)] = None
     background: Annotated[str, Doc("colour under transparent pictures")] = "white"
-    keep_going: Annotated[bool, Doc("go on when more than 5 %% of the pictures cannot be read")] = False
+    keep_going: Annotated[bool, Doc("go on when more than one picture in twenty cannot be read")] = False
 
     def sample(self, folder: Path) -> str:
         """Handwritten digits of 8×8 pixels."""

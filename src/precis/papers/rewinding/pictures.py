@@ -1,6 +1,7 @@
 """The pictures of a run: accuracy against compression, and against what the search has cost."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -33,7 +34,7 @@ def draw_search(lines: Lines, dense: float) -> bytes:
     return Chart(figure, f"accuracy against epochs of retraining, {', '.join(lines)}").png()
 
 
-def _axes(lines: Lines, label: str) -> tuple[Figure, object]:
+def _axes(lines: Lines, label: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(6, 3.75), layout="constrained")
     axes = figure.add_subplot()
     colours = arm_colours(("learning-rate rewinding", "weight rewinding", "fine-tuning"))
@@ -47,5 +48,5 @@ def _axes(lines: Lines, label: str) -> tuple[Figure, object]:
     return figure, axes
 
 
-def _legend(axes: object) -> None:
-    axes.legend(frameon=False, fontsize=9)  # type: ignore[attr-defined]
+def _legend(axes: Any) -> None:
+    axes.legend(frameon=False, fontsize=9)

@@ -86,6 +86,9 @@ def run_prune(job: Any, work: Work) -> dict[str, float | None]:
     data = read_labelled(job, work)
     net, data = open_net(job, work, data, torch.Generator().manual_seed(job.seed))
     densities = _densities(job)
+    n = sum(p.numel() for p in weights_of(net, job).values())
+    if round(densities[-1] * n) < 1:
+        raise InputError(f"a density of {densities[-1]:g} keeps none of {n} weights")
     task = _prepare(job, work, data, net, len(densities))
     dense = _dense(task)
     accuracy = 100 * float(right(dense, data.test).mean())
@@ -144,13 +147,22 @@ def _densities(job: Any) -> list[float]:
     if job.densities is None:
         if job.density >= 1:
             raise InputError("--density 1 prunes nothing: give a share below 1")
-        return [job.density] if job.one_shot else geometric(job.density)
+        found = [job.density] if job.one_shot else geometric(job.density)
+        return _within_pattern(job, found, "--density")
     try:
         found = sorted({float(part) for part in job.densities.split(",")}, reverse=True)
     except ValueError:
         found = []
     if not found or not all(0 < d < 1 for d in found):
         raise InputError(f"--densities: numbers between 0 and 1 with commas, as 0.5,0.2,0.1; got {job.densities!r}")
+    return _within_pattern(job, found, "--densities")
+
+
+def _within_pattern(job: Any, densities: list[float], option: str) -> list[float]:
+    """Under 2:4 half of the weights are the most that can be kept: the rounds above are left out."""
+    found = densities if job.pattern == "none" else [d for d in densities if d <= 0.5]
+    if not found:
+        raise InputError(f"{option}: the pattern 2:4 keeps half of the weights at the most; give 0.5 or less")
     return found
 
 
@@ -217,7 +229,7 @@ def _same(model: nn.Module) -> Callable[[str], nn.Module | None]:
 def _retrain(task: Task, method: Any, densities: list[float], dense: nn.Module) -> list[Point]:
     """A network for every density: in rounds, or each from the dense one."""
     job, weights = task.job, lambda model: weights_of(Net(model, None, False), job)
-    project = None if job.pattern == "none" else (lambda params, masks: n_of_m_masks(params, masks))
+    project = None if job.pattern == "none" else n_of_m_masks
     base = right(dense, task.data.val)
     points: list[Point] = []
     rounds: list[Pruned] = []

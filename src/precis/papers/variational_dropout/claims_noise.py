@@ -35,12 +35,13 @@ class AdditiveNoise(Claim):
     rate is tuned for each, 1, 3 or 10 times that setting's, by that bound on a pilot seed: α itself has to travel from
     log α = −3 or less to 3, which it cannot in 400 steps of 10⁻².
 
-    What the rows of the multiplicative form hold besides is of one layer, the second (300 to 100) of a dense net that is
-    trained on the seed's digits: its weights all get one log α, −3, 0 or 3, in either form and without removal; 20
-    training digits, 2,000 draws of the noise.  `outside`: the percentage of outputs whose mean or variance over independent
-    draws differs between the forms by more than three standard errors (0.27 expected; bound 1, since variances of 2,000
-    draws are not quite normal).  `log_variance_ratio`: log of the trace of the covariance of ∂L/∂θ, multiplicative over
-    additive, over the same draws; above 0 at each log α, and growing (`growth`: the smaller of the two steps).
+    The rows of the multiplicative form hold, besides, measurements of one layer, the second (300 to 100) of a dense net
+    that is trained on the seed's digits: its weights all get one log α, −3, 0 or 3, in either form and without removal;
+    20 training digits, 2,000 draws of the noise.  `outside`: the percentage of outputs whose mean or variance over
+    independent draws differs between the forms by more than three standard errors (0.27 expected; bound 1, since
+    variances of 2,000 draws are not quite normal).  `log_variance_ratio`: log of the trace of the covariance of ∂L/∂θ,
+    multiplicative over additive, over the same draws; above 0 at each log α, and growing (`growth`: the smaller of the
+    two steps).
     No broken arm: the multiplicative form is the method without the mechanism.
     """
 

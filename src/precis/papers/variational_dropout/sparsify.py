@@ -32,6 +32,7 @@ from precis.sparsity.variational_dropout import (
     variational_layers,
     variationalize,
 )
+from precis.sparsity.variational_dropout_kl import Kind
 from precis.train.classify import to_input
 from precis.train.loop import Budget, fit, index_batches
 
@@ -45,8 +46,7 @@ def sparsify(job: Any, work: Work) -> dict[str, float | None]:
     if not job.ramp[0] < job.ramp[1]:
         raise InputError(f"--ramp {job.ramp[0]:g} {job.ramp[1]:g}: the weight rises from the first to the second share")
     data = read_labelled(job, work)
-    generator = torch.Generator().manual_seed(job.seed)
-    net = open_net(job, work, data, generator)
+    net, data = open_net(job, work, data, torch.Generator().manual_seed(job.seed))
     names = [name.removesuffix(".weight") for name in weights_of(net, job)]
     noisy = _converted(job, copy.deepcopy(net.model), names)
     left_out = sorted(set(names) - {name for name, _ in variational_layers(noisy)})
@@ -85,7 +85,7 @@ def _converted(job: Any, model: nn.Module, names: list[str]) -> nn.Module:
 def _bound(job: Any, model: nn.Module, n: int, x: Tensor, y: Tensor, progress: float) -> dict[str, Tensor]:
     clip_log_alpha_(model)
     weight = job.kl_weight * kl_ramp(progress, *job.ramp)
-    kind = "kingma" if job.original else "sigmoid"
+    kind: Kind = "kingma" if job.original else "sigmoid"
     return bound(model(x), y, model, n_train=n, kl_weight=weight, kind=kind)._asdict()
 
 
@@ -118,6 +118,9 @@ def _train(
 
 
 def _check_baseline(work: Work, dense: nn.Module, data: Labelled, net: Net) -> None:
+    if net.trained:
+        work.note("Of the model, as it came trained, the dense accuracy is too good if it has seen the test examples; "
+                  "a folder with train.parquet and test.parquet keeps them apart.")  # fmt: skip
     accuracy = right(dense, data.test).mean()
     chance = float(torch.bincount(data.test.y).max()) / len(data.test.y)
     if accuracy <= chance:

@@ -1,7 +1,8 @@
 """Contrastive learning: the loss, a step, the views and the neighbours' vote, against what one would otherwise use.
 
-Loss: forward and backward of NT-Xent, dense and in chunks, against `pytorch_metric_learning` (left out where it is not
-installed); `saved MB` is what the forward pass keeps for the backward one.  Step: both views in one pass, against a
+Loss: forward and backward of NT-Xent, against `pytorch_metric_learning` (left out where it is not installed; it lists
+all pairs, so the batch is small) and against the usual lines of torch, also in chunks; `saved MB` is what the forward
+pass keeps for the backward one.  Step: both views in one pass, against a
 pass for each.  Views: the pictures of a step augmented as a batch, against Pillow, picture by picture.  Vote: 256
 queries among 100,000 embeddings, against scikit-learn's brute-force neighbours and a weighted sum.  `ratio` is theirs
 over ours.
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
@@ -30,7 +32,8 @@ BANK, QUERIES, DIM, K = 100_000, 256, 128, 200
 
 def rows(repeats: int = 9) -> list[dict[str, Any]]:
     """A row a comparison; medians of interleaved repetitions."""
-    return [*_losses(repeats), _step(repeats), _views(max(3, repeats // 2)), _vote(max(3, repeats // 2))]
+    few = max(3, repeats // 2)
+    return [*_losses(repeats), _step(repeats), _views(few), *(_vote(chunk, few) for chunk in (4096, 32_768))]
 
 
 def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int, **more: Any) -> dict[str, Any]:
@@ -43,21 +46,36 @@ def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats:
 
 
 def _losses(repeats: int) -> list[dict[str, Any]]:
-    if find_spec("pytorch_metric_learning") is None:
-        return []
-    from pytorch_metric_learning.losses import NTXentLoss
-
-    peer = NTXentLoss(temperature=0.5)
     found = []
-    for n, chunk in ((256, None), (1024, None), (1024, 256)):
+    for n, chunk, peer in ((64, None, _metric_learning()), (256, None, plain), (1024, None, plain), (1024, 256, plain)):
+        if peer is None:
+            continue
         z1, z2 = (torch.randn(n, DIM, requires_grad=True) for _ in range(2))
-        labels = torch.arange(n).repeat(2)
         ours = lambda a=z1, b=z2, c=chunk: nt_xent(a, b, 0.5, chunk=c)
-        theirs = lambda a=z1, b=z2, y=labels: peer(torch.cat([a, b]), y)
+        theirs = lambda a=z1, b=z2, f=peer: f(a, b)
         kept = {"saved MB": saved_bytes(ours) / 2**20, "their MB": saved_bytes(theirs) / 2**20}
         name = f"NT-Xent, 2 × {n} × {DIM}" + (f", chunks of {chunk}" if chunk else "")
+        name += ", against plain torch" if peer is plain else ", against metric learning"
         found.append(_row(name, _backward(ours), _backward(theirs), repeats, **kept))
     return found
+
+
+def plain(z1: Tensor, z2: Tensor) -> Tensor:
+    """The loss as it is usually written: the diagonal dropped by a mask, and a cross-entropy."""
+    z = F.normalize(torch.cat([z1, z2]), dim=1)
+    n = len(z1)
+    s = (z @ z.T / 0.5)[~torch.eye(2 * n, dtype=torch.bool)].view(2 * n, 2 * n - 1)
+    partner = torch.cat([torch.arange(n) + n - 1, torch.arange(n)])
+    return F.cross_entropy(s, partner)
+
+
+def _metric_learning() -> Callable[[Tensor, Tensor], Tensor] | None:
+    if find_spec("pytorch_metric_learning") is None:
+        return None
+    from pytorch_metric_learning.losses import NTXentLoss
+
+    loss = NTXentLoss(temperature=0.5)
+    return lambda a, b: loss(torch.cat([a, b]), torch.arange(len(a)).repeat(2))
 
 
 def _backward(loss: Callable[[], Tensor]) -> Callable[[], Any]:
@@ -81,7 +99,7 @@ def _views(repeats: int) -> dict[str, Any]:
     return _row("two views of 256 pictures of 32×32", ours, theirs, repeats)
 
 
-def _vote(repeats: int) -> dict[str, Any]:
+def _vote(chunk: int, repeats: int) -> dict[str, Any]:
     g = torch.Generator().manual_seed(0)
     bank, query = torch.randn(BANK, DIM, generator=g), torch.randn(QUERIES, DIM, generator=g)
     labels = torch.randint(0, 10, (BANK,), generator=g)
@@ -95,5 +113,5 @@ def _vote(repeats: int) -> dict[str, Any]:
             votes[:, c] = (weights * (chosen == c)).sum(1)
         return votes / votes.sum(1, keepdims=True)
 
-    ours = lambda: knn_predict(bank, labels, query, K, classes=10)
-    return _row(f"{K}-NN vote, {QUERIES} among {BANK:,}", ours, theirs, repeats)
+    name = f"{K}-NN vote, {QUERIES} among {BANK:,}, chunks of {chunk:,}"
+    return _row(name, lambda: knn_predict(bank, labels, query, K, classes=10, chunk=chunk), theirs, repeats)

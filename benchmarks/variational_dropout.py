@@ -1,8 +1,7 @@
-"""Sparse variational dropout: a training step of LeNet-300-100 against the same net with dense layers.
+"""Sparse variational dropout: a training step of LeNet-300-100, batch 100, with torch's fused Adam.
 
-Dense: cross-entropy and Adam.  Ours: two products a layer instead of one, noise, the KL of every weight, and Adam over
-twice as many parameters.  By hand: the layers as one would write them down, log α computed for the mean, the variance
-and the KL anew.  `dense over ours` above 1/2.4 is the bar; `ratio` is theirs over ours.
+Against the same net with dense layers, which does half the products and no noise, KL term or second set of parameters;
+and against the layers as one would write them down.  `ratio` is theirs over ours.
 """
 
 from collections.abc import Callable
@@ -54,7 +53,7 @@ def rows(repeats: int = 9) -> list[dict[str, Any]]:
         "by hand": _step(hand, lambda: F.cross_entropy(hand(x), y) + sum(layer.kl() for layer in layers) / N),
         "ours": _step(ours, lambda: bound(ours(x), y, ours, n_train=N).loss),
     }
-    return [_row("step, LeNet-300-100, against " + name, {"ours": timed["ours"], "theirs": timed[name]}, repeats)
+    return [_row("step, LeNet-300-100, against " + name, {"theirs": timed[name], "ours": timed["ours"]}, repeats)
             for name in ("dense", "by hand")]  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def site(home: Path, ids: tuple[str, str]) -> Iterator[TestClient]:
 def ended(site: TestClient) -> Callable[..., dict[str, Any]]:
     """Wait until a run is in one of these states; the answer of /state."""
 
-    def wait(run: str, *states: str, seconds: float = 60.0) -> dict[str, Any]:
+    def wait(run: str, *states: str, seconds: float = 240.0) -> dict[str, Any]:
         states = states or ("finished", "failed", "refused", "stopped", "interrupted")
         end = time.monotonic() + seconds
         while True:

@@ -118,7 +118,7 @@ def test_stop_and_go_on(site: TestClient, ids: tuple[str, str], ended: Callable[
     page = site.get(run).text
     assert "Go on" in page and "--resume goes on" in page
     assert site.post(f"{run}/resume").status_code == 303
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while not any(n.startswith("began at ") and n != "began at 0" for n in site.get(f"{run}/state").json()["notes"]):
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -184,7 +184,7 @@ def test_runs_outlive_the_site(home: Path, ids: tuple[str, str]) -> None:
     with TestClient(make_app(home, cores=2), base_url=BASE, follow_redirects=False) as second:
         assert second.get(f"{run}/state").json()["state"] == "running"
         assert second.get(f"{waiting}/state").json()["state"] == "queued"
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while second.get(f"{waiting}/state").json()["state"] != "finished":
             assert time.monotonic() < end
             time.sleep(0.1)

@@ -169,7 +169,7 @@ def reconstruction_error(
     with frozen_statistics(seq):
         given = [s.clone() for s in streams]
         truth = [[s.clone() for s in given]]
-        last = advance(run, given, notes := [], truth)
+        last = advance(run, given, notes := [], truth)  # type: ignore[var-annotated]
         rebuilt = retreat(run, last, notes)
     errors = []
     for exact, again in zip(truth, rebuilt):

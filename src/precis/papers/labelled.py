@@ -93,7 +93,7 @@ def read_labelled(job: Any, work: Work) -> Labelled:
         parts = [Part((p.x - mean) / std, p.y) for p in parts]
     if whole.columns:
         parts = [Part(p.x.float(), p.y) for p in parts]
-    return Labelled(*parts, whole.classes, whole.columns)
+    return Labelled(parts[0], parts[1], parts[2], whole.classes, whole.columns)
 
 
 def _standard(name: str, part: str) -> _Whole:
@@ -157,11 +157,11 @@ def _table(job: Any, work: Work, table: Table) -> _Whole:
     words = [name for name in others if table.columns[name].dtype.kind == "U" and not _numeric(table.columns[name])]
     if words:
         work.note(f"columns of words are left out: {', '.join(words[:6])}")
-    names = [name for name in others if name not in words]
-    if not names:
+    numeric = [name for name in others if name not in words]
+    if not numeric:
         raise InputError("there is no column of numbers beside the label", file=table.file)
-    x = torch.from_numpy(table.numbers(names))
-    return _Whole(x, torch.from_numpy(y.astype(np.int64)), tuple(map(str, classes.tolist())), None, tuple(names))
+    x = torch.from_numpy(table.numbers(numeric))
+    return _Whole(x, torch.from_numpy(y.astype(np.int64)), tuple(map(str, classes.tolist())), None, tuple(numeric))
 
 
 def _numeric(cells: np.ndarray) -> bool:

@@ -72,7 +72,7 @@ def open_net(job: Any, work: Work, data: Labelled, generator: torch.Generator) -
                 layer.fit(data.train.x)
     if program.preprocess is not None:
         ready = [Part(program.preprocess(to_input(part.x)), part.y) for part in (data.train, data.val, data.test)]
-        data = Labelled(*ready, data.classes, data.columns)
+        data = data._replace(train=ready[0], val=ready[1], test=ready[2])
     _check_output(model, spec, data)
     net = Net(model.to(work.device), config, weights is not None)
     weights_of(net, job)
@@ -240,7 +240,7 @@ def _graph_macs(module: Any, x: Tensor) -> float:
     """Multiply–accumulates of the linear maps and convolutions of a graph, for one input."""
     total = 0
     for node in module.graph.nodes:
-        weight = node.args[1] if node.op == "call_function" and len(node.args) > 1 else None
+        weight: Any = node.args[1] if node.op == "call_function" and len(node.args) > 1 else None
         name = str(node.target)
         if getattr(weight, "op", "") != "get_attr" or not name.startswith(("aten.linear", "aten.conv")):
             continue

@@ -64,8 +64,8 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
             return as_it_is("the model returns something other than one tensor")
     try:
         program = _exported(dense, example)
-    except Exception as error:  # whatever Python the model does that a graph cannot
-        return as_it_is(f"the model cannot be exported as a graph ({_first_line(error)})")
+    except Exception as failed:  # whatever Python the model does that a graph cannot
+        return as_it_is(f"the model cannot be exported as a graph ({_first_line(failed)})")
     graph = program.module()
     smaller, deleted = _shrink(graph)
     if not deleted:

@@ -240,9 +240,9 @@ class Analysis:
 
     def _sum(self, node: Any, flows: list[Flow | None]) -> Flow | None:
         """Two tensors entry by entry: a channel of one goes only with that of the other."""
-        if len(flows) != 2 or flows[0] is None or flows[1] is None:
+        a, b = flows if len(flows) == 2 else (None, None)
+        if a is None or b is None:
             return None
-        a, b = flows
         ranks = {n.meta["val"].ndim for n in node.all_input_nodes}
         if a.dim != b.dim or len(a.ids) != len(b.ids) or len(ranks) != 1:
             return None
@@ -323,7 +323,8 @@ class Analysis:
             for flow in known:
                 self._freeze(flow)
             return None
-        return Flow(dim, *(torch.cat([getattr(f, part) for f in known]) for part in ("ids", "constant", "value")))
+        ids, constant, value = (torch.cat([getattr(f, part) for f in known]) for part in ("ids", "constant", "value"))
+        return Flow(dim, ids, constant, value)
 
     def _pad(self, node: Any, x: Flow) -> Flow | None:
         """Zeros (or copies) around positions, or further channels of a constant."""

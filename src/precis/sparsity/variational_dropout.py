@@ -146,7 +146,7 @@ class Variational(nn.Module):
         nn.init.xavier_uniform_(self.weight, generator=generator)
 
 
-class VariationalLinear(Variational, nn.Linear):
+class VariationalLinear(Variational, nn.Linear):  # type: ignore[misc]
     """x [*,in] to [*,out]: VariationalLinear(in, out, bias=True, *, options of `Variational`).  θ ~ N(0, 0.01²)."""
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -156,14 +156,14 @@ class VariationalLinear(Variational, nn.Linear):
         nn.init.normal_(self.weight, 0.0, 0.01, generator=generator)
 
 
-class VariationalConv1d(Variational, nn.Conv1d):
+class VariationalConv1d(Variational, nn.Conv1d):  # type: ignore[misc]
     """x [B,in,L] to [B,out,L']: arguments as torch's, then options of `Variational`.  θ is Glorot uniform."""
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self._conv_forward(x, weight, bias)
 
 
-class VariationalConv2d(Variational, nn.Conv2d):
+class VariationalConv2d(Variational, nn.Conv2d):  # type: ignore[misc]
     """x [B,in,H,W] to [B,out,H',W']: arguments as torch's, then options of `Variational`.  θ is Glorot uniform."""
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -35,12 +35,11 @@ class Step(Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = torch.empty_like(weight), torch.empty_like(weight)
         divergence = weight.new_zeros(max(1, copies))
-        for copy, (w, s, m, v) in _pieces(copies, weight, spread, mean, variance):
+        for copy, (w, s, m, v), (beta, inverse) in _pieces(copies, 2, weight, spread, mean, variance):
             torch.mul(w, w, out=v)
-            beta = (v + TINY).log_().sub_(s) if additive else s.neg()
+            _beta(v, s, additive, beta)
             torch.ops.aten.threshold_backward(w, beta, -threshold, grad_input=m)
-            beta.clamp_(-high, -low)
-            inverse = beta.exp()
+            torch.exp(beta.clamp_(-high, -low), out=inverse)
             v.div_(inverse)
             divergence[copy] += 0.5 * inverse.add_(1).log_().sum() + K1 * beta.mul_(K3).sub_(K2).sigmoid_().sum()
         return mean, variance, divergence
@@ -58,22 +57,21 @@ class Step(Function):
         to_weight, to_spread = torch.empty_like(weight), torch.empty_like(weight)
         factors = g_divergence.tolist()
         tensors = (weight, spread, g_mean.contiguous(), g_variance.contiguous(), to_weight, to_spread)
-        for copy, (w, s, gm, gv, tw, ts) in _pieces(copies, *tensors):
-            factor, square = factors[copy], w * w
-            q = square + TINY
-            beta = q.log().sub_(s) if additive else s.neg()
+        for copy, (w, s, gm, gv, tw, ts), (square, beta, inverse, scratch) in _pieces(copies, 4, *tensors):
+            factor = factors[copy]
+            torch.mul(w, w, out=square)
+            _beta(square, s, additive, beta)
             torch.ops.aten.threshold_backward(gm, beta, -threshold, grad_input=tw)
-            inverse = beta.clamp(-high, -low)
-            torch.mul(inverse, K3, out=ts)
-            ts.sub_(K2).sigmoid_()
+            torch.clamp(beta, -high, -low, out=inverse)
+            torch.mul(inverse, K3, out=ts).sub_(K2).sigmoid_()
             ts.addcmul_(ts, ts, value=-1).mul_(-K1 * K3 * factor)
             inverse.exp_()
-            ts.addcdiv_(inverse, inverse + 1, value=-0.5 * factor)
+            ts.addcdiv_(inverse, torch.add(inverse, 1, out=scratch), value=-0.5 * factor)
             from_variance = torch.div(gv, inverse, out=inverse)
             ts.addcmul_(from_variance, square)
             torch.ops.aten.hardtanh_backward(ts, beta, -high - EDGE, -low + EDGE, grad_input=ts)
             if additive:
-                from_variance.addcdiv_(ts, q, value=-1)
+                from_variance.addcdiv_(ts, square.add_(TINY), value=-1)
             tw.addcmul_(from_variance, w, value=2)
         return to_weight, to_spread, None, None, None, None, None
 
@@ -91,8 +89,21 @@ def fused_serves(weight: Tensor) -> bool:
     return plain and not torch.compiler.is_compiling() and not torch._C._functorch.is_gradtrackingtensor(weight)
 
 
-def _pieces(copies: int, *tensors: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-    """(copy, views of the same stretch of every tensor)."""
+def _beta(square: Tensor, spread: Tensor, additive: bool, out: Tensor) -> None:
+    """−log α, not clipped."""
+    if additive:
+        torch.add(square, TINY, out=out).log_().sub_(spread)
+    else:
+        torch.neg(spread, out=out)
+
+
+def _pieces(
+    copies: int, scratch: int, *tensors: Tensor
+) -> Iterator[tuple[int, tuple[Tensor, ...], tuple[Tensor, ...]]]:  # fmt: skip
+    """(copy, views of the same stretch of every tensor, as many working tensors of that length)."""
+    size = min(PIECE, max(1, tensors[0].numel() // max(1, copies)))
+    room = tensors[0].new_empty(scratch, size).unbind()
     for copy in range(max(1, copies)):
-        for piece in zip(*((t[copy] if copies else t).view(-1).split(PIECE) for t in tensors)):
-            yield copy, piece
+        for piece in zip(*((t[copy] if copies else t).view(-1).split(size) for t in tensors)):
+            n = len(piece[0])
+            yield copy, piece, room if n == size else tuple(r[:n] for r in room)

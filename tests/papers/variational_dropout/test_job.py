@@ -50,7 +50,7 @@ def test_a_net_is_trained_thinned_and_written(pictures, tmp_path):
     for name, mask in masks.items():
         assert mask.dtype == torch.bool and torch.equal(state[name] != 0, mask)
     assert decompress(load_file(done.folder / "compressed.safetensors")).keys() == state.keys()
-    assert torch.equal(load_model(done.folder)[0].head.weight, state["head.weight"])
+    assert torch.equal(load_model(done.folder).head.weight, state["head.weight"])
     layers = list(csv.DictReader((done.folder / "layers.csv").open()))
     assert sum(int(row["surviving"]) for row in layers) == sum(int(m.sum()) for m in masks.values())
     sweep = list(csv.DictReader((done.folder / "thresholds.csv").open()))

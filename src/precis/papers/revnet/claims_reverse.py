@@ -87,7 +87,7 @@ class FullyReversible(Claim):
         example, draw = data.images[:2], record.streams["init"]
         options = {"in_channels": data.images.shape[1], "classes": data.classes}
         if arm == "trained":
-            net = RevNet(settings.units, fully_reversible=True, generator=draw, **options)
+            net = RevNet(settings.units, fully_reversible=True, generator=draw, **options)  # type: ignore[arg-type]
         else:
             net = _as_costly(settings.units, example, draw, options)
         _, found = train(net, settings, data, seed, settings.lr, record)

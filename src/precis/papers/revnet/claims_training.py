@@ -161,7 +161,7 @@ class RebuiltGradients(Claim):
             found |= {f"difference_{kind}": max(gaps), f"{kind}_at_start": gaps[0], f"{kind}_trained": gaps[1]}
         with torch.no_grad():
             first = net.train().starts[-1](*net.stages(x)[-2])
-        drift = reconstruction_error(net.runs[-1], *first)
+        drift = reconstruction_error(net.runs[-1], *first)  # type: ignore[arg-type]
         record.curve("reconstruction error", list(range(2, len(drift) + 2)), drift)
         return found | {"reconstruction_error": float(drift.max())}
 

@@ -59,7 +59,7 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
     if drift:
         with writing(work.folder / "reconstruction.png") as beside:
             beside.write_bytes(draw_errors(drift))
-    lines = by_depth(job.filters, shape[0], shape[1:], len(data.classes), work.device, peak=False)
+    lines = by_depth(job.filters, shape[0], (shape[1], shape[2]), len(data.classes), work.device, peak=False)
     with writing(work.folder / "memory.png") as beside:
         beside.write_bytes(draw_memory(lines, batch, units, need, limit))
     work.show("memory.png")
@@ -80,7 +80,7 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
     data = read(job, work)
     limit = None if job.memory is None else parse_bytes(job.memory)
     shape = tuple(data.x.shape[1:])
-    lines = by_depth(job.filters, shape[0], shape[1:], len(data.classes), work.device, peak=True)
+    lines = by_depth(job.filters, shape[0], (shape[1], shape[2]), len(data.classes), work.device, peak=True)
     rows = ["net,units,batch,kept_bytes,step_bytes"]
     for kind, needs in lines.items():
         for units, need in needs.items():

@@ -123,7 +123,7 @@ def retrain_stack(
         masks.append(magnitude_masks(weights, density=copy.density, stacked=True))
     starts = [plan.start for plan in plans if plan.start is not None]
     device = splits[copies[0].seed].x.device
-    stack = StackedMLP(len(copies), trained.sizes).to(device)
+    stack = StackedMLP(len(copies), trained.sizes).to(device)  # type: ignore[arg-type]
     stack.load_state_dict({name: torch.cat([s.model_state[name] for s in starts]) for name in stack.state_dict()})
     merged: Masks = {name: torch.cat([m[name] for m in masks]) for name in masks[0]}
     momentum = {}

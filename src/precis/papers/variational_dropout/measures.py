@@ -71,7 +71,7 @@ def log_removable(net: Net, x: Tensor, y: Tensor, points: float = 1.0) -> float:
 
 def share_at_clip(net: Net) -> float:
     """Share of weights whose log α lies on its upper bound."""
-    values = [(layer.log_alpha >= layer.max_log_alpha - 1e-6) for _, layer in variational_layers(net)]
+    values = [(layer.log_alpha >= layer.max_log_alpha - 1e-6) for _, layer in variational_layers(net)]  # type: ignore[operator]
     return float(torch.cat([v.flatten() for v in values]).float().mean())
 
 

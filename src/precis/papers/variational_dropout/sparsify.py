@@ -32,6 +32,7 @@ from precis.sparsity.variational_dropout import (
     variational_layers,
     variationalize,
 )
+from precis.sparsity.variational_dropout_kl import Kind
 from precis.train.classify import to_input
 from precis.train.loop import Budget, fit, index_batches
 
@@ -84,7 +85,7 @@ def _converted(job: Any, model: nn.Module, names: list[str]) -> nn.Module:
 def _bound(job: Any, model: nn.Module, n: int, x: Tensor, y: Tensor, progress: float) -> dict[str, Tensor]:
     clip_log_alpha_(model)
     weight = job.kl_weight * kl_ramp(progress, *job.ramp)
-    kind = "kingma" if job.original else "sigmoid"
+    kind: Kind = "kingma" if job.original else "sigmoid"
     return bound(model(x), y, model, n_train=n, kl_weight=weight, kind=kind)._asdict()
 
 

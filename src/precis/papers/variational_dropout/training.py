@@ -59,7 +59,7 @@ class Net(nn.Module):
         for layer in self.net.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-                nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if arm.noise == "weights":
             variationalize(self.net, log_sigma2=arm.log_sigma2, max_log_alpha=arm.start, clip=arm.clip,
                            parametrization=arm.parametrization)  # fmt: skip

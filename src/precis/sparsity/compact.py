@@ -59,6 +59,9 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
 
     if len(example) == 1:  # an export would take 1 for a constant
         example = torch.cat([example, example])
+    with torch.no_grad():
+        if not isinstance(dense(example), Tensor):
+            return as_it_is("the model returns something other than one tensor")
     try:
         program = _exported(dense, example)
     except Exception as failed:  # whatever Python the model does that a graph cannot
@@ -115,8 +118,12 @@ def _shrink(graph: Any) -> tuple[nn.Module, dict[str, int]]:
         _set(graph, name, state[name])
     for node, name in added.items():
         _attach(graph, node, name, state[name])
-    for node in [n for n in graph.graph.nodes if n.op == "call_module" and n.target == "_guards_fn"]:
-        graph.graph.erase_node(node)  # it asks for the shapes of the example
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and node.target == "_guards_fn":
+            graph.graph.erase_node(node)  # it asks for the shapes of the example
+        elif node.op == "output":
+            node.args = (node.args[0][0],)
+    graph.graph.set_codegen(torch.fx.graph.CodeGen())  # one tensor in, one out: no nests to take apart at every call
     deleted = {layer: len(_where(ids, lambda i: i in gone)) for layer, ids in found.made.items()}
     return torch.fx.GraphModule(graph, graph.graph).eval(), {layer: n for layer, n in deleted.items() if n}
 

@@ -2,8 +2,8 @@
 
     y = W x + b with W as (row pointers, column indices, values)
 
-An entry costs more than in a dense product, which is vectorised and reads each weight once for a whole batch, so it
-pays only on the CPU, for a few inputs at a time and at few per cent of the weights; measure it (`precis.lab.timing`).
+An entry costs more than in a dense product, and a call has its own overhead, so that few weights must be left before it
+pays.  Where that is depends on the machine, the size and the batch: measure it (`benchmarks/rewinding.py`, the jobs).
 """
 
 import copy

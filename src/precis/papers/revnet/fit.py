@@ -93,7 +93,8 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
     work.show("memory.png")
     work.show("plan.csv")
     work.note("Memory of a training step by units a stage (residual nets have two blocks of half the width for each "
-              "unit, and so about as many parameters) and pictures a batch; 8 and 16 units lie on the line through 2 and 4.")  # fmt: skip
+              "unit, and so about as many parameters) and pictures a batch; 8 and 16 units lie on the line through 2 "
+              "and 4.")  # fmt: skip
     for kind, needs in lines.items():
         for units, need in needs.items():
             cells = ", ".join(f"{b}: {show_bytes(need.total(b))}" for b in BATCHES)

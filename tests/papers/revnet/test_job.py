@@ -49,7 +49,7 @@ def test_a_classifier_is_trained_and_loads_again(pictures, tmp_path):
     assert right > 0.85
     assert json.loads((done.folder / "labels.json").read_text())["classes"] == ["0", "1"]
     notes = " ".join(done.result["notes"])
-    assert "kept for the backward pass" in notes and "a residual net of these widths would keep" in notes
+    assert "kept for the backward pass" in notes and "a residual net of about as many parameters would keep" in notes
     assert not (done.folder / ".checkpoint").exists()
 
 

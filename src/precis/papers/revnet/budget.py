@@ -87,12 +87,15 @@ def step(net: nn.Module, x: torch.Tensor) -> None:
 
 
 def build(kind: str, units: int, filters: Sequence[int], channels: int, classes: int) -> nn.Module:
-    """An untrained net of one kind; the residual ones have the RevNet's widths and two blocks for each of its units."""
+    """An untrained net of one kind.  The residual ones have two blocks of half the width for each unit, and so the same
+    convolutions: as many layers, and about as many parameters and multiplications.
+    """
     stages = (units,) * (len(filters) - 1)
     draw = torch.Generator().manual_seed(0)
     if kind == "revnet":
         return RevNet(stages, filters, in_channels=channels, classes=classes, generator=draw)
-    plain = twin([2 * n for n in stages], filters[1:], stem_width=filters[0], in_channels=channels, classes=classes,
+    stem, *widths = [max(1, c // 2) for c in filters]
+    plain = twin([2 * n for n in stages], widths, stem_width=stem, in_channels=channels, classes=classes,
                  generator=draw)  # fmt: skip
     return plain if kind == "resnet" else Checkpointed(plain)
 

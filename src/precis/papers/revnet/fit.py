@@ -92,8 +92,9 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
         beside.write_bytes(draw_memory(lines, batch, None, None, limit))
     work.show("memory.png")
     work.show("plan.csv")
-    work.note("Memory of a training step by units a stage (residual nets have two blocks for each unit) and pictures a "
-              "batch; 8 and 16 units lie on the line through 2 and 4.")  # fmt: skip
+    work.note("Memory of a training step by units a stage (residual nets have two blocks of half the width for each "
+              "unit, and so about as many parameters) and pictures a batch; 8 and 16 units lie on the line through 2 "
+              "and 4.")  # fmt: skip
     for kind, needs in lines.items():
         for units, need in needs.items():
             cells = ", ".join(f"{b}: {show_bytes(need.total(b))}" for b in BATCHES)
@@ -234,5 +235,5 @@ def _tell(
               f"weights, gradients and momentum{within}.")  # fmt: skip
     most = max(lines["resnet"])
     plain, mine = lines["resnet"][most].kept(batch), lines["revnet"][most].kept(batch)
-    work.note(f"At {most} units a stage a residual net of these widths would keep {show_bytes(plain)}, a RevNet "
-              f"{show_bytes(mine)}.")  # fmt: skip
+    work.note(f"At {most} units a stage a residual net of about as many parameters would keep {show_bytes(plain)}, "
+              f"a RevNet of these widths {show_bytes(mine)}.")  # fmt: skip

@@ -27,7 +27,7 @@ def draw_memory(
     if limit is not None:
         axes.axhline(limit / 2**20, color="#777777", linestyle="--", linewidth=1.2)
         axes.text(1, limit / 2**20, f" limit of a whole step: {show_bytes(limit)}", va="bottom", fontsize=8.5)
-    axes.set_xlabel("units a stage (a residual net has two blocks for each)")
+    axes.set_xlabel("units a stage (of a residual net: pairs of blocks, half as wide)")
     axes.set_ylabel(f"MiB kept for backward, {batch} pictures")
     axes.set_yscale("log")
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)

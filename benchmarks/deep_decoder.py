@@ -6,15 +6,11 @@ notebooks do not do.  Sides take turns; `ratio` is plain over ours with its 95 %
 difference of the losses after the first block.  Memory is the growth of a fresh process's peak over two steps (Linux; 0
 elsewhere).  Bytes: a photograph as a code of 8 bits a weight against JPEG at most as long, in dB (no clock in it).
 
-    python -m benchmarks.deep_decoder [--threads 1,2] [--rounds N]
+    python -m benchmarks deep_decoder
 """
 
-import argparse
 import copy
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +18,8 @@ from torch import Tensor, nn
 
 from precis.fields.deep_decoder import DeepDecoder
 from precis.lab.timing import interleaved
+
+from ._measured import between, columns, peak_mb
 
 
 @dataclass(frozen=True)
@@ -90,37 +88,9 @@ def measure(case: Case, threads: int, rounds: int) -> dict[str, Any]:
     first = {name: side.run(1) for name, side in sides.items()}
     timing = interleaved({name: (lambda s=side: s.run(case.steps)) for name, side in sides.items()}, rounds, 1)
     last, interval = timing.against("plain, last", "ours")
-    return {
-        "what": case.name, "threads": threads, "plain ms/step": 1e3 * timing.medians["plain"] / case.steps,
-        "ours ms/step": 1e3 * timing.medians["ours"] / case.steps, "ratio": timing.ratio,
-        "interval": f"{timing.interval[0]:.2f}-{timing.interval[1]:.2f}", "ratio, last": last,
-        "interval, last": f"{interval[0]:.2f}-{interval[1]:.2f}", "apart": abs(first["plain"] / first["ours"] - 1),
+    return columns(case.name, threads, timing, case.steps) | {
+        "ratio, last": last, "interval, last": between(interval), "apart": abs(first["plain"] / first["ours"] - 1),
     }  # fmt: skip
-
-
-def peak_mb(case: Case, side: str) -> float:
-    """Growth of a fresh process's peak memory by two steps."""
-    if not Path("/proc/self/clear_refs").exists():
-        return 0.0
-    command = [sys.executable, "-m", "benchmarks.deep_decoder", "--memory", case.name, side]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def memory(name: str, side: str) -> float:
-    torch.set_num_threads(1)
-    case = next(case for case in CASES if case.name == name)
-    for each in (Case("", 32, case.width, case.layers, 1), case):  # the first loads what a step needs of the libraries
-        runner = build(each, side)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-        before = _status("VmRSS")
-        runner.run(2)
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(key: str) -> int:
-    """A field of Linux's /proc/self/status, kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 def against_jpeg(width: int, side: int = 128, steps: int = 1000) -> dict[str, Any]:
@@ -146,19 +116,7 @@ def rows(threads: tuple[int, ...] = (1, 2), rounds: int = 7) -> list[dict[str, A
     """One row a case and number of threads."""
     found = []
     for case in CASES:
-        sizes = {f"{side} MB": peak_mb(case, side) for side in ("plain", "ours", "plain, last")}
+        tiny = replace(case, side=32)
+        sizes = {f"{side} MB": peak_mb(build, case, tiny, side) for side in ("plain", "ours", "plain, last")}
         found += [measure(case, count, rounds) | sizes for count in threads]
     return found + [against_jpeg(width) for width in (16, 32)]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--memory", nargs=2)
-    given = parser.parse_args()
-    if given.memory:
-        print(memory(*given.memory))
-    else:
-        for row in rows(tuple(int(t) for t in given.threads.split(",")), given.rounds):
-            print("  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)

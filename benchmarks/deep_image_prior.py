@@ -5,15 +5,11 @@ formula, and three PSNRs in NumPy at every step.  Both sides denoise the same pi
 take turns in short blocks; `ratio` is plain over ours, with its 95 % interval; `apart` the relative difference of the
 last losses of the first block.  Memory is the growth of a fresh process's peak over two steps (Linux; 0 elsewhere).
 
-    python -m benchmarks.deep_image_prior [--threads 1,2] [--rounds N]
+    python -m benchmarks deep_image_prior
 """
 
-import argparse
 import copy
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +18,8 @@ import torch
 from precis.fields.deep_image_prior import SkipNet, dip_input
 from precis.fields.restoration import fit_untrained
 from precis.lab.timing import interleaved
+
+from ._measured import columns, peak_mb
 
 SIGMA, NOISE = 25 / 255, 1 / 30
 
@@ -98,56 +96,17 @@ def measure(case: Case, threads: int, rounds: int) -> dict[str, Any]:
     sides = {name: side(Problem(case)) for name, side in SIDES.items()}
     first = {name: side.run(case.steps) for name, side in sides.items()}
     timing = interleaved({name: (lambda s=side: s.run(case.steps)) for name, side in sides.items()}, rounds, 1)
-    return {
-        "what": case.name, "threads": threads, "plain ms/step": 1e3 * timing.medians["plain"] / case.steps,
-        "ours ms/step": 1e3 * timing.medians["ours"] / case.steps, "ratio": timing.ratio,
-        "interval": f"{timing.interval[0]:.2f}-{timing.interval[1]:.2f}",
-        "apart": abs(first["plain"] / first["ours"] - 1),
-    }  # fmt: skip
+    return columns(case.name, threads, timing, case.steps) | {"apart": abs(first["plain"] / first["ours"] - 1)}
 
 
-def peak_mb(case: Case, side: str) -> float:
-    """Growth of a fresh process's peak memory by two steps."""
-    if not Path("/proc/self/clear_refs").exists():
-        return 0.0
-    command = [sys.executable, "-m", "benchmarks.deep_image_prior", "--memory", case.name, side]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def memory(name: str, side: str) -> float:
-    torch.set_num_threads(1)
-    case = next(case for case in CASES if case.name == name)
-    for each in (Case("", 32, 8, 3, 1), case):  # the first loads what a step needs of the libraries
-        runner = SIDES[side](Problem(each))
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-        before = _status("VmRSS")
-        runner.run(2)
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(key: str) -> int:
-    """A field of Linux's /proc/self/status, kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+def side_of(case: Case, side: str) -> Any:
+    return SIDES[side](Problem(case))
 
 
 def rows(threads: tuple[int, ...] = (1, 2), rounds: int = 5) -> list[dict[str, Any]]:
     """One row a case and number of threads."""
     found = []
     for case in CASES:
-        sizes = {"plain MB": peak_mb(case, "plain"), "ours MB": peak_mb(case, "ours")}
+        sizes = {f"{side} MB": peak_mb(side_of, case, Case("", 32, 8, 3, 1), side) for side in SIDES}
         found += [measure(case, count, rounds) | sizes for count in threads]
     return found
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory", nargs=2)
-    given = parser.parse_args()
-    if given.memory:
-        print(memory(*given.memory))
-    else:
-        for row in rows(tuple(int(t) for t in given.threads.split(",")), given.rounds):
-            print("  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)

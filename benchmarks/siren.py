@@ -1,21 +1,17 @@
 """SIREN: our recipes against the plain code that one would write from the paper, on the same weights and batches.
 
 Plain: `nn.Linear`, `torch.sin(omega * …)`, `torch.autograd.grad(create_graph=True)` for each derivative,
-`torch.optim.Adam`; several seeds one after the other.  Compiled: the same through `torch.compile`, without the time it
-takes to compile.  Both sides take turns in short blocks; `ratio` is plain over ours, with its 95 % interval.  `apart`
-is the relative difference of the two losses after the first block.  Memory is the growth of a fresh process's peak over
-two steps (Linux; 0 elsewhere).
+`torch.optim.Adam`; several seeds one after the other.  Compiled (`rows(compiled=True)`): the same through
+`torch.compile`, without the time it takes to compile.  Both sides take turns in short blocks; `ratio` is plain over
+ours, with its 95 % interval.  `apart` is the relative difference of the two losses after the first block.  Memory is
+the growth of a fresh process's peak over two steps (Linux; 0 elsewhere).
 
-    python -m benchmarks.siren [--threads 1,2] [--compile] [--rounds N]
+    python -m benchmarks siren
 """
 
-import argparse
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,8 +19,10 @@ from torch import Tensor, nn
 
 from precis.fields.siren import Siren, StackedSiren
 from precis.fields.siren_fit import fit_poisson, fit_values
-from precis.lab.timing import Timing, interleaved
+from precis.lab.timing import interleaved
 from precis.nn.coordinates import coordinate_grid
+
+from ._measured import columns, peak_mb
 
 
 @dataclass(frozen=True)
@@ -162,39 +160,9 @@ def measure(case: Case, threads: int, rounds: int, compiled: bool) -> dict[str, 
     return row
 
 
-def columns(what: str, threads: int, timing: Timing, steps: int) -> dict[str, Any]:
-    return {
-        "what": what, "threads": threads, "plain ms/step": 1e3 * timing.medians["plain"] / steps,
-        "ours ms/step": 1e3 * timing.medians["ours"] / steps, "ratio": timing.ratio,
-        "interval": f"{timing.interval[0]:.2f}-{timing.interval[1]:.2f}",
-    }  # fmt: skip
-
-
-def peak_mb(case: Case, side: str) -> float:
-    """Growth of a fresh process's peak memory by two steps."""
-    if not Path("/proc/self/clear_refs").exists():
-        return 0.0
-    command = [sys.executable, "-m", "benchmarks.siren", "--memory", case.name, side]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def memory(name: str, side: str) -> float:
-    torch.set_num_threads(1)
-    case = next(case for case in CASES if case.name == name)
+def side_of(case: Case, side: str) -> Any:
     singles, net = build(case)
-    tiny = Case(case.name, case.kind, 8, case.width, case.copies, 1)
-    for each in (tiny, case):  # the first loads what a step needs of the libraries
-        runner = Plain(each, singles) if side == "plain" else Ours(each, net)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-        before = _status("VmRSS")
-        runner.run(2)
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(key: str) -> int:
-    """A field of Linux's /proc/self/status, kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+    return Plain(case, singles) if side == "plain" else Ours(case, net)
 
 
 def time_to_quality(threads: int, rounds: int, decibel: float = 40.0) -> dict[str, Any]:
@@ -222,20 +190,7 @@ def rows(threads: tuple[int, ...] = (1, 2), rounds: int = 7, compiled: bool = Fa
     """One row a case and number of threads."""
     found = []
     for case in CASES:
-        sizes = {"plain MB": peak_mb(case, "plain"), "ours MB": peak_mb(case, "ours")}
+        tiny = replace(case, side=8)
+        sizes = {f"{side} MB": peak_mb(side_of, case, tiny, side) for side in ("plain", "ours")}
         found += [measure(case, count, rounds, compiled) | sizes for count in threads]
     return found + [time_to_quality(count, min(rounds, 3)) for count in threads]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--memory", nargs=2)
-    given = parser.parse_args()
-    if given.memory:
-        print(memory(*given.memory))
-    else:
-        for row in rows(tuple(int(t) for t in given.threads.split(",")), given.rounds, given.compile):
-            print("  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)

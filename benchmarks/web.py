@@ -1,7 +1,8 @@
 """The site under load: its first page with 60 papers and 10,000 trials in the ledger, and pages that watch one run.
 
 `library page`: milliseconds from the question to the last byte, over a kept connection to a server process of its own
-(first: nothing of the library is in memory yet; changed: a verdict has come since).  `watchers`: CPU seconds of that
+(first: of this server; changed: a verdict has come since).  `claim page, first`: the recorded claims of the papers that
+have the most charts, each drawn for the first time.  `watchers`: CPU seconds of that
 process in `SECONDS` while a run writes `PACE` events a second, with as many pages that follow it (Linux).
 """
 
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from precis.lab.ledger import Ledger, Trial
+from precis.papers.catalogue import find
 from precis.papers.work import RunFolder
 
 PAPERS, CLAIMS, TRIALS = 60, 8, 10_000
 SECONDS, PACE = 20.0, 10.0
+CHARTED = ("nerf", "nerfies", "siren")
 FAMILIES = ("fields", "generative", "vision", "graphs")
 
 
@@ -39,7 +42,7 @@ def rows(requests: int = 100, watchers: tuple[int, ...] = (0, 50)) -> list[dict[
                 for claim in range(CLAIMS):
                     ledger.save_verdict(f"paper_{paper:02d}/claim_{claim}", "quick", _verdict(paper, claim), "s")
         with _serving(home, papers) as (port, process):
-            found = _library(port, home, requests)
+            found = [*_library(port, home, requests), _claims(port)]
             with _a_run(home):
                 found += [_watched(port, process, count) for count in watchers]
     return found
@@ -68,6 +71,23 @@ def _library(port: int, home: Path, requests: int) -> list[dict[str, Any]]:
          "worst ms": max(times)}
         for what, times in (("first", [first]), ("again", again), ("changed", changed))
     ]  # fmt: skip
+
+
+def _claims(port: int) -> dict[str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    times, charts = [], 0
+    for paper in CHARTED:
+        for name, profiles in find()[paper].recorded.items():
+            for profile in profiles:
+                start = time.perf_counter()
+                connection.request("GET", f"/papers/{paper}/{name}-{profile}")
+                answer = connection.getresponse()
+                text = answer.read()
+                times.append(1e3 * (time.perf_counter() - start))
+                assert answer.status == 200
+                charts += text.count(b"<svg")
+    return {"what": "claim page, first", "claims": len(times), "charts": charts, "median ms": statistics.median(times),
+            "worst ms": max(times)}
 
 
 def _watched(port: int, process: int, count: int) -> dict[str, Any]:

@@ -1,36 +1,38 @@
 """The picture of the library's card, from a run of the job:
 
-    precis run nerf SCENE --out nerf-run && python tools/nerf_pictures.py nerf-run
+    precis run nerf --out nerf-run && python tools/nerf_pictures.py nerf-run
 """
 
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image
 
+from precis.papers.nerf.views import look
+
 CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "nerf" / "assets" / "card.webp"
+PLACES = ((-60.0, 15.0), (-10.0, 30.0), (40.0, 10.0))  # azimuth and elevation, from left to right
+AWAY = 3.0
+SIZE = (480, 300)
 
 
-def main(run: Path, size: tuple[int, int] = (480, 300)) -> None:
-    """Frames of the orbit side by side, and the depth of the last."""
-    frames = Image.open(run / "orbit.webp"), Image.open(run / "orbit_depth.webp")
-    count = frames[0].n_frames
-    tiles = []
-    for kind, at in ((0, 0), (0, count // 3), (1, 2 * count // 3)):
-        frames[kind].seek(at)
-        tiles.append(frames[kind].convert("RGB"))
-    width, height = size
-    card = Image.new("RGB", size, "white")
-    share = width // len(tiles)
-    for i, tile in enumerate(tiles):
-        picture = np.asarray(tile)
-        columns = np.flatnonzero((picture < 250).any((0, 2)))
-        middle = int(columns.mean()) if len(columns) else tile.width // 2
-        scale = height / tile.height
-        big = tile.resize((round(tile.width * scale), height), Image.Resampling.LANCZOS)
-        left = int(np.clip(middle * scale - share / 2, 0, max(big.width - share, 0)))
-        card.paste(big.crop((left, 0, left + share, height)), (i * share, 0))
+def main(run: Path) -> None:
+    """Three views of the learned scene side by side, the last as depth."""
+    card = Image.new("RGB", SIZE, "white")
+    width = SIZE[0] // len(PLACES)
+    for i, (azimuth, elevation) in enumerate(PLACES):
+        made, background = look(run, {"azimuth": azimuth, "elevation": elevation, "distance": AWAY}, (width, SIZE[1]))
+        opacity = made.opacity.numpy()[..., None]
+        rgb = made.rgb.numpy() + (1 - opacity) * background
+        if i == len(PLACES) - 1:
+            depth = made.depth.numpy() / opacity[..., 0].clip(1e-6)
+            there = opacity[..., 0] > 0.5
+            low, high = np.percentile(depth[there], [1, 99])
+            share = 0.1 + 0.85 * (1 - ((depth - low) / (high - low)).clip(0, 1))
+            rgb = np.where(there[..., None], matplotlib.colormaps["inferno"](share)[..., :3], 1.0)
+        card.paste(Image.fromarray(np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)), (i * width, 0))
     CARD.parent.mkdir(exist_ok=True)
     card.save(CARD, quality=85, method=6)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.data import scene_files as write
 
-from precis.data.captures import read_scene, read_silhouettes, shrunk, subset
+from precis.data.captures import load_picture, read_scene, read_silhouettes, shrunk, subset
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras
 
@@ -198,6 +198,25 @@ def broken(kind):
         "word": (frame("fl_x", "long"), "fl_x must be a number"),
         "frames": (lambda m: m.update(frames=[]), 'no list of "frames"'),
     }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["llff", "colmap", "nerfies"])
+def test_copies_that_are_smaller_already_are_not_made_smaller_again(tmp_path, scene, form):
+    root = getattr(write, form)(tmp_path, scene)
+    whole = read_scene(root, downscale=4)
+    large, names = ("rgb/1x", "rgb/{}x") if form == "nerfies" else ("images", "images_{}")
+    for factor in (2, 4):
+        for path in sorted((root / large).iterdir()):
+            picture = shrunk(load_picture(path), 16 // factor, 16 // factor, False)
+            write.save(root / names.format(factor) / path.name, picture)
+        files = read_scene(root, downscale=factor)
+        assert files.size.tolist() == [[16 // factor] * 2] * 8 and files.images[0].shape[:2] == (16 // factor,) * 2
+        fx = scene.K[0, 0] / factor
+        np.testing.assert_allclose(files.K[:, 0], fx, rtol=1e-6)
+    for a, b in zip(files.images, whole.images):  # the copies, and what is averaged here
+        assert np.abs(a.astype(int) - b).max() <= 1
+    if form == "nerfies":  # a factor without a copy: from the nearest one that divides it
+        assert read_scene(root, downscale=8).size.tolist() == [[2, 2]] * 8
 
 
 @pytest.mark.parametrize("kind", ["missing", "few", "place", "rotation", "mirror", "nan", "focal", "shape", "model",

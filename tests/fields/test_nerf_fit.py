@@ -8,6 +8,7 @@ import torch
 from tests.data.scene_files import made
 
 from precis.errors import Stopped
+from precis.fields import nerf_grid
 from precis.fields.nerf import tiny_nerf
 from precis.fields.nerf_cameras import Cameras, Rays
 from precis.fields.nerf_fast import fast_model, fast_renderer, fit_fast, hitting, render_packed
@@ -102,6 +103,19 @@ def test_the_fast_recipe_learns_a_scene(scene):
     assert (picture.rgb - truth).square().mean() < 0.35 * flat
     away = Rays(torch.tensor([[0.0, 0, 9]]), torch.tensor([[0.0, 0, 1]]))
     assert torch.equal(render(away).rgb, torch.ones(1, 3))  # a ray that meets nothing is background, exactly
+
+
+def test_a_longer_run_goes_on_getting_better(scene, monkeypatch):
+    """Far beyond the steps after which cells may die."""
+    monkeypatch.setattr(nerf_grid, "WARM", 32)
+    views, cameras, images = scene
+    model = fast_model(cameras, torch.from_numpy(views.aabb), images[..., 3] > 0, cells=16, resolution=16,
+                       generator=rng().manual_seed(0))  # fmt: skip
+    found = fit_fast(model, photographs(cameras, images), near=2.0, far=6.0, samples=512, lr=6e-2,
+                     generator=rng().manual_seed(1), steps=160)  # fmt: skip
+    mse = torch.tensor(found.curves["mse"].values).view(8, 20).mean(1)
+    assert mse[-1] < 0.6 * mse[3] and mse[-1] < 0.1 * mse[0], mse
+    assert not model.grid.young
 
 
 def test_a_user_who_resumes_a_fast_run_gets_the_same(scene, tmp_path):

@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -40,8 +39,9 @@ class Nodes:
 
         self.base, self.folder = base, base / "toy"
         self.folder.mkdir()
-        store = {"object_store_memory": 80 << 20, "include_dashboard": False}
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store, **self.variables("head")})
+        store = {"object_store_memory": 80 << 20, "include_dashboard": False, "include_log_monitor": False}
+        head = {"num_cpus": 0, "no_monitor": True, **store, **self.variables("head")}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.store, self.nodes = store, {"head": None}
         self.add("one")
         self.add("two")
@@ -79,7 +79,13 @@ def engine(nodes: Nodes) -> Iterator[RayEngine]:
     ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     with RayEngine(nodes.cluster.address) as made:
         yield made
-    assert ray.is_initialized() and nodes.left() == []
+
+
+@pytest.fixture(scope="module")
+def here(nodes: Nodes) -> Iterator[LocalEngine]:
+    """What the same checks are compared with: one process of this machine."""
+    with LocalEngine(1) as made:
+        yield made
 
 
 @pytest.fixture
@@ -101,20 +107,19 @@ def rows(home: Path) -> dict[str, tuple]:
     return {key: (arm, seed, metrics, json.loads(record).get("files")) for key, arm, seed, metrics, record in found}
 
 
-def locally(toy: Toy, *names: str, **options) -> dict[str, tuple]:
+def locally(toy: Toy, here: LocalEngine, *names: str, **options) -> dict[str, tuple]:
     home = toy.home.with_name("local")
-    with LocalEngine(1) as engine:
-        toy.check(*names, home=home, engine=engine, **options)
+    toy.check(*names, home=home, engine=here, **options)
     return rows(home)
 
 
-def test_the_same_rows_as_on_one_machine_bit_for_bit(toy):
+def test_the_same_rows_as_on_one_machine_bit_for_bit(toy, here):
     names = ("close", "batched", "writes", "sharing", "threads", "tuned")
     reports = toy.check(*names)
     for file in toy.folder.iterdir():
         file.unlink()
     assert isinstance(toy.engine, Engine) and toy.engine.workers == 2
-    assert rows(toy.home) == locally(toy, *names) and len(rows(toy.home)) > 30
+    assert rows(toy.home) == locally(toy, here, *names) and len(rows(toy.home)) > 30
     assert all(report["failures"] == [] for report in reports)
     assert {event.kind for event in toy.events} >= {"plan", "start", "log", "done", "verdict"}
     with Ledger(toy.home) as ledger:
@@ -122,12 +127,12 @@ def test_the_same_rows_as_on_one_machine_bit_for_bit(toy):
     assert [f.name for f in (toy.home / "scratch").iterdir()] == ["all.lock"]
 
 
-def test_a_built_in_paper_gives_the_same_bits(toy):
+def test_a_built_in_paper_gives_the_same_bits(toy, here):
     siren = PaperSource("siren", Path(sys.modules["precis"].__file__).parent / "papers/siren", "precis.papers.siren")
     claim = [(siren, next(iter(claims_of(siren).values())))]
     (there,) = check(claim, profile="smoke", device="cpu", home=toy.home, engine=toy.engine)
-    (here,) = check(claim, profile="smoke", device="cpu", home=toy.home.with_name("local"), workers=1)
-    assert there["metrics"] == here["metrics"] and there["keys"] and not there["failures"]
+    (beside,) = check(claim, profile="smoke", device="cpu", home=toy.home.with_name("local"), engine=here)
+    assert there["metrics"] == beside["metrics"] and there["keys"] and not there["failures"]
     assert rows(toy.home) == rows(toy.home.with_name("local"))
 
 
@@ -168,14 +173,7 @@ def test_wrong_input_on_a_node_ends_the_check_in_one_line(toy):
         toy.check("failing")
 
 
-class Elsewhere(RayEngine):
-    """Its data have a path that no node has."""
-
-    def _data(self, path):
-        return replace(super()._data(path), path=f"/elsewhere/{path.name}")
-
-
-def test_data_go_by_path_or_are_shipped(toy, nodes, tmp_path):
+def test_data_go_by_path_or_are_shipped(toy, here, tmp_path, monkeypatch):
     numbers, words = tmp_path / "numbers.txt", tmp_path / "more.txt"
     numbers.write_text("1 2 3")
     words.write_text("4 5")
@@ -184,30 +182,51 @@ def test_data_go_by_path_or_are_shipped(toy, nodes, tmp_path):
     reports = sweep(claim, over, device="cpu", home=toy.home, engine=toy.engine)
     assert [r["data"] for r in reports] == [str(numbers), str(words), None] and len(rows(toy.home)) == 27
     assert not any(p.pieces for path, p in toy.engine._parcels.items() if path != TOY.folder)
+    by_path = RayEngine._data
+    monkeypatch.setattr(toy.engine, "_parcels", {})
+    monkeypatch.setattr(  # data at a path that no node has
+        RayEngine, "_data", lambda self, path: replace(by_path(self, path), path=f"/elsewhere/{path.name}"))
     home = toy.home.with_name("shipped")
-    with Elsewhere(nodes.cluster.address) as engine:
-        sweep(claim, over, device="cpu", home=home, engine=engine)
-        assert all(p.pieces for p in engine._parcels.values()) and len(engine._parcels) == 3
+    sweep(claim, over, device="cpu", home=home, engine=toy.engine)
+    assert all(p.pieces for p in toy.engine._parcels.values()) and len(toy.engine._parcels) == 3
     assert rows(home) == rows(toy.home)
-    assert rows(home).keys() == locally(toy, "better", data=numbers).keys() | locally(
-        toy, "better", data=words).keys() | locally(toy, "better").keys()
+    assert rows(home).keys() == locally(toy, here, "better", data=numbers).keys() | locally(
+        toy, here, "better", data=words).keys() | locally(toy, here, "better").keys()
 
 
-def test_a_node_that_dies_loses_no_trial(toy, nodes, until, caplog):  # noqa: F811
+def trials(nodes: Nodes, name: str = "") -> set[int]:
+    """Processes of trials: those that have the node's (any node's) folder in their environment and run precis's
+    worker."""
+    found = set()
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            mine = str(nodes.base / name).encode() in (place / "environ").read_bytes()
+            if mine and b"precis.lab.worker" in (place / "cmdline").read_bytes():
+                found.add(int(place.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_node_that_dies_loses_no_trial(toy, here, nodes, until, caplog):  # noqa: F811
+    """Both nodes are in the midst of a trial when one of them is killed."""
+    toy.fault("0")
     killed = []
 
     def listen(event):
-        if event.kind == "done" and not killed:
-            time.sleep(1.0)             # trials take two seconds: the node that is free has begun another, too
+        if event.kind == "start" and not killed and len(events := [e for e in toy.events if e.kind == "start"]) == 2:
+            until(lambda: len(toy.lines("begun")) == 2)
             nodes.kill("two")
-            killed.append(event)
+            until(lambda: not trials(nodes, "two"))
+            killed.extend(events)
+            toy.mend()
 
-    (report,) = toy.check("slow", profile="full", listen=listen)
+    (report,) = toy.check("held", profile="full", listen=lambda event: (toy.events.append(event), listen(event)))
     assert killed and report["failures"] == [] and report["verdict"] == "supported" and len(report["keys"]) == 8
     assert "was lost and starts again" in caplog.text and "NodeDied" not in str(report)
-    assert len(toy.lines("ran")) <= 9
+    assert len(toy.lines("begun")) == 9 and len(toy.lines("ran")) == 8
     nodes.add("three")
-    assert rows(toy.home) == locally(toy, "slow", profile="full")
+    assert rows(toy.home) == locally(toy, here, "held", profile="full")
 
 
 def started(toy: Toy, nodes: Nodes, *words: str) -> subprocess.Popen:
@@ -218,21 +237,8 @@ def started(toy: Toy, nodes: Nodes, *words: str) -> subprocess.Popen:
                             start_new_session=True)
 
 
-def trials(nodes: Nodes) -> set[int]:
-    """Processes of trials: those that have a node's folder in their environment and run precis's worker."""
-    found = set()
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            mine = str(nodes.base).encode() in (place / "environ").read_bytes()
-            if mine and b"precis.lab.worker" in (place / "cmdline").read_bytes():
-                found.add(int(place.name))
-        except OSError:
-            continue
-    return found
-
-
 def test_a_check_whose_driver_was_killed_goes_on(toy, nodes, until):  # noqa: F811
-    others, kept = trials(nodes), set(nodes.left())
+    others = trials(nodes)
     process = started(toy, nodes, "check", "toy_paper/better", "--profile", "full")
     until(lambda: len(rows(toy.home)) >= 3)
     process.kill()
@@ -240,15 +246,11 @@ def test_a_check_whose_driver_was_killed_goes_on(toy, nodes, until):  # noqa: F8
     before = rows(toy.home)
     until(lambda: trials(nodes) <= others)
     ran = Counter(toy.lines("ran"))
-    again = started(toy, nodes, "check", "toy_paper/better", "--profile", "full")
-    out, err = again.communicate(timeout=60)
-    assert again.returncode == 0, err
-    (report,) = json.loads(out)["claims"]
+    (report,) = toy.check("better", profile="full")
     assert report["verdict"] == "supported" and len(rows(toy.home)) == 12
     assert rows(toy.home).items() >= before.items()
     twice = Counter(toy.lines("ran")) - ran
     assert not set(twice) & {f"better {arm} {seed}" for arm, seed, *_ in before.values()}
-    until(lambda: set(nodes.left()) <= kept)
 
 
 def test_ctrl_c_ends_the_trials_and_keeps_what_was_finished(toy, nodes, until):  # noqa: F811
@@ -261,3 +263,35 @@ def test_ctrl_c_ends_the_trials_and_keeps_what_was_finished(toy, nodes, until): 
     assert err.strip().splitlines()[-1].startswith("precis: interrupted; finished trials are kept"), err
     assert 2 <= len(rows(toy.home)) < 12 and [f.name for f in (toy.home / "scratch").iterdir()] == ["all.lock"]
     until(lambda: trials(nodes) <= others)
+    own = toy.engine._name
+    until(lambda: {name.removesuffix(".owner") for name in nodes.left()} <= {own})  # the killed driver's are gone, too
+
+
+def test_an_engine_that_closes_clears_the_nodes_and_keeps_the_connection(engine, nodes):
+    engine.close()
+    assert ray.is_initialized() and nodes.left() == []
+
+
+def test_when_the_head_dies_one_line_says_so_and_the_check_goes_on(nodes, here, until, tmp_path):  # noqa: F811
+    """The last case: it takes the cluster's head away, and Ray would end this process, too, were it connected."""
+    ray.shutdown()
+    toy = Toy(nodes.folder, tmp_path / "home", here)
+    for file in nodes.folder.iterdir():
+        file.unlink()
+    toy.fault("2")
+    process = started(toy, nodes, "check", "toy_paper/held", "--profile", "full")
+    until(lambda: len(rows(toy.home)) == 4 and len(toy.lines("begun")) == 6)
+    address = nodes.cluster.address
+    nodes.cluster.head_node.kill_gcs_server()
+    out, err = process.communicate(timeout=50)
+    assert (process.returncode, out) == (1, ""), err
+    assert err.splitlines()[-1] == (
+        f"precis: the head of the Ray cluster at {address} is gone: what was finished is kept, and the same command "
+        "goes on when there is a cluster again")
+    before = rows(toy.home)
+    assert len(before) == 4 and [f.name for f in (toy.home / "scratch").iterdir()] == ["all.lock"]
+    toy.mend()
+    (report,) = toy.check("held", profile="full")
+    assert report["verdict"] == "supported" and len(report["keys"]) == 8
+    assert rows(toy.home).items() >= before.items()
+    assert all(toy.lines("ran").count(f"held {arm} {seed}") == 1 for arm, seed, *_ in before.values())

@@ -59,7 +59,8 @@ def test_on_a_cluster_of_this_machine(tmp_path):
 @pytest.fixture
 def cli(tmp_path):
     def run(*words: str, before: str = "") -> subprocess.CompletedProcess:
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PRECIS_HOME": str(tmp_path)}
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PRECIS_HOME": str(tmp_path),
+               "PRECIS_PAPERS": str(CASES.parent)}
         env.pop("RAY_ADDRESS", None)
         code = f"import sys; {before}\nfrom precis.cli import main\nsys.exit(main(sys.argv[1:]))"
         return subprocess.run([sys.executable, "-c", code, *words], env=env, capture_output=True, text=True, timeout=60)
@@ -71,7 +72,7 @@ def test_without_ray_one_line_says_what_to_install(cli):
     """A finder that knows no ray stands for an environment without it."""
     hide = ("import importlib.util as u; real = u.find_spec; "
             "u.find_spec = lambda name, *a: None if name == 'ray' else real(name, *a)")
-    got = cli("check", "siren", "--engine", "ray", before=hide)
+    got = cli("check", "toy_paper", "--engine", "ray", before=hide)
     assert got.returncode == 2 and got.stdout == ""
     assert got.stderr == "precis: this needs ray, which is not installed: pip install 'precis-papers[cluster]'\n"
 
@@ -81,7 +82,7 @@ def test_an_address_without_a_cluster_is_one_line(cli):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-        got = cli("sweep", "siren", "--engine", "ray", "--address", address)
+        got = cli("sweep", "toy_paper", "--engine", "ray", "--address", address)
     assert (got.returncode, got.stdout) == (2, "")
     assert got.stderr == f"precis: --address {address}: no Ray cluster answers there (Connection refused)\n"
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from tests.papers.toys import write_toy
+from tests.web.browser_help import browsing
 from tests.web.toys import write_paint
 
 from precis.web.app import make_app
@@ -20,6 +21,13 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("PRECIS_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One for all tests; each opens a profile of its own in it."""
+    with browsing() as found:
+        yield found
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def site(home: Path, ids: tuple[str, str]) -> Iterator[TestClient]:
 def ended(site: TestClient) -> Callable[..., dict[str, Any]]:
     """Wait until a run is in one of these states; the answer of /state."""
 
-    def wait(run: str, *states: str, seconds: float = 60.0) -> dict[str, Any]:
+    def wait(run: str, *states: str, seconds: float = 240.0) -> dict[str, Any]:
         states = states or ("finished", "failed", "refused", "stopped", "interrupted")
         end = time.monotonic() + seconds
         while True:

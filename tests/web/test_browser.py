@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.papers.toys import write_toy
-from tests.web.browser_help import CONTRAST, PATIENCE, SIDEWAYS, Watched, browsing, environment_of, serving
+from tests.web.browser_help import CONTRAST, PATIENCE, SIDEWAYS, Watched, environment_of, serving
 from tests.web.toys import write_paint
 
 PAINT, COUNT = "browser_paint", "browser_count"
@@ -24,12 +25,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_paint(top / "papers", PAINT)
     write_toy(top / "papers", COUNT)
     return top
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +144,13 @@ def test_watch_reload_and_stop(open_page: Callable[..., Any], place: Path) -> No
     assert page.locator(f"a[href='{run[run.index('/runs/'):]}']").count() >= 1
 
 
+def until(true: Callable[[], bool], seconds: float = PATIENCE / 1000) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
 def test_a_run_of_the_command_line_is_watched(open_page: Callable[..., Any], place: Path) -> None:
     out = place / "home" / "runs" / "by_hand"
     process = subprocess.Popen(
@@ -156,10 +158,8 @@ def test_a_run_of_the_command_line_is_watched(open_page: Callable[..., Any], pla
         env=environment_of(place / "home", place / "papers"), stdout=subprocess.DEVNULL,
     )
     try:
+        until(lambda: (out / "events.jsonl").exists() or process.poll() is not None)
         page = open_page("/runs")
-        while page.locator("a[href='/runs/by_hand']").count() == 0:
-            assert process.poll() is None
-            page.reload()
         page.click("a[href='/runs/by_hand'] strong")
         wait(page, "() => document.querySelectorAll('#curves polyline').length > 0")
         wait_state(page, "finished")
@@ -170,18 +170,18 @@ def test_a_run_of_the_command_line_is_watched(open_page: Callable[..., Any], pla
 
 
 def test_check_a_claim_at_smoke_size(open_page: Callable[..., Any]) -> None:
-    page = open_page("/papers/siren")
+    page = open_page(f"/papers/{COUNT}")
     wait(page, "() => document.querySelector('#c-profile option[value=smoke]')")
     wait(page, "() => /seeds/.test(document.querySelector('#check details').textContent)")
     page.select_option("#c-profile", "smoke")
     page.click("#check details summary")
-    page.check("input[name=claim][value=derivative_family]")
+    page.check("input[name=claim][value=up_beats_down]")
     submit(page, "#check button")
     wait_state(page, "finished", "failed", "refused")
     assert page.get_attribute("#live", "data-state") == "finished", page.inner_text("main")
     wait(page, "() => document.querySelectorAll('#trials .dots i').length > 0")
     assert page.locator("#trials .dots i:not(.done):not(.kept)").count() == 0
-    assert "siren/derivative_family" in page.inner_text("main")
+    assert f"{COUNT}/up_beats_down" in page.inner_text("main")
 
 
 def test_a_claim_and_its_verdict(open_page: Callable[..., Any]) -> None:
@@ -233,18 +233,19 @@ def test_the_keyboard_alone(open_page: Callable[..., Any]) -> None:
 PAGES = ["/", "/runs", "/papers/siren", f"/papers/{PAINT}", "/papers/siren/gradient_blend-quick", "/?q=nothingfits"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_in_light_and_dark(open_page: Callable[..., Any], scheme: str) -> None:
-    page = open_page(viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
-    grounds = set()
-    for path in PAGES:
-        page.goto(path)
-        page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
-        assert page.evaluate(SIDEWAYS) <= 0, f"{path} is wider than a phone"
+GROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_phone_in_light_and_dark(open_page: Callable[..., Any], path: str) -> None:
+    page = open_page(path, viewport={"width": 390, "height": 844}, has_touch=True)
+    page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
+    assert page.evaluate(SIDEWAYS) <= 0, f"{path} is wider than a phone"
+    for scheme, ground in GROUNDS.items():
+        page.emulate_media(color_scheme=scheme)
         ratio, whose = page.evaluate(CONTRAST)
         assert ratio >= 4.5, f"{path} in {scheme}: {whose} has a contrast of {ratio:.2f}"
-        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert grounds == {"rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)"}
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
 
 
 def test_a_wrong_form_is_told_and_kept(open_page: Callable[..., Any], browser: Any, address: str) -> None:

@@ -27,7 +27,8 @@ RIGID = 1e-2  # deviation from a rotation up to which a matrix is repaired
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One photograph as its format states it; `size` (W, H) and K belong together and may not be the file's."""
+    """One photograph as its format states it; `size` (W, H) and K belong together and may not be the file's, which may
+    be a copy that is `reduced` already, so many times a side."""
 
     name: str
     image: Path | UInt8[np.ndarray, "h w c"] | None
@@ -40,6 +41,7 @@ class Frame:
     mask: Path | None = None
     split: str | None = None
     time: float | None = None
+    reduced: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +97,9 @@ def read_scene(
 ) -> SceneFiles:
     """The scene in a folder or file.
 
-    downscale: pictures are averaged over so many pixels a side (LLFF's and Nerfies' own smaller copies are used where
-    there are).  premultiplied: colours of transparent pixels are multiplied by opacity already.  test_every: where the
-    source states no split, every so many-th photograph is kept back for testing.
+    downscale: pictures are averaged over so many pixels a side (the smaller copies that LLFF, COLMAP and Nerfies scenes
+    bring are used where there are).  premultiplied: colours of transparent pixels are multiplied by opacity already.
+    test_every: where the source states no split, every so many-th photograph is kept back for testing.
 
     InputError for everything that cannot be: see the messages.
     """
@@ -190,6 +192,15 @@ def read_silhouettes(folder: str | Path, scene: SceneFiles) -> list[Bool[np.ndar
     return masks
 
 
+def cut_out(scene: SceneFiles, folder: str | Path) -> SceneFiles:
+    """The photographs with what is outside of their masks in `folder` made transparent."""
+    images = []
+    for image, mask in zip(scene.images, read_silhouettes(folder, scene)):
+        alpha = image[..., 3] if image.shape[-1] == 4 else np.full(mask.shape, 255, np.uint8)
+        images.append(np.concatenate([image[..., :3], (alpha * mask)[..., None]], -1))
+    return replace(scene, images=images)
+
+
 def _first(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -238,7 +249,8 @@ def _pixels(
         picture = f.image if isinstance(f.image, np.ndarray) else load_picture(f.image)
         h, w = picture.shape[:2]
         k = np.asarray(intrinsics(f, (w, h), path), np.float64)
-        small = shrunk(picture, max(h // downscale, 1), max(w // downscale, 1), premultiplied)
+        factor = max(downscale // f.reduced, 1)
+        small = shrunk(picture, max(h // factor, 1), max(w // factor, 1), premultiplied)
         height, width = small.shape[:2]
         images.append(small)
         K.append(k * np.array([width / w, height / h] * 2))

@@ -42,7 +42,7 @@ class Pose(NamedTuple):
 
 
 def read_colmap(folder: Path, sparse: Path, downscale: int = 1) -> Described:
-    """The model in `sparse`, the photographs in images/ of `folder` (or images_{downscale}, already smaller)."""
+    """The model in `sparse`, the photographs in images/ of `folder` (or all in images_{downscale}, already smaller)."""
     binary = (sparse / "cameras.bin").exists()
     try:
         cameras = _cameras_bin(sparse / "cameras.bin") if binary else _cameras_txt(sparse / "cameras.txt")
@@ -51,14 +51,18 @@ def read_colmap(folder: Path, sparse: Path, downscale: int = 1) -> Described:
     except (struct.error, ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
         raise InputError(f"this is no whole COLMAP model ({error})", file=sparse) from None
     pictures = next((folder / name for name in ("images", "input") if (folder / name).is_dir()), folder / "images")
+    small = folder / f"images_{downscale}"
+    smaller = downscale > 1 and all((small / pose.name).is_file() for pose in poses)
     frames = []
     for pose in sorted(poses, key=lambda p: p.name):
         if pose.camera not in cameras:
             raise InputError(f"{pose.name} names camera {pose.camera}, which is not in the model", file=sparse)
         lens = cameras[pose.camera]
         K, bent = split_parameters(lens, sparse)
-        frames.append(Frame(pose.name, pictures / pose.name, to_opengl(pose), K, (lens.width, lens.height), None, bent,
-                            lens.model == "OPENCV_FISHEYE"))  # fmt: skip
+        frames.append(Frame(
+            pose.name, (small if smaller else pictures) / pose.name, to_opengl(pose), K, (lens.width, lens.height),
+            None, bent, lens.model == "OPENCV_FISHEYE", reduced=downscale if smaller else 1,
+        ))  # fmt: skip
     notes = [] if len(points) else ["the model holds no points: near, far and the box are guessed from the cameras"]
     near, far, box = extent(points, frames)
     return Described("COLMAP", frames, near, far, box, points if len(points) else None, notes=notes)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from precis.data.captures import Described, Frame
 from precis.data.images import SUFFIXES
@@ -44,6 +45,35 @@ def read_nerfstudio(path: Path) -> Described:
         offset = np.asarray(meta.get("offset", [0.5] * 3), np.float64)
         aabb = np.stack([(0.5 - half - offset) / scale, (0.5 + half - offset) / scale])
     return Described("nerfstudio", frames, aabb=aabb, notes=notes)
+
+
+def read_poses(path: str | Path) -> Float[np.ndarray, "n 3 4"]:
+    """Cameras to world without pictures: the frames of a transforms JSON, or .npy [n, 3 or 4, 4]."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError("there is no such file", file=path)
+    try:
+        if path.suffix == ".npy":
+            matrices = np.asarray(np.load(path, allow_pickle=False), np.float64)
+        else:
+            frames = read_json(path).get("frames") or []
+            matrices = np.array([f["transform_matrix"] for f in frames], np.float64)
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"no cameras can be read from it ({error})", file=path) from None
+    if matrices.ndim != 3 or matrices.shape[1:] not in ((3, 4), (4, 4)) or not np.isfinite(matrices).all():
+        raise InputError(f"cameras [n,3 or 4,4] are wanted, found {list(matrices.shape)}", file=path)
+    return matrices[:, :3]
+
+
+def read_box(text: str) -> Float[np.ndarray, "2 3"]:
+    """x0,y0,z0,x1,y1,z1 of an option --aabb."""
+    try:
+        numbers = np.array([float(x) for x in text.split(",")])
+    except ValueError:
+        numbers = np.zeros(0)
+    if numbers.shape != (6,) or not np.isfinite(numbers).all() or not (numbers[:3] < numbers[3:]).all():
+        raise InputError(f"--aabb must be x0,y0,z0,x1,y1,z1 with x0 < x1, y0 < y1, z0 < z1; got {text!r}")
+    return numbers.reshape(2, 3)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def read_llff(folder: Path, downscale: int = 1) -> Described:
     if rows.ndim != 2 or rows.shape[1] != 17:
         raise InputError(f"poses_bounds.npy must be [V,17], and is {list(rows.shape)}", file=path)
     small = folder / f"images_{downscale}"
-    pictures = small if small.is_dir() else folder / "images"
+    pictures, reduced = (small, downscale) if small.is_dir() else (folder / "images", 1)
     files = sorted(p for p in pictures.iterdir() if p.suffix.lower() in SUFFIXES) if pictures.is_dir() else []
     if len(files) != len(rows):
         raise InputError(f"{len(files)} pictures in {pictures.name}/ for {len(rows)} poses", file=folder)
@@ -31,7 +31,8 @@ def read_llff(folder: Path, downscale: int = 1) -> Described:
         c2w = np.stack([matrix[:, 1], -matrix[:, 0], matrix[:, 2], matrix[:, 3]], 1)
         h, w, focal = matrix[:, 4]
         K = (focal, focal, w / 2, h / 2)
-        frames.append(Frame(file.name, file, c2w, K, (int(w), int(h)), split="test" if i % 8 == 0 else "train"))
+        split = "test" if i % 8 == 0 else "train"
+        frames.append(Frame(file.name, file, c2w, K, (int(w), int(h)), split=split, reduced=reduced))
     bounds = rows[:, 15:]
     if not (np.isfinite(bounds).all() and (bounds[:, 0] < bounds[:, 1]).all()):
         raise InputError("near must be below far in every row", file=path)
@@ -113,4 +114,5 @@ def _nerfies_frame(
     K = (f, f * float(camera.get("pixel_aspect_ratio", 1.0)), float(cx), float(cy))
     image = folder / "rgb" / f"{used}x" / f"{name}.png"
     bent = (*radial, *[0.0] * (4 - len(radial)), *sideways[:2], 0.0, 0.0, 0.0)
-    return Frame(name, image, np.concatenate([turn, place], 1), K, (w, h), None, bent, split=split, time=time)
+    pose = np.concatenate([turn, place], 1)
+    return Frame(name, image, pose, K, (w, h), None, bent, split=split, time=time, reduced=used)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from precis.errors import InputError
 

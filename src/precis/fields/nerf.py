@@ -41,18 +41,19 @@ class NerfMLP(nn.Module):
     skip: the encoded position is put before the output of layer `skip` + 1.  density: "relu" (the paper's) or
     "softplus": 10 softplus(raw − 3), which cannot die and reaches solid densities in few steps.
     view_dependent=False leaves the direction out of the colour's layer and nothing else.  code_dim: length of a code
-    that joins the direction, per photograph.
+    that joins the direction, per photograph.  unit: the network works in lengths of 1/unit, for scenes that are smaller
+    than the encoding and the first densities are made for.
     """
 
     def __init__(
         self, depth: int = 8, width: int = 256, skip: int = 4, pos_bands: int = 10, dir_bands: int = 4,
         view_dependent: bool = True, *, colour_width: int = 128, density: Literal["relu", "softplus"] = "relu",
-        code_dim: int = 0, generator: torch.Generator | None = None,
+        code_dim: int = 0, unit: float | int = 1, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if not (depth >= 1 and 0 <= skip):
             raise ValueError(f"a trunk needs a layer and a skip from 0, got depth={depth}, skip={skip}")
-        self.skip, self.activation = skip, density
+        self.skip, self.activation, self.unit = skip, density, float(unit)
         self.position = FrequencyEncoding(3, pos_bands)
         self.direction = FrequencyEncoding(3, dir_bands) if view_dependent else None
         wide = self.position.out_dim
@@ -92,7 +93,7 @@ class NerfMLP(nn.Module):
         return self._activate(self.sigma(self._features(x)).squeeze(-1))
 
     def _features(self, x: Tensor) -> Tensor:
-        encoded = self.position(x)
+        encoded = self.position(x if self.unit == 1 else self.unit * x)
         h = encoded
         for i, layer in enumerate(self.trunk):
             h = F.relu(layer(h))
@@ -101,7 +102,8 @@ class NerfMLP(nn.Module):
         return h
 
     def _activate(self, raw: Tensor) -> Tensor:
-        return F.relu(raw) if self.activation == "relu" else GAIN * F.softplus(raw + SHIFT)
+        made = F.relu(raw) if self.activation == "relu" else GAIN * F.softplus(raw + SHIFT)
+        return made if self.unit == 1 else self.unit * made
 
 
 def tiny_nerf(

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from precis.fields.nerf_cameras import Cameras, Rays
-from precis.fields.nerf_fit import Counter, Measure, Photographs, Renderer, joined, watched_log
-from precis.fields.nerf_grid import Cells, OccupancyGrid, Packed, carve, hull_box, march
+from precis.fields.nerf_fit import Counter, Measure, Photographs, Renderer, Watch, joined
+from precis.fields.nerf_grid import Cells, OccupancyGrid, Packed, carve, hull_box, march, visible
 from precis.fields.nerf_open import OPEN_BOX, OpenField, march_open
 from precis.fields.nerf_planes import PlaneField
 from precis.fields.nerf_render import Rendered, composite_weights, over, uniform
@@ -52,10 +52,12 @@ class FastModel(NamedTuple):
         self, rays: Rays, near: Number, far: Number, cells: Cells | None = None,
         generator: torch.Generator | None = None,
     ) -> Packed:  # fmt: skip
-        """Samples along unit rays where the grid is live."""
+        """Samples along unit rays where the grid is live, up to where the field is opaque."""
         if self.open:
-            return march_open(rays, self.grid, OPEN_SAMPLES, near=near, far=far, cells=cells, generator=generator)
-        return march(rays, self.grid, self.step, near=near, far=far, cells=cells, generator=generator)
+            found = march_open(rays, self.grid, OPEN_SAMPLES, near=near, far=far, cells=cells, generator=generator)
+        else:
+            found = march(rays, self.grid, self.step, near=near, far=far, cells=cells, generator=generator)
+        return visible(self.looking().density, rays, found)
 
 
 def fast_model(
@@ -105,12 +107,13 @@ def fit_fast(
     rest = [p for p in field.parameters() if all(p is not f for f in factors)]
     groups = [{"params": factors, "lr": float(lr)}, {"params": rest, "lr": float(net_lr)}]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=device.type in ("cpu", "cuda"))
-    state = Pace(goal)
+    state, watch = Pace(goal), Watch(measure, every, log)
     grows = [(at, round(factor * float(field.resolution.float().prod().pow(1 / 3)))) for at, factor in GROWTH
              ] if hasattr(field, "upsample") else []  # fmt: skip
     white = 1.0 if background is None else background
 
     def advance(_: object) -> dict[str, Any]:
+        watch.before(state.steps)
         while state.grown < len(grows) and budget.progress >= grows[state.grown][0]:
             field.upsample(grows[state.grown][1])
             for p in factors:
@@ -136,7 +139,7 @@ def fit_fast(
     keep = {"net": field, "grid": grid, "generator": generator, "pace": state}
     return fit(
         advance, [0], budget=budget, optimizer=optimizer, schedule=fast_schedule(),
-        log=watched_log(log, measure, every), folder=folder, resume=resume, keep=keep,
+        log=watch, folder=folder, resume=resume, keep=keep,
     )  # fmt: skip
 
 
@@ -170,7 +173,7 @@ def hitting(photos: Photographs, grid: OccupancyGrid, near: Number, far: Number,
     hull, found = grid.cells(grid.hull), []
     for rows in torch.arange(len(photos.rgb), device=photos.rgb.device).split(chunk):
         lines = photos.cameras.rays(photos.view[rows].long(), photos.pix[rows].long(), unit=True)
-        packed = march(lines, grid, stride, near=near, far=far, cells=hull, opaque=float("inf"))
+        packed = march(lines, grid, stride, near=near, far=far, cells=hull)
         found.append(rows[packed.ptr.diff() > 0])
     kept = torch.cat(found)
     return photos.some(kept) if len(kept) else photos

@@ -86,9 +86,10 @@ def fit_dense(
     nets = [field] + ([] if fine is None else [fine])
     budget = Budget(steps=steps, minutes=minutes)
     middle = photos.some(_middle(photos)) if crop_steps else photos
-    done = Counter()
+    done, watch = Counter(), Watch(measure, every, log)
 
     def step(_: object) -> dict[str, Any]:
+        watch.before(done.steps)
         pool = middle if done.steps < crop_steps else photos
         rows, lines = pool.draw(rays, generator)
         truth = pool.colours(rows, background)
@@ -100,11 +101,12 @@ def fit_dense(
         done.steps += 1
         return {"loss": torch.stack(errors).sum(), "mse": errors[-1].detach()}
 
-    optimizer = torch.optim.Adam([p for net in nets for p in net.parameters()], lr=float(lr), eps=1e-7)
+    weights = [p for net in nets for p in net.parameters()]
+    optimizer = torch.optim.Adam(weights, lr=float(lr), eps=1e-7, fused=weights[0].device.type in ("cpu", "cuda"))
     keep = {"net": nn.ModuleList(nets), "generator": generator, "done": done}
     return fit(
         step, [0], budget=budget, optimizer=optimizer, schedule=exponential(decay),
-        log=watched_log(log, measure, every), folder=folder, resume=resume, keep=keep,
+        log=watch, folder=folder, resume=resume, keep=keep,
     )  # fmt: skip
 
 
@@ -160,20 +162,25 @@ def _middle(photos: Photographs) -> Bool[Tensor, "p"]:
     return ((photos.pix + 0.5) / size - 0.5).abs().amax(-1) < 0.25
 
 
-def watched_log(
-    log: Callable[..., None] | None, measure: Measure | None, every: int
-) -> Callable[..., None] | None:
-    """A log that measures every so many steps; what was measured last is always among the scalars."""
-    if measure is None:
-        return log
-    last: dict[str, float] = {}
-    due = [every]
+class Watch:
+    """Calls measure(step) after every so many steps and after the last; what it found last is among all logged scalars.
 
-    def watched(step: int, total: int, **scalars: float) -> None:
-        if step >= due[0] or step == total:
-            last.update(measure(step))
-            due[0] = step + every
-        if log is not None:
-            log(step, total, **scalars, **last)
+    `before` is called at the beginning of a step with the number of those done, the object itself as a log.
+    """
 
-    return watched
+    def __init__(self, measure: Measure | None, every: int, log: Callable[..., None] | None) -> None:
+        self.measure, self.every, self.log = measure, every, log
+        self.found: dict[str, float] = {}
+        self.at = 0
+
+    def before(self, done: int) -> None:
+        if self.measure is not None and done % self.every == 0 and done > self.at:
+            self.at = done
+            self.found.update(self.measure(done))
+
+    def __call__(self, step: int, total: int, **scalars: float) -> None:
+        if self.measure is not None and step == total > self.at:
+            self.at = step
+            self.found.update(self.measure(step))
+        if self.log is not None:
+            self.log(step, total, **scalars, **self.found)

@@ -1,9 +1,10 @@
 """Which parts of space may hold something: an occupancy grid, made from silhouettes and kept up to date by the field.
 
-    occ ← max(0.95 occ, σ(x) Δ) at a random x in each cell,   live = occ > min(mean occ, 0.01)
+    occ ← max(0.95 occ, σ(x) Δ) at a random x in each cell,   live = occ > min(mean occ, 0.005)
 
-`march` walks along rays in steps of Δ and keeps the samples in live cells; `carve` is the visual hull: a cell is dead
-if its projection is background in any photograph that sees it.
+`march` walks along rays in steps of Δ and keeps the samples in live cells; `visible` cuts them off behind what the
+field makes opaque; `carve` is the visual hull: a cell is dead if its projection is background in any photograph that
+sees it.
 Li et al., NerfAcc, ICCV 2023 (arXiv 2305.04966); Müller et al., SIGGRAPH 2022, §5.4 (arXiv 2201.05989);
 Laurentini, PAMI 16, 1994.
 """
@@ -21,7 +22,9 @@ from precis.fields.nerf_render import uniform
 from precis.nn.segment import ptr_of, segment_cumsum
 
 Number = float | int
-DECAY, THRESHOLD, OPAQUE = 0.95, 0.01, 8.0
+DECAY, OPAQUE = 0.95, 8.0
+THRESHOLD = 0.005  # half of what a field starts with, so that a cell dies by what was seen of it and not by chance
+BLOCK = 32  # samples a ray that are looked at before it is asked for the first time whether the ray goes on
 WARM = 256  # steps until which all cells are looked at
 
 
@@ -42,9 +45,11 @@ class Cells(NamedTuple):
 
 
 class OccupancyGrid(nn.Module):
-    """resolution³ cells of the box `aabb` [2,3]: `occ` = σΔ seen there, `hull` = what may ever be live."""
+    """resolution³ cells of the box `aabb` [2,3]: `occ` = σΔ seen there, `hull` = what may ever be live; `young`: all of
+    the hull is, since too little is known of it."""
 
     aabb: Tensor
+    young: Tensor
     occ: Tensor
     hull: Tensor
 
@@ -55,14 +60,16 @@ class OccupancyGrid(nn.Module):
         cells = resolution**3
         self.resolution = resolution
         self.register_buffer("aabb", torch.as_tensor(aabb, dtype=torch.float32))
-        self.register_buffer("occ", torch.ones(cells))
+        self.register_buffer("occ", torch.zeros(cells))
+        self.register_buffer("young", torch.tensor(True))
         self.register_buffer("hull", torch.ones(cells, dtype=torch.bool) if hull is None else hull.reshape(-1))
 
     @property
     def live(self) -> Bool[Tensor, "cells"]:
         """Cells that hold, or may hold, something."""
-        mean = self.occ[self.hull].mean() if bool(self.hull.any()) else self.occ.new_zeros(())
-        return (self.occ > mean.clamp(max=THRESHOLD)) & self.hull
+        if bool(self.young) or not bool(self.hull.any()):
+            return self.hull
+        return (self.occ > self.occ[self.hull].mean().clamp(max=THRESHOLD)) & self.hull
 
     def cells(self, live: Bool[Tensor, "cells"] | None = None) -> "Cells":
         """The live cells (default: as they are now) for `march`."""
@@ -81,12 +88,9 @@ class OccupancyGrid(nn.Module):
     def update(
         self, density: Callable[[Tensor], Tensor], step: Number, generator: torch.Generator | None, done: int = 0
     ) -> None:
-        """Look at the field: in all cells of the hull for the first steps, then in a quarter of them at random and as
-        many live ones.
-
-        In the first steps no cell of the hull dies, and none counts for more than it has: a grid full of what was never
-        seen would hide from every ray all but its first few samples, and the field would grow on the hull's surface.
-        """
+        """Look at the field: in all cells of the hull for the first steps, in which none dies, then in a quarter of
+        them at random and as many live ones."""
+        self.young.fill_(done < WARM)
         cells = self.hull.nonzero()[:, 0]
         if done >= WARM:
             live = self.live.nonzero()[:, 0]
@@ -95,10 +99,7 @@ class OccupancyGrid(nn.Module):
             cells = torch.unique(torch.cat(pick))
         x = self.centres(cells, uniform((len(cells), 3), self.aabb, generator))
         seen = torch.cat([density(part) for part in x.split(1 << 16)]) * step if len(x) else x[:, 0]
-        if done == 0:
-            self.occ.zero_()
-        known = torch.maximum(self.occ[cells] * DECAY, seen.to(self.occ))
-        self.occ[cells] = known.clamp(min=2 * THRESHOLD) if done < WARM else known
+        self.occ[cells] = torch.maximum(self.occ[cells] * DECAY, seen.to(self.occ))
 
 
 def _some(n: int, k: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -118,10 +119,10 @@ def box_span(
 @torch.no_grad()
 def march(
     rays: Rays, grid: OccupancyGrid, step: Number, *, near: Number = 0.0, far: Number = float("inf"),
-    cells: Cells | None = None, generator: torch.Generator | None = None, opaque: Number = OPAQUE,
+    cells: Cells | None = None, generator: torch.Generator | None = None,
 ) -> Packed:  # fmt: skip
     """Samples in live cells along unit rays, in steps that begin at the box, shifted by one random share of a step a
-    ray (none without a generator); a ray ends where the grid's own optical depth exceeds `opaque`.
+    ray (none without a generator).
 
     Runs of steps no longer than two cells are looked at first, in the live cells grown by one, and passed over whole.
     """
@@ -145,13 +146,36 @@ def march(
     middle = t + 0.5 * step
     cell = _cell(place[0][ray], place[1][ray], middle, n)
     keep = (cells.live[cell] & (middle < last[ray])).nonzero()[:, 0]
-    ray, t, cell = ray[keep], t[keep], cell[keep]
-    ptr = ptr_of(torch.bincount(ray, minlength=r))
-    if opaque < float("inf") and len(ray):
-        keep = (segment_cumsum(grid.occ[cell], ptr, exclusive=True) < opaque).nonzero()[:, 0]
-        ray, t = ray[keep], t[keep]
-        ptr = ptr_of(torch.bincount(ray, minlength=r))
-    return Packed(ray, t, t + step, ptr)
+    ray, t = ray[keep], t[keep]
+    return Packed(ray, t, t + step, ptr_of(torch.bincount(ray, minlength=r)))
+
+
+@torch.no_grad()
+def visible(
+    density: Callable[[Tensor], Tensor], rays: Rays, packed: Packed, opaque: Number = OPAQUE
+) -> Packed:
+    """The samples in front of which the field's optical depth is below `opaque`, asked for front to back in blocks.
+
+    The grid cannot tell: it has the largest density of a cell, and a ray that grazes a surface crosses cells in which
+    others end.  Cut off there, the field would have to paint what lies behind onto what is grazed.
+    """
+    n, first, block = len(rays.o), 0, BLOCK
+    place = torch.arange(len(packed.ray), device=packed.ray.device) - packed.ptr[packed.ray]
+    passed = torch.zeros(n, dtype=packed.t0.dtype, device=packed.t0.device)
+    kept, longest = [], int(packed.ptr.diff().amax()) if n else 0
+    while first < longest:
+        now = ((place >= first) & (place < first + block) & (passed < opaque)[packed.ray]).nonzero()[:, 0]
+        ray, t0, t1 = packed.ray[now], packed.t0[now], packed.t1[now]
+        optical = density(rays.o[ray] + ((t0 + t1) / 2)[:, None] * rays.d[ray]) * (t1 - t0)
+        before = segment_cumsum(optical, ptr_of(torch.bincount(ray, minlength=n)), exclusive=True) + passed[ray]
+        kept.append(now[before < opaque])
+        passed = passed.index_add(0, ray, optical)
+        first, block = first + block, 3 * (first + block)  # 32, 96, 384, …
+    if not kept:
+        return packed
+    rows = torch.cat(kept).sort().values
+    ray = packed.ray[rows]
+    return Packed(ray, packed.t0[rows], packed.t1[rows], ptr_of(torch.bincount(ray, minlength=n)))
 
 
 def _cell(o: Float[Tensor, "*r 3"], d: Float[Tensor, "*r 3"], t: Float[Tensor, "*e"], n: int) -> Int[Tensor, "*e"]:

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from precis.fields.nerf_cameras import Rays
-from precis.fields.nerf_grid import OPAQUE, Cells, OccupancyGrid, Packed
+from precis.fields.nerf_grid import Cells, OccupancyGrid, Packed
 from precis.fields.nerf_render import uniform
-from precis.nn.segment import ptr_of, segment_cumsum
+from precis.nn.segment import ptr_of
 
 Number = float | int
 OPEN_BOX = [[-2.0] * 3, [2.0] * 3]
@@ -70,7 +70,7 @@ def march_open(
     generator: torch.Generator | None = None,
 ) -> Packed:  # fmt: skip
     """`count` intervals a unit ray between near and far, `spaced`, of which those are kept whose middle lies in a live
-    cell of the contracted grid, up to where the grid's own optical depth exceeds 8."""
+    cell of the contracted grid."""
     live = (grid.cells() if cells is None else cells).live
     r, n = len(rays.o), grid.resolution
     edge = torch.arange(count + 1, device=rays.o.device, dtype=rays.o.dtype).expand(r, -1)
@@ -82,9 +82,4 @@ def march_open(
     at = ((x - grid.aabb[0]) * (n / (grid.aabb[1] - grid.aabb[0]))).long().clamp(0, n - 1)
     cell = (at[..., 0] * n + at[..., 1]) * n + at[..., 2]
     ray, place = live[cell].nonzero(as_tuple=True)
-    ptr = ptr_of(torch.bincount(ray, minlength=r))
-    if len(ray):
-        keep = (segment_cumsum(grid.occ[cell[ray, place]], ptr, exclusive=True) < OPAQUE).nonzero()[:, 0]
-        ray, place = ray[keep], place[keep]
-        ptr = ptr_of(torch.bincount(ray, minlength=r))
-    return Packed(ray, t[ray, place], t[ray, place + 1], ptr)
+    return Packed(ray, t[ray, place], t[ray, place + 1], ptr_of(torch.bincount(ray, minlength=r)))

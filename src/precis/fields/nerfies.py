@@ -115,13 +115,13 @@ class Passes(NamedTuple):
 
 def render_views(
     model: DeformableNerf, rays: Rays, codes: Codes, alpha: Number | Float[Tensor, ""], near: Number, far: Number,
-    samples: int = 128, fine_samples: int = 128, *, background: Number | None = None,
+    samples: int = 128, fine_samples: int = 128, *, background: Number | Float[Tensor, "3"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Passes:  # fmt: skip
     """Rays [B,3] of observations with codes [B,c], along unit directions between near and far.
 
-    background: a grey that shows through where the scene is clear, its last sample as long as the others; None: there
-    is always something, and the last sample reaches to infinity.  Without a generator nothing is random.
+    background: a grey or colour that shows through where the scene is clear, its last sample as long as the others;
+    None: there is always something, and the last sample reaches to infinity.  Without a generator nothing is random.
     """
     per_ray, ways = codes.per_ray(), rays.d.unsqueeze(-2)
     t = stratified(near, far, samples, tuple(rays.o.shape[:-1]), generator=generator, like=rays.o)
@@ -142,7 +142,7 @@ def render_views(
 
 def render_resampled(
     model: DeformableNerf, rays: Rays, codes: Codes, alpha: Number | Float[Tensor, ""], near: Number, far: Number,
-    samples: int = 40, fine_samples: int = 20, *, background: Number | None = None,
+    samples: int = 40, fine_samples: int = 20, *, background: Number | Float[Tensor, "3"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Passes:  # fmt: skip
     """One pass with gradients, at `fine_samples` distances that a first one without, of densities alone, has chosen.

@@ -49,8 +49,9 @@ def annealed(bands: int, part: Number = OPEN) -> Callable[[float], float]:
 
 def fit_deformable(
     model: DeformableNerf, cameras: Cameras, pixels: Pixels, near: Number, far: Number, *, rays: int = 6144,
-    samples: int = 128, fine_samples: int = 128, background: Number | None = None, frame: Tensor | None = None,
-    alpha: Callable[[float], float] | None = None, elastic: Number = 0.01, elastic_schedule: Schedule | None = None,
+    samples: int = 128, fine_samples: int = 128, background: Number | Float[Tensor, "3"] | None = None,
+    frame: Tensor | None = None, alpha: Callable[[float], float] | None = None, elastic: Number = 0.01,
+    elastic_schedule: Schedule | None = None,
     static_points: Float[Tensor, "n 3"] | None = None, background_weight: Number = 1.0, background_points: int = 1024,
     render: Callable[..., Passes] = render_views, extra: Callable[[float], Tensor] | None = None, lr: Number = 1e-3,
     groups: list[dict[str, Any]] | None = None, schedule: Schedule | None = None, steps: int | None = None,
@@ -73,7 +74,8 @@ def fit_deformable(
     draw = generator or torch.Generator().manual_seed(0)
     shake = noise or torch.Generator().manual_seed(1)
     budget = Budget(steps=steps, minutes=minutes)
-    optimizer = torch.optim.Adam(groups or [{"params": list(model.parameters()), "lr": float(lr)}], eps=1e-8)
+    groups = groups or [{"params": list(model.parameters()), "lr": float(lr)}]
+    optimizer = torch.optim.Adam(groups, eps=1e-8, fused=device.type in ("cpu", "cuda"))
     done = {"steps": 0}
 
     def step(rows: Tensor) -> dict[str, Tensor | float]:

@@ -1,40 +1,29 @@
-"""Figures: arrays in, PNG bytes or SVG text out; used by reports, by the site and by every job.
+"""Figures of jobs: arrays in, PNG bytes out.  (The charts of pages and reports are SVG: `precis.lab.charts`.)
 
-`contact_sheet` and `strip` (`precis.lab.sheets`) lay pictures out with captions and give PNG bytes.  The charts
-(`curves`, `bars`, `heat_map`, `scatter`, `paired_dots`, `interval_of_difference`) give a `Chart`, which writes itself
-as SVG or PNG.
-An arm has one colour and one marker in all figures that are given the same `order`; the palette (Okabe and Ito,
-without its yellow) is told apart by colour-blind readers.  SVG draws its lines and words in the page's own text
-colour, so that it reads on light and on dark; PNG has a white ground.  Matplotlib is used through its objects alone,
-never through pyplot.
+`contact_sheet` and `strip` (`precis.lab.sheets`) lay pictures out with captions.  The charts (`curves`, `bars`,
+`heat_map`, `scatter`) give a `Chart`, which writes itself as PNG on white.  An arm has one colour and one marker in
+all figures that are given the same `order`; the palette (Okabe and Ito, without its yellow) is told apart by
+colour-blind readers.  Matplotlib is used through its objects alone, never through pyplot.
 """
 
-import html
 import io
-import os
-import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from precis.lab.sheets import FAINT, INK, contact_sheet, pixels_of, strip
 
 __all__ = [
-    "Chart", "arm_colours", "bars", "contact_sheet", "curves", "heat_map", "interval_of_difference", "paired_dots",
-    "pixels_of", "scatter", "strip",
+    "Chart", "arm_colours", "bars", "contact_sheet", "curves", "heat_map", "pixels_of", "scatter", "strip",
 ]
 
 Number = int | float
 Pair = tuple[Number, Number]
-Sides = tuple[Number | None, Number | None]
 
 PALETTE = ("#2b7bba", "#e69f00", "#009e73", "#cc4f0a", "#b565a7", "#67bdf0", "#8a8a8a", "#85531c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-CLAIMED = "#009e73"
 _lock = threading.RLock()
 
 
@@ -45,46 +34,24 @@ def arm_colours(order: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn chart.  `alt` says in words what it shows."""
+    """A drawn chart.  `alt` says in words what it shows; it goes into the PNG as its description."""
 
     figure: Any
     alt: str
-
-    def svg(self) -> str:
-        """SVG text, to be put into a page as it is or saved as a file of its own."""
-        import matplotlib
-
-        out = io.StringIO()
-        with _lock, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "precis"}):
-            self._settle()
-            self.figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        return _page_svg(out.getvalue(), self.alt)
 
     def png(self, dpi: int = 160) -> bytes:
         """PNG on white."""
         out = io.BytesIO()
         with _lock:
             self._settle()
-            self.figure.savefig(out, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+            self.figure.savefig(out, format="png", dpi=dpi, facecolor="white",
+                                metadata={"Software": None, "Description": self.alt})
         return out.getvalue()
 
     def _settle(self) -> None:
         """Lay out once, so that a chart drawn twice is the same to the byte."""
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")
-
-    def save(self, path: Path) -> Path:
-        """Write `path`, .svg or .png, whole or not at all."""
-        makers: dict[str, Callable[[], bytes]] = {".svg": lambda: self.svg().encode(), ".png": self.png}
-        if path.suffix not in makers:
-            raise ValueError(f"a chart is saved as .svg or .png, not {path.suffix or path.name!r}")
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(makers[path.suffix]())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
 
 
 def curves(
@@ -226,92 +193,6 @@ def scatter(
     return Chart(figure, title or f"{y_label} against {x_label}".strip())
 
 
-def paired_dots(
-    values: Mapping[str, Mapping[Any, Number | None]],
-    *,
-    label: str = "",
-    title: str = "",
-    order: Sequence[str] | None = None,
-    broken: Iterable[str] = (),
-) -> Chart:
-    """Every paired point: {arm: {seed: value}}, one row an arm, a line joining the points of one seed.
-
-    The small upright bar is the arm's mean; arms named in `broken` (sabotaged on purpose) are drawn hollow.
-    """
-    import math
-
-    figure, axes = _axes(title, label, "", 0.85 + 0.42 * len(values))
-    order, broken = list(order or values), set(broken)
-    found = {
-        arm: {s: float(v) for s, v in row.items() if v is not None and math.isfinite(v)} for arm, row in values.items()
-    }
-    for seed in dict.fromkeys(s for row in found.values() for s in row):
-        line = [(row[seed], i) for i, row in enumerate(found.values()) if seed in row]
-        axes.plot(*zip(*line), color=FAINT, linewidth=0.8, alpha=0.7, zorder=1)
-    numbers = [v for row in found.values() for v in row.values()]
-    if numbers and min(numbers) > 0 and max(numbers) > 300 * min(numbers):
-        axes.set_xscale("log")
-    for i, (arm, row) in enumerate(found.items()):
-        colour, _, marker = _style(arm, order)
-        xs = list(row.values())
-        axes.scatter(xs, [i] * len(xs), s=34, marker=marker, linewidths=1.3, edgecolors=colour, zorder=3,
-                     facecolors="none" if arm in broken else colour)
-        if xs:
-            axes.plot([sum(xs) / len(xs)] * 2, [i - 0.3, i + 0.3], color=INK, linewidth=1.6, zorder=2)
-        else:
-            axes.text(0.5, i, "no finite value", va="center", ha="center", transform=axes.get_yaxis_transform(),
-                      color=INK, fontsize=8.5)
-    axes.margins(x=0.06)
-    _names(axes, list(values))
-    return Chart(figure, title or f"every {label or 'value'} by arm and seed: {', '.join(values)}")
-
-
-def interval_of_difference(
-    effect: Number | None,
-    interval: Pair | None,
-    claimed: Sides | None = None,
-    *,
-    points: Sequence[Number | None] = (),
-    label: str = "difference",
-    title: str = "",
-) -> Chart:
-    """One effect with its interval on a line, the claimed side shaded.
-
-    `claimed`: (low, high), None where that side is open, or None where it is not known; `points`: the paired
-    differences, one a seed.
-    """
-    import math
-
-    figure, axes = _axes(title, label, "", 1.15)
-    dots = [p for p in points if p is not None and math.isfinite(p)]
-    bounds = [b for b in claimed or () if b is not None]
-    known = [*dots, *bounds, *([effect] if effect is not None else []), *(interval or ())]
-    if not bounds:
-        known.append(0.0)
-    known = [k for k in known if math.isfinite(k)] or [0.0]
-    room = 0.12 * (max(known) - min(known)) or abs(known[0]) * 0.1 or 1.0
-    left, right = min(known) - room, max(known) + room
-    axes.set_xlim(left, right)
-    axes.set_ylim(-1, 1)
-    if claimed is not None:
-        low, high = (left if claimed[0] is None else claimed[0]), (right if claimed[1] is None else claimed[1])
-        axes.axvspan(low, high, color=CLAIMED, alpha=0.16, linewidth=0, label="claimed")
-        for bound in bounds:
-            axes.axvline(bound, color=CLAIMED, linewidth=1.4, linestyle=(0, (4, 2)))
-    if dots:
-        axes.scatter(dots, [-0.45 + 0.16 * (i % 3 - 1) for i in range(len(dots))], s=20, color=FAINT, linewidths=0)
-    if interval is not None:
-        axes.plot(interval, [0.25, 0.25], color=INK, linewidth=2.4, solid_capstyle="butt")
-        for end in interval:
-            axes.plot([end, end], [0.05, 0.45], color=INK, linewidth=1.4)
-    if effect is not None:
-        axes.scatter([effect], [0.25], s=46, marker="D", color=INK, zorder=3)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    said = "no effect" if effect is None else f"effect {effect:.4g}"
-    return Chart(figure, title or said + (f", interval {interval[0]:.4g} to {interval[1]:.4g}" if interval else ""))
-
-
 def _axes(title: str, x_label: str, y_label: str, height: Number, width: Number = 4.6) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -361,17 +242,3 @@ def _numbers(values: Any) -> Any:
     import numpy as np
 
     return np.asarray(values.detach().double().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
-
-
-def _page_svg(text: str, alt: str) -> str:
-    """What matplotlib wrote, without prologue, in the page's text colour, with ids that cannot meet those of others."""
-    text = text[text.index("<svg") :]
-    mark = "f" + sha256(text.encode()).hexdigest()[:8]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
-    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{mark}-{m[1]}"' if m[1] in used else "", text)
-    text = re.sub(r'(url\(#|href="#)([^")]+)', rf"\1{mark}-\2", text)
-    text = text.replace(INK, "currentColor").replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
-    style = f".{mark}{{color:{INK}}}@media(prefers-color-scheme:dark){{.{mark}{{color:#d8dce2}}}}"
-    head = f'<title>{html.escape(alt)}</title><style>{style}</style>'
-    return re.sub(r"<svg ([^>]*)>", lambda m: f'<svg class="chart {mark}" role="img" {m[1]}>{head}', text, count=1)

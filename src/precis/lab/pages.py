@@ -13,15 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from precis.lab import figures, words
+from precis.lab import charts as drawn
+from precis.lab import words
+from precis.lab.svg import Drawing, colour_of
 
 Entry = Mapping[str, Any]
 Number = int | float
-Line = tuple[Sequence[Number | None], Sequence[Number | None]]
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 4  # charts of a kind before the rest is folded away
-LOG_FROM = 300.0  # a curve that spans more than this factor is drawn on a logarithmic axis
 TABLE_ROWS = 200
 
 
@@ -41,7 +41,7 @@ class Picture:
 class Evidence:
     """What the trials of a claim left beside their metrics."""
 
-    curves: Mapping[str, Mapping[str, Mapping[int, Line]]] = field(default_factory=dict)  # name -> arm -> seed -> line
+    curves: Mapping[str, Mapping[str, Mapping[int, drawn.Line]]] = field(default_factory=dict)  # of name, arm, seed
     pictures: Sequence[Picture] = ()
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     notes: Sequence[tuple[str, str, int]] = ()  # text, arm, seed
@@ -186,20 +186,12 @@ def metrics_of(entry: Entry) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A chart as SVG, and what it shows in words."""
-
-    svg: str
-    alt: str
-
-
-@dataclass(frozen=True)
 class Charts:
     """A claim's charts: one a hypothesis (None where there is no number), one a metric, one a curve."""
 
-    intervals: Sequence[Drawn | None] = ()
-    points: Sequence[Drawn] = ()
-    curves: Sequence[Drawn] = ()
+    intervals: Sequence[Drawing | None] = ()
+    points: Sequence[Drawing] = ()
+    curves: Sequence[Drawing] = ()
 
 
 def draw(entry: Entry, evidence: Evidence | None = None) -> Charts:
@@ -211,22 +203,17 @@ def draw(entry: Entry, evidence: Evidence | None = None) -> Charts:
         values = values_of(entry, metric)
         if any(v is not None for row in values.values() for v in row.values()):
             broken = list(entry.get("sabotaged") or {})
-            points.append(_drawn(figures.paired_dots(values, label=metric, order=order, broken=broken)))
+            points.append(drawn.paired_dots(values, label=metric, order=order, broken=broken))
     for name, arms in (evidence.curves if evidence else {}).items():
         lines = {arm: list(arms[arm].values()) for arm in sorted(arms, key=lambda arm: _place(arm, order))}
         ys = [y for many in lines.values() for _, line in many for y in line if y is not None]
         if ys:
-            log_y = min(ys) > 0 and max(ys) > LOG_FROM * min(ys)
-            curves.append(_drawn(figures.curves(lines, y_label=name, x_label="", log_y=log_y, order=order)))
+            log_y = min(ys) > 0 and max(ys) > drawn.LOG_FROM * min(ys)
+            curves.append(drawn.curves(lines, label=name, log_y=log_y, order=order))
     return Charts(intervals, points, curves)
 
 
-def _drawn(chart: figures.Chart, alt: str = "") -> Drawn:
-    chart = figures.Chart(chart.figure, alt or chart.alt)
-    return Drawn(chart.svg(), chart.alt)
-
-
-def _interval(entry: Entry, row: Entry) -> Drawn | None:
+def _interval(entry: Entry, row: Entry) -> Drawing | None:
     """A hypothesis's effect; None if it has none."""
     effect, kind = row.get("effect"), words.as_played(row)
     if effect is None:
@@ -234,10 +221,10 @@ def _interval(entry: Entry, row: Entry) -> Drawn | None:
     pair = words.pair_of(kind)
     label = f"{pair[0]} − {pair[1]}: {kind.get('metric')}" if pair else str(kind.get("metric") or "effect")
     interval = tuple(row["interval"]) if row.get("interval") else None
-    chart = figures.interval_of_difference(
-        effect, interval, words.claimed_side(kind), points=_replications(entry, row), label=label
+    return drawn.interval_of_difference(
+        effect, interval, words.claimed_side(kind), points=_replications(entry, row), label=label,
+        alt=words.sentence(row, entry.get("alpha") or 0.05),
     )
-    return _drawn(chart, words.sentence(row, entry.get("alpha") or 0.05))
 
 
 def _replications(entry: Entry, row: Entry) -> list[Number]:
@@ -357,10 +344,9 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _arms(entry: Entry) -> list[tuple[str, str, str]]:
-    """(arm, colour, the arm whose part it plays broken)."""
+    """(arm, the class of its colour, the arm whose part it plays broken)."""
     broken = entry.get("sabotaged") or {}
-    arms = words.arms_of(entry)
-    return [(arm, colour, broken.get(arm, "")) for arm, colour in figures.arm_colours(arms).items()]
+    return [(arm, colour_of(i), broken.get(arm, "")) for i, arm in enumerate(words.arms_of(entry))]
 
 
 def _get(about: Any, name: str) -> Any:

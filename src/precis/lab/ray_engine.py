@@ -7,10 +7,12 @@ bare folders go along with their tasks, data where a node has not the same at th
 the `Keeper`, and rows and files come back in the tasks' streams.
 """
 
+import atexit
 import logging
 import os
 import shutil
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator
@@ -32,6 +34,7 @@ PATIENCE = 120.0    # seconds without any node that could run a trial
 LOGS = 100.0        # a second, of all trials together
 AHEAD = 8           # tasks handed out beyond twice what the nodes hold, so that none waits for the driver
 LOOK = 2.0          # seconds between two looks at which nodes there are
+MISSED = 3          # looks in a row at which the head did not answer, after which it counts as gone
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +63,8 @@ class RayEngine:
         self._connected = not ray.is_initialized()
         if self._connected:
             _connect(address or "auto")
+        self._head = str(ray.get_runtime_context().gcs_address)
+        self._missed = 0
         self._name = uuid.uuid4().hex
         self._serve = ray.remote(num_returns="streaming", max_retries=0, max_calls=0)(serve)
         self._keeper: Any = None
@@ -93,6 +98,9 @@ class RayEngine:
         """Leave the cluster; what this engine left on its nodes is removed."""
         ray = self._ray
         if not ray.is_initialized():
+            return
+        if not self._answers():
+            _abandon(failed=self._missed >= MISSED)
             return
         if self._keeper is not None:
             clearing = ray.remote(num_cpus=0, max_retries=0)(clear)
@@ -129,7 +137,8 @@ class RayEngine:
                                     "when there is one")
                 yield from _bunched(self._landed(flights))
         finally:                                        # left early: what still runs is nobody's
-            self._call_off(list(flights.values()))
+            if self._missed < MISSED:                   # nodes without a head end by themselves
+                self._call_off(list(flights.values()))
 
     def _landed(self, flights: dict[Any, _Flight]) -> Iterator[Result | Progress]:
         """What came on any stream."""
@@ -263,10 +272,25 @@ class RayEngine:
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
+    def _answers(self) -> bool:
+        """Whether the head is there; Ray, if asked after it has gone, waits for a minute and then ends this process."""
+        host, _, port = self._head.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK).close()
+        except OSError:
+            return False
+        return True
+
     def _room(self) -> int:
-        """Trials of the present shape that the nodes hold at once."""
+        """Trials of the present shape that the nodes hold at once.  RunFailed soon after the head has gone."""
         if time.monotonic() - self._looked > LOOK:
             self._looked, (threads, gpus) = time.monotonic(), self._shape
+            self._missed = 0 if self._answers() else self._missed + 1
+            if self._missed >= MISSED:
+                raise RunFailed(f"the head of the Ray cluster at {self._head} is gone: what was finished is kept, and "
+                                "the same command goes on when there is a cluster again")
+            if self._missed:
+                return self._slots
             has = [(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in self._nodes()]
             self._slots = sum(int(min(cpus / threads, cards / gpus if gpus else cpus) + 1e-9) for cpus, cards in has)
         return self._slots
@@ -337,6 +361,22 @@ def _connect(address: str) -> None:
                          if asked == "auto" else _unjoined(asked)) from None
     except (RuntimeError, ValueError, SystemExit) as error:
         raise InputError(f"--address {asked}: {_first_line(error)}") from error
+
+
+def _abandon(failed: bool) -> None:
+    """Leave a cluster whose head is gone: Ray's own shutdown would wait for it, and so may the end of this process."""
+    from ray._private import worker
+
+    atexit.unregister(worker.shutdown)
+    if failed:
+        atexit.register(_end)
+
+
+def _end() -> None:
+    """The end of a process whose check could not be completed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _running() -> str:

@@ -21,7 +21,6 @@ from precis.lab.outcomes import compared, read_outcomes
 from precis.lab.pages import (
     TEMPLATES,
     Charts,
-    Drawn,
     Entry,
     Evidence,
     Links,
@@ -41,6 +40,7 @@ from precis.lab.pages import (
     render_paper,
     values_of,
 )
+from precis.lab.svg import Drawing
 
 __all__ = ["evidence_of", "render_claim", "render_index", "render_paper", "write_report"]
 
@@ -232,9 +232,9 @@ def _markdown_claim(entry: Entry, evidence: Evidence, charts: Charts, files: Pat
     stem = f"{words.paper_of(entry)}-{name}"
     alpha = entry.get("alpha") or 0.05
 
-    def drawn(kind: str, i: int, chart: Drawn) -> str:
+    def drawn(kind: str, i: int, chart: Drawing) -> str:
         file = f"{stem}-{kind}-{i}.svg"
-        (files / file).write_text(chart.svg, encoding="utf-8")
+        (files / file).write_text(chart.standalone(), encoding="utf-8")
         return f"![{escape_markdown(chart.alt)}](files/{file})\n"
 
     lines = [

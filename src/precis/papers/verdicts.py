@@ -83,6 +83,11 @@ def own_verdicts(problems: list[str]) -> dict[str, dict[str, Any]]:
     except (InputError, RunFailed) as error:
         problems.append(str(error))
         return {}
+    return latest_of(rows)
+
+
+def latest_of(rows: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The latest verdict of each claim, of a ledger's `verdicts`."""
     latest: dict[str, dict[str, Any]] = {}
     for (claim, _), report in rows.items():
         if report.get("verdict") and report.get("finished", "") >= latest.get(claim, {}).get("finished", ""):

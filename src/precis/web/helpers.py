@@ -25,6 +25,7 @@ class Helper:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._ended = False
 
     async def ask(self, request: dict[str, Any]) -> Any:
         """The answer; InputError and RunFailed as they were raised in there, RunFailed if it takes too long."""
@@ -33,6 +34,8 @@ class Helper:
         self._waiting += 1
         try:
             async with self._turn:
+                if self._ended:
+                    raise RunFailed("the site is being closed")
                 self.used = time.monotonic()
                 try:
                     answer = await asyncio.wait_for(self._exchange(request), self.limit)
@@ -82,6 +85,12 @@ class Helper:
             await asyncio.shield(process.wait())
 
 
+    async def end(self) -> None:
+        """Close it for good: who waits for it is told so."""
+        self._ended = True
+        await self.close()
+
+
 class Helpers:
     """All helpers of a site: `ask` for uploads and papers, `view` for a viewer's pictures."""
 
@@ -90,6 +99,7 @@ class Helpers:
         self._turns = asyncio.Semaphore(2)
         self._waiting = 0
         self._viewers: dict[str, Helper] = {}
+        self._asked: set[Helper] = set()
 
     async def ask(self, request: dict[str, Any]) -> Any:
         """From a fresh process: it may bound its own memory, and sees files as they are now."""
@@ -97,11 +107,13 @@ class Helpers:
             raise RunFailed("this machine is busy with others' requests: try again")
         self._waiting += 1
         helper = Helper(limit=60.0)
+        self._asked.add(helper)
         try:
             async with self._turns:
                 return await helper.ask(request)
         finally:
             self._waiting -= 1
+            self._asked.remove(helper)
             await helper.close()
 
     async def view(self, run: str, request: dict[str, Any]) -> Any:
@@ -119,17 +131,22 @@ class Helpers:
                 await self._viewers.pop(name).close()
 
     async def close(self) -> None:
-        for helper in self._viewers.values():
-            await helper.close()
+        """End all of them, and what they are doing."""
+        for helper in [*self._viewers.values(), *self._asked]:
+            await helper.end()
 
 
 def child_environment(threads: int) -> dict[str, str]:
-    """This process's environment, with so many threads, and this very precis on the path."""
+    """This process's environment, with so many threads, and this very precis on the path.
+
+    Threads sleep while they wait for each other: on a machine that has other work, too, threads that spin instead made
+    a picture of a scene take eight times as long.
+    """
     import precis
 
     place = os.path.dirname(os.path.dirname(os.path.abspath(precis.__file__)))
     paths = [place, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
-        **os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "OMP_NUM_THREADS": str(threads),
-        "PYTHONUNBUFFERED": "1",
+        "OMP_WAIT_POLICY": "passive", **os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1",
     }

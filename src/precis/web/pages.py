@@ -42,6 +42,14 @@ def library(view: View, family: str, query: str, active: list[Run]) -> str:
     )
 
 
+def warm(view: View) -> None:
+    """Draw the first page and read the other templates, so that the first visitor does not wait for it."""
+    library(view, "", "", [])
+    made = environment(LINKS.templates)
+    for template in made.list_templates(extensions=["html"]):
+        made.get_template(template)
+
+
 def plate(about: Paper) -> list[tuple[str, str]]:
     return _waves(about.id, about.family)
 
@@ -113,7 +121,7 @@ def claim_entry(view: View, about: Paper, name: str, profile: str) -> dict[str, 
 
 
 def claim(entry: Entry, about: Paper, home: Path) -> str:
-    """The report's page of a claim, with this ledger's evidence.  Slow: it draws the figures."""
+    """The report's page of a claim, with this ledger's evidence."""
     with Ledger(home, read_only=True) as ledger:
         evidence = evidence_of(entry, ledger, lambda path, name: f"{path.name}.png")
     return render_claim(entry, evidence, about, links=LINKS)

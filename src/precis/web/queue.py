@@ -17,8 +17,9 @@ from typing import IO, Any
 
 from precis.errors import InputError
 from precis.lab.engine import cores
+from precis.papers.work import write_json
 from precis.web.helpers import child_environment
-from precis.web.runs import Run, Runs, now
+from precis.web.runs import Run, Runs, began, now
 
 LENGTH = 100  # runs that may wait
 TICK, REST = 0.25, 2.0
@@ -112,10 +113,12 @@ class Queue:
             runs.file(run.id, suffix).unlink(missing_ok=True)
         environment = {**child_environment(weight), "PRECIS_HOME": str(runs.home)}
         with runs.file(run.id, "log").open("ab") as log:
-            self._children[run.id] = subprocess.Popen(
+            child = self._children[run.id] = subprocess.Popen(
                 [sys.executable, "-m", "precis.web.launch", str(runs.file(run.id, "json"))], env=environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )
+        # It writes the same when it has come up, which on a busy machine takes seconds in which it counts as gone.
+        write_json(runs.file(run.id, "pid"), {"pid": child.pid, "began": began(child.pid)})
 
     def _holds(self) -> bool:
         """Whether this site is the one that starts processes."""

@@ -1,7 +1,7 @@
 """Runs as the disk tells them: `$PRECIS_HOME/runs/<id>` is the run's folder, `site/jobs/<id>.json` what the site asked.
 
     site/jobs/<id>.json   kind, paper, the command's words, when, state   (written by the site alone)
-    site/jobs/<id>.pid    the process                                     (written by it)
+    site/jobs/<id>.pid    the process                                     (written by the site, and by it)
     site/jobs/<id>.exit   how it ended                                    (written by it)
     site/jobs/<id>.log    what it printed         site/uploads/<id>/      what the form brought
 

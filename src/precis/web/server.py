@@ -1,5 +1,6 @@
 """`precis serve`: uvicorn around the application."""
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from precis.errors import InputError
-from precis.web import safety
+from precis.web import pages, safety
 from precis.web.app import make_app
 
 
@@ -29,11 +30,14 @@ def run(port: int, host: str, token: str | None, home: Path | None) -> int:
             site.feeds.closing.set()  # pages that watch hold their connection for ever
             for feed in list(site.feeds._feeds.values()):
                 feed._changed.set()
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(lambda: loop.create_task(site.helpers.close()))  # nobody waits for a picture
             super().handle_exit(sig, frame)
 
     port = listening.getsockname()[1]
     name = f"[{host}]" if ":" in host else socket.gethostname() if host in ("0.0.0.0", "") else host
     address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    pages.warm(site.shelf.view())
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, server_header=False,
         h11_max_incomplete_event_size=64 << 10,

@@ -14,7 +14,7 @@ from precis.errors import InputError, RunFailed
 from precis.lab.ledger import Ledger
 from precis.papers import catalogue
 from precis.papers.catalogue import Library, Paper
-from precis.papers.verdicts import Shown, own_verdicts, recorded_verdicts
+from precis.papers.verdicts import Shown, latest_of, recorded_verdicts
 from precis.web.helpers import Helpers
 
 STATES = ("supported", "contradicted", "inconclusive", "not checked")
@@ -55,7 +55,6 @@ class Shelf:
         self._pages: OrderedDict[Any, str] = OrderedDict()
         self._claims: dict[str, tuple[Stamp, Any]] = {}
         self._asked: dict[str, asyncio.Lock] = {}
-        self._drawing = asyncio.Lock()  # matplotlib is for one thread at a time
 
     def view(self) -> View:
         papers = _papers_stamp(self._library[1] if self._library else None)
@@ -75,13 +74,11 @@ class Shelf:
             raise HTTPException(404, str(error)) from None
 
     async def page(self, key: Any, draw: Any) -> str:
-        """A page that takes a while to draw, made in a thread and kept."""
+        """A page that reads the ledger's evidence, made in a thread and kept."""
         if key not in self._pages:
-            async with self._drawing:
-                if key not in self._pages:
-                    self._pages[key] = await asyncio.to_thread(draw)
-                    while len(self._pages) > PAGES:
-                        self._pages.popitem(last=False)
+            self._pages[key] = await asyncio.to_thread(draw)
+            while len(self._pages) > PAGES:
+                self._pages.popitem(last=False)
         self._pages.move_to_end(key)
         return self._pages[key]
 
@@ -103,7 +100,13 @@ class Shelf:
 
 def _look(library: Library, home: Path, stamp: Stamp) -> View:
     problems = list(library.problems)
-    own = {claim: report for claim, report in own_verdicts(problems).items()}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    try:
+        with Ledger(home, read_only=True) as ledger:
+            rows = ledger.verdicts()
+    except (InputError, RunFailed) as error:
+        problems.append(str(error))
+    own = latest_of(rows)
     verdicts: dict[str, Shown] = {}
     cards = []
     for paper in library:
@@ -120,15 +123,7 @@ def _look(library: Library, home: Path, stamp: Stamp) -> View:
     families: dict[str, int] = {}
     for paper in library:
         families[paper.family] = families.get(paper.family, 0) + 1
-    return View(library, cards, dict(sorted(families.items())), verdicts, _all_own(home), problems, stamp)
-
-
-def _all_own(home: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    try:
-        with Ledger(home, read_only=True) as ledger:
-            return ledger.verdicts()
-    except (InputError, RunFailed):
-        return {}  # own_verdicts has said why
+    return View(library, cards, dict(sorted(families.items())), verdicts, rows, problems, stamp)
 
 
 def _papers_stamp(library: Library | None) -> Stamp:

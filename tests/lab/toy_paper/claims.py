@@ -1,5 +1,6 @@
 """Claims whose trials add numbers; what they do wrong is switched on by files in $TOY (see `_counted`)."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -79,10 +80,20 @@ class Costly(_Scores):
     )
 
 
-class Slow(_Scores):
-    name = "slow"
-    statement = "trials that take long enough to be struck in their midst"
-    profiles: ClassVar = {"full": Profile(Settings(wait=2.0), seeds=4)}
+class Held(_Scores):
+    """While $TOY/fault holds a number, trials from that seed on wait; each notes in $TOY/begun that it began."""
+
+    name = "held"
+    statement = "trials that can be struck in their midst"
+    profiles: ClassVar = {"full": Profile(Settings(), seeds=4)}
+
+    def trial(self, arm: str, seed: int, settings: Settings, data: Any, record: Any) -> dict[str, float]:
+        with (Path(os.environ["TOY"]) / "begun").open("a") as file:
+            file.write(f"{arm} {seed}\n")
+        with contextlib.suppress(FileNotFoundError):
+            while seed >= int((Path(os.environ["TOY"]) / "fault").read_text()):
+                time.sleep(0.02)
+        return super().trial(arm, seed, settings, data, record)
 
 
 class Pair(_Scores):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from precis.data.embedded import photo
 from precis.data.images import write_image
 from precis.errors import InputError
 from precis.lab.claim import Table
@@ -17,7 +18,7 @@ from precis.papers.deep_image_prior.claims_full import depth_share, rate_share, 
 from precis.papers.deep_image_prior.claims_holes import Holes, SemanticHoles, hole
 from precis.papers.deep_image_prior.claims_restore import Denoise, Inpaint, SuperResolution
 from precis.papers.deep_image_prior.classical import best_of, bicubic, biharmonic, total_variation, tv_inpaint
-from precis.papers.deep_image_prior.crops import PILOT, load_pictures
+from precis.papers.deep_image_prior.crops import MORE, PILOT, load_pictures
 from precis.papers.deep_image_prior.inversion import tv_inversion
 from precis.papers.deep_image_prior.targets import KINDS, MEAN, SPREAD, targets
 
@@ -175,3 +176,19 @@ def test_shares_of_the_variance():
     table = Table({"dip": rows}, tuple(range(30)))
     assert depth_share(table) == pytest.approx(1) and rate_share(table) == pytest.approx(0)
     assert len({setting(s) for s in range(6)}) == 6
+
+
+def test_the_learned_denoiser_sees_no_scored_picture_and_learns(tmp_path, monkeypatch):
+    from precis.papers.deep_image_prior import learned as module
+
+    seen = []
+    monkeypatch.setattr(module, "photo", lambda name: seen.append(name) or photo(name))
+    monkeypatch.setattr(module, "WIDTH", 12)
+    monkeypatch.setattr(module, "CUT", 24)
+    record = recorder(3)
+    record.shared = lambda name, make, settings: make(tmp_path) or tmp_path
+    clean = picture(48)
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=gen())
+    made = module.learned(noisy, 0.1, 80, False, record)
+    assert seen and not {*seen} & {*MORE, "motorcycle_right"}
+    assert psnr_in(made, clean) > psnr_in(noisy, clean) + 0.7

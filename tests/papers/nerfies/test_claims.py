@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from precis.data.captures_nerfies import write_nerfies
+from precis.data.scenes3d import capture
+from precis.errors import InputError
 from precis.fields.nerfies import DeformableNerf
 from precis.lab.check import check
 from precis.lab.loading import PaperSource, claims_of
 from precis.papers.frontmatter import read_front_matter
-from precis.papers.nerfies import arms, claims
+from precis.papers.nerfies import arms, claims, places
 
 FOLDER = Path(claims.__file__).parent
 SOURCE = PaperSource("nerfies", FOLDER, "precis.papers.nerfies")
@@ -56,7 +59,7 @@ def test_statements_are_the_summarys_and_in_its_order() -> None:
 
 def built(arm: str, seed: int = 0) -> DeformableNerf:
     g = [torch.Generator().manual_seed(s) for s in (seed, seed + 1)]
-    return arms.build(arm, SMOKE, arms.made_scene(0, SMOKE), *g)
+    return arms.build(arm, SMOKE, places.made_scene(0, SMOKE), *g)
 
 
 def test_arms_start_from_one_template() -> None:
@@ -96,7 +99,7 @@ class Known(torch.nn.Module):
 
 
 def test_matter_in_free_space_by_hand() -> None:
-    scene = arms.made_scene(0, SMOKE)
+    scene = places.made_scene(0, SMOKE)
     half = replace_occupied(scene, lambda x: np.tile(x[:, 0] > 0, (4, 1)))
     s = replace(SMOKE, grid=40)
     model = DeformableNerf(Known(), None, 0, num_codes=4)
@@ -107,12 +110,12 @@ def test_matter_in_free_space_by_hand() -> None:
     assert arms.free_matter(model, s, nothing, 0.0, "cpu")[0] == 0
 
 
-def replace_occupied(scene: arms.Scored, occupied: Any) -> arms.Scored:
-    return arms.Scored(scene.train, scene.test, occupied, scene.background)
+def replace_occupied(scene: places.Scored, occupied: Any) -> places.Scored:
+    return places.Scored(scene.train, scene.test, occupied, scene.background)
 
 
 def test_what_photographs_look_through() -> None:
-    scene = arms.made_scene(0, replace(SMOKE, size=48, frames=6))
+    scene = places.made_scene(0, replace(SMOKE, size=48, frames=6))
     views = scene.train
     behind = views.c2w[:, :, 3] + 0.2 * views.c2w[:, :, 2]
     assert not arms.looked_through(views, behind.astype(np.float64)).any()
@@ -128,7 +131,25 @@ def test_drift_and_stretch_of_a_field_at_rest() -> None:
         model.warp.head.weight.zero_()
         model.warp.head.bias.copy_(torch.tensor([0, 0, 0, 0.3, 0, 0.4]))
     assert arms.drift(model, torch.rand(10, 3), 4.0) == pytest.approx(0.5)
-    scene = arms.made_scene(0, SMOKE)
+    scene = places.made_scene(0, SMOKE)
     depth = torch.from_numpy(scene.test.depth)
     known = depth.isfinite()
     assert arms.stretch(model, scene, known, depth, 4.0, "cpu") < 1e-6
+
+
+def test_a_capture_of_ones_own(tmp_path: Path) -> None:
+    """The claims take it; what stands still is not known in it, and its instants are the codes."""
+    folder = write_nerfies(tmp_path / "bust", capture("moving", 10, 12, 0))
+    scene = places.read_moving(folder, 12)
+    assert scene.train.images.shape == (10, 12, 12, 3) and scene.train.frame.tolist() == list(range(10))
+    assert scene.test.frame.tolist() == list(range(10)) and scene.occupied is None
+    found = claims_of(SOURCE)
+    assert {name for name, one in found.items() if one.takes} == {"deformation", "coarse_to_fine", "background", "se3"}
+    entries = check([(SOURCE, found["deformation"])], profile="smoke", data=folder, kinds={"scene"}, device="cpu",
+                    workers=1, home=tmp_path / "home")  # fmt: skip
+    metrics = entries[0]["metrics"]["se3"]["0"]
+    assert entries[0]["ran"] and not entries[0]["failures"]
+    assert metrics["psnr"] == metrics["psnr_moving"] == metrics["psnr_static"] and math.isfinite(metrics["log_drift"])
+    (folder / "dataset.json").write_text((folder / "dataset.json").read_text().replace('"b_', '"c_'))
+    with pytest.raises(InputError):
+        places.read_moving(folder, 12)

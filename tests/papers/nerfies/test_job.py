@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from precis.data.captures_nerfies import write_nerfies
 from precis.data.scenes3d import capture
-from precis.errors import InputError
+from precis.errors import InputError, Stopped
 from precis.papers.catalogue import find
+from precis.papers.nerfies import training
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
 
@@ -48,6 +50,8 @@ def test_what_a_run_leaves(done: tuple[Path, Finished]) -> None:
     assert len(list((out / "frames").glob("a_*.png"))) == 10 and len(list((out / "validation").glob("b_*.png"))) == 10
     depth = np.load(out / "depth" / "a_0000.npy")
     assert depth.shape == (12, 12) and np.isfinite(depth).all()
+    with Image.open(out / "depth" / "a_0000_depth.png") as picture:
+        assert picture.mode.startswith("I") and np.asarray(picture).max() == 65535
     assert finished.metrics["codes"] == 10 and finished.metrics["validation_photographs"] == 10
     assert not (out / ".checkpoint").exists()
     notes = " ".join(result["notes"])
@@ -65,22 +69,26 @@ def test_the_live_view_is_the_saved_model(done: tuple[Path, Finished]) -> None:
         job.view(out.parent, "orbit", {}, (12, 12))
 
 
-def test_other_scenes_with_a_code_a_frame(folder: Path, tmp_path: Path) -> None:
-    """A nerfstudio file of the same pictures, with a `time` each."""
+def nerfstudio(folder: Path, root: Path, size: float = 1.0) -> Path:
+    """The same capture as a nerfstudio file, `size` times as large, with a `time` each."""
     ids = json.loads((folder / "dataset.json").read_text())["ids"]
     frames = []
     for n, i in enumerate(ids):
         camera = json.loads((folder / "camera" / f"{i}.json").read_text())
         right, down, ahead = (np.array(row) for row in camera["orientation"])
         pose = np.eye(4)
-        pose[:3] = np.stack([right, -down, -ahead, np.array(camera["position"])], 1)
+        pose[:3] = np.stack([right, -down, -ahead, size * np.array(camera["position"])], 1)
         frames.append({
             "file_path": f"rgb/1x/{i}.png", "transform_matrix": pose.tolist(), "time": n % 10 / 9,
             "fl_x": camera["focal_length"], "fl_y": camera["focal_length"], "cx": 6.0, "cy": 6.0, "w": 12, "h": 12,
         })  # fmt: skip
-    scene = tmp_path / "scene"
-    shutil.copytree(folder / "rgb", scene / "rgb")
-    (scene / "transforms.json").write_text(json.dumps({"frames": frames}))
+    shutil.copytree(folder / "rgb", root / "rgb")
+    (root / "transforms.json").write_text(json.dumps({"frames": frames}))
+    return root
+
+
+def test_other_scenes_with_a_code_a_frame(folder: Path, tmp_path: Path) -> None:
+    scene = nerfstudio(folder, tmp_path / "scene")
     with pytest.raises(InputError, match="--per-frame"):
         run(tmp_path / "out", scene)
     with pytest.raises(InputError, match="--near and --far"):
@@ -88,6 +96,56 @@ def test_other_scenes_with_a_code_a_frame(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     finished = run(tmp_path / "out", scene, per_frame=True, near=0.4, far=1.4, warp="none", steps=1)
     assert finished.metrics["codes"] == 10 and finished.metrics["validation_photographs"] == 3
+
+
+def test_a_scene_of_another_size_is_learned_as_one_of_unit_size(folder: Path, tmp_path: Path) -> None:
+    """Cut out by masks before a colour, and asked for from a camera of a file: all in the units of INPUT."""
+    for size in (1.0, 20.0):
+        scene = nerfstudio(folder, tmp_path / f"scene{size:g}", size)
+        for path in (scene / "rgb" / "1x").iterdir():
+            (scene / "m").mkdir(exist_ok=True)
+            mask = np.full((12, 12), 255, np.uint8)
+            mask[:2] = 0
+            Image.fromarray(mask).save(scene / "m" / path.name)
+        meta = json.loads((scene / "transforms.json").read_text())
+        (scene / "path.json").write_text(json.dumps({"frames": meta["frames"][:1]}))
+        run(tmp_path / f"out{size:g}", scene, per_frame=True, near=0.4 * size, far=1.4 * size, steps=4,
+            masks=scene / "m", background="lime", render_poses=scene / "path.json",
+            aabb=",".join(str(size * x) for x in (-0.4, -0.4, -0.4, 0.4, 0.4, 0.4)))  # fmt: skip
+    results = [json.loads((tmp_path / f"out{size}" / "result.json").read_text()) for size in (1, 20)]
+    told = [[n for n in r["notes"] if "span about 1" in n] for r in results]
+    assert not told[0] and len(told[1]) == 1
+    small, large = (r["metrics"]["mean_deformation"] for r in results)
+    assert large == pytest.approx(20 * small, rel=0.1)
+    near, far = (np.load(tmp_path / f"out{size}" / "renders" / "000.npy") for size in (1, 20))
+    assert 0.4 < near.min() and near.max() < 2 and 8 < far.min() and far.max() < 40
+    assert (tmp_path / "out20" / "renders" / "000.png").exists()
+
+
+def test_a_run_that_was_stopped_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from precis.train import loop
+
+    monkeypatch.setattr(loop, "LOG_SECONDS", -1.0)
+    whole = run(tmp_path / "whole", folder, steps=6)
+    real = training.fit_deformable
+
+    def stopped(*args: Any, log: Any, **options: Any) -> Any:
+        def until(step: int, total: int, **scalars: float) -> None:
+            log(step, total, **scalars)
+            if step == 3:
+                raise Stopped
+
+        return real(*args, log=until, **options)
+
+    monkeypatch.setattr(training, "fit_deformable", stopped)
+    with pytest.raises(Stopped):
+        run(tmp_path / "out", folder, steps=6)
+    assert not (tmp_path / "out" / "result.json").exists() and (tmp_path / "out" / ".checkpoint").exists()
+    monkeypatch.setattr(training, "fit_deformable", real)
+    paper = find()["nerfies"]
+    job = make_job(paper, str(folder), steps=6, rays=32, orbit=2, mesh_resolution=8, device="cpu")
+    again = run_job(paper, job, out=tmp_path / "out", resume=True)
+    assert again.metrics == whole.metrics
 
 
 def edit(file: Path, change: Any) -> None:
@@ -109,6 +167,10 @@ def test_bad_captures(copy: Path, tmp_path: Path) -> None:
     (copy / "rgb" / "1x").rename(copy / "rgb" / "8x")
     refused("1/8", downscale=4)
     (copy / "rgb" / "8x").rename(copy / "rgb" / "1x")
+    refused("--aabb must be", aabb="0,0,0,1")
+    refused("is no colour", background="sky")
+    refused("no such folder of masks", masks=copy / "none")
+    refused("no such file", render_poses=copy / "none.json")
     camera = copy / "camera" / "a_0003.json"
     kept = camera.read_text()
     camera.unlink()

@@ -1,6 +1,6 @@
 """The scene of a run: photographs read, poses brought to working units, box, near and far, silhouettes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from precis.data.captures import SceneFiles, read_scene, read_silhouettes
+from precis.data.captures import SceneFiles, cut_out, read_scene
+from precis.data.captures_json import read_box, read_poses
 from precis.data.images import colour_of
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras, focus
@@ -49,11 +50,11 @@ def load(job: Any, work: Work) -> Place:
     """Read INPUT; InputError for what cannot be, notes for what was repaired or guessed."""
     if job.near is not None and job.far is not None and not job.near < job.far:
         raise InputError(f"--near ({job.near:g}) must be below --far ({job.far:g})")
-    box = box_of(job.aabb)
+    box = None if job.aabb is None else read_box(job.aabb)
     background = colour_of(job.background)
     files = read_scene(job.input, downscale=job.downscale, premultiplied=job.premultiplied, test_every=job.test_every)
     if job.masks is not None:
-        files = masked(files, job.masks)
+        files = cut_out(files, job.masks)
     for note in files.notes:
         work.note(note)
     train, test = files.views("train"), files.views("test")
@@ -101,19 +102,6 @@ def settled(
     return Place(files, working, train, test, found, low, high, shift, scale, opaque, None, background)
 
 
-def box_of(text: str | None) -> np.ndarray | None:
-    """--aabb as [2,3]."""
-    if text is None:
-        return None
-    try:
-        numbers = np.array([float(x) for x in text.split(",")])
-    except ValueError:
-        numbers = np.zeros(0)
-    if numbers.shape != (6,) or not np.isfinite(numbers).all() or not (numbers[:3] < numbers[3:]).all():
-        raise InputError(f"--aabb must be x0,y0,z0,x1,y1,z1 with x0 < x1, y0 < y1, z0 < z1; got {text!r}")
-    return numbers.reshape(2, 3)
-
-
 def span(cameras: Cameras, box: Tensor) -> tuple[float, float]:
     """Distances between which all cameras see the box."""
     place = cameras.c2w[:, :, 3]
@@ -121,15 +109,6 @@ def span(cameras: Cameras, box: Tensor) -> tuple[float, float]:
     corners = torch.cartesian_prod(*box.T)
     farthest = (corners[None] - place[:, None]).norm(dim=-1).amax(1)
     return max(0.9 * float(outside.min()), 0.02), float(farthest.max())
-
-
-def masked(files: SceneFiles, folder: Path) -> SceneFiles:
-    """The photographs with what is outside of their silhouettes made transparent."""
-    images = []
-    for image, mask in zip(files.images, read_silhouettes(folder, files)):
-        alpha = image[..., 3] if image.shape[-1] == 4 else np.full(mask.shape, 255, np.uint8)
-        images.append(np.concatenate([image[..., :3], (alpha * mask)[..., None]], -1))
-    return replace(files, images=images)
 
 
 def silhouettes(files: SceneFiles, train: list[int]) -> Tensor | None:
@@ -153,29 +132,12 @@ def looking(work: Work, place: Place) -> None:
 
 
 def poses_of(path: Path, place: Place) -> Cameras:
-    """--render-poses: cameras in working units, with INPUT's first lens unless the file states its own."""
-    from precis.data.captures_json import read_json
-
-    like = place.cameras
-    if not path.exists():
-        raise InputError("there is no such file", file=path)
-    if path.suffix == ".npy":
-        try:
-            matrices = np.load(path, allow_pickle=False)
-        except ValueError as error:
-            raise InputError(f"it cannot be read ({error})", file=path) from None
-    else:
-        frames = read_json(path).get("frames") or []
-        try:
-            matrices = np.array([f["transform_matrix"] for f in frames], np.float64)
-        except (TypeError, KeyError, ValueError):
-            matrices = np.zeros(0)
-    if matrices.ndim != 3 or matrices.shape[1:] not in ((3, 4), (4, 4)) or not np.isfinite(matrices).all():
-        raise InputError(f"cameras [n,3 or 4,4] are wanted, found {list(matrices.shape)}", file=path)
+    """--render-poses: cameras in working units, with INPUT's first lens."""
+    like, matrices = place.cameras, read_poses(path)
     n = len(matrices)
     bent = None if like.distortion is None else like.distortion[:1].expand(n, -1)
     cameras = Cameras(
-        torch.from_numpy(matrices[:, :3]).float(), like.K[:1].expand(n, -1), like.size[:1].expand(n, -1),
+        torch.from_numpy(matrices).float(), like.K[:1].expand(n, -1), like.size[:1].expand(n, -1),
         distortion=bent, model=like.model, pixel_center=like.pixel_center,
     )  # fmt: skip
     return cameras.moved(torch.eye(3), place.shift, place.scale)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from precis.data.animation import write_animation
+from precis.data.captures_depth import depth_bytes
 from precis.data.images import write_image
 from precis.fields.nerf_cameras import Cameras, focus, orbit, spiral
 from precis.fields.nerf_fit import render_view
@@ -126,16 +127,9 @@ def depth_picture(depth: np.ndarray, place: Place) -> np.ndarray:
 
 
 def depth_files(work: Work, name: str, depth: np.ndarray) -> None:
-    """name.npy in the units of INPUT, and a 16-bit PNG whose 65535 is the largest."""
-    from PIL import Image as Pillow
-
-    file = io.BytesIO()
-    np.save(file, depth.astype(np.float32))
-    save(work, f"{name}.npy", file.getvalue())
-    file = io.BytesIO()
-    values = np.rint(depth / max(float(depth.max()), 1e-9) * 65535).astype(np.uint16)
-    Pillow.fromarray(values).save(file, "PNG")
-    save(work, f"{name}_depth.png", file.getvalue())
+    """name.npy in the units of INPUT, and name_depth.png."""
+    for suffix, content in zip((".npy", "_depth.png"), depth_bytes(depth)):
+        save(work, name + suffix, content)
 
 
 def picture(work: Work, name: str, rgb: np.ndarray) -> None:

@@ -14,12 +14,20 @@ from precis.fields.nerf_cameras import Cameras, look_at
 from precis.fields.nerf_fast import FastModel, fast_renderer
 from precis.fields.nerf_fit import Renderer, dense_renderer, render_view
 from precis.fields.nerf_grid import OccupancyGrid
+from precis.fields.nerf_render import Rendered
 
 COARSE, USUAL = 200, 3.0  # pixels below which steps are doubled; the viewer's first distance
 
 
 def orbit(folder: Path, at: dict[str, float], size: tuple[int, int]) -> np.ndarray:
     """The scene [3,size[1],size[0]] in 0 … 1 from azimuth and elevation (degrees); distance 3 is the cameras' own."""
+    made, background = look(folder, at, size)
+    rgb, clear = made.rgb.cpu().numpy(), 1 - made.opacity.cpu().numpy()[..., None]
+    return np.moveaxis((rgb + clear * background).clip(0, 1), -1, 0)
+
+
+def look(folder: Path, at: dict[str, float], size: tuple[int, int]) -> tuple[Rendered, np.ndarray]:
+    """That view before the background, with opacity and depth; and the background's colour."""
     try:
         scene = json.loads((folder / "scene.json").read_text(encoding="utf-8"))
         stamp = (folder / "model.safetensors").stat().st_mtime_ns
@@ -37,8 +45,7 @@ def orbit(folder: Path, at: dict[str, float], size: tuple[int, int]) -> np.ndarr
     focal = scene["focal"] * min(width, height)
     K = torch.tensor([[focal, focal, width / 2, height / 2]])
     made = render_view(render, Cameras(c2w, K, (width, height)).to(device), 0)
-    rgb, clear = made.rgb.cpu().numpy(), 1 - made.opacity.cpu().numpy()[..., None]
-    return np.moveaxis((rgb + clear * np.array(scene["background"], np.float32)).clip(0, 1), -1, 0)
+    return made, np.array(scene["background"], np.float32)
 
 
 def saved_grid(aabb: list[list[float]], resolution: int) -> OccupancyGrid:

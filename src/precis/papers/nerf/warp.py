@@ -27,7 +27,7 @@ def warped(views: Capture, test: Capture, record: Recorder, count: int = 2) -> n
     for v in range(len(targets)):
         rays = targets.all_rays(v, unit=True)
         flat = Rays(rays.o.reshape(-1, 3), rays.d.reshape(-1, 3))
-        packed = march(flat, grid, step, near=views.near, far=views.far, cells=cells, opaque=float("inf"))
+        packed = march(flat, grid, step, near=views.near, far=views.far, cells=cells)
         hit = (packed.ptr.diff() > 0).nonzero()[:, 0]
         x = flat.o[hit] + packed.t0[packed.ptr[:-1][hit]][:, None] * flat.d[hit]
         picture = torch.ones(len(flat.o), 3)

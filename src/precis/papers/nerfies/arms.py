@@ -11,14 +11,13 @@ permuted        broken on purpose: deformation codes are dealt anew among the fr
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from precis.data.scenes3d import Capture, capture, capture_occupied, flatland, flatland_occupied, flatland_world
+from precis.data.scenes3d import Capture
 from precis.fields.nerf import TINY, NerfMLP
 from precis.fields.nerf_cameras import Cameras, Rays
 from precis.fields.nerfies import Codes, DeformableNerf, SE3Field, TranslationField, render_many, render_views
@@ -26,56 +25,15 @@ from precis.fields.nerfies_fit import all_pixels, annealed, fit_deformable
 from precis.fields.nerfies_losses import log_singular_values
 from precis.fields.nerfies_planes import PlaneTemplate
 from precis.lab.claim import Metrics, Recorder
+from precis.train.schedule import exponential, warmup
+
+from .places import Moving, Scored, scene_of
 
 PICTURED = 1  # seeds whose pictures are kept
 LEAST = 1e-6  # below which shares, drifts and stretches are not told apart
 DENSE, CELLS, MARGIN = 10.0, 4, 2  # a blob: density above, in more cells than; cells around matter that are not free
 WORST_OF = 5  # frames
-
-
-@dataclass(frozen=True)
-class Moving:
-    """A scene that moves and how long it is learned; `turn` in degrees (None: the scene's own)."""
-
-    scene: Literal["flatland", "bust"]
-    frames: int
-    size: int
-    steps: int
-    rays: int
-    samples: int
-    test_samples: int
-    lr: float
-    warp_lr: float
-    template: Literal["tiny", "planes", "vanilla"] = "tiny"
-    bands: int = 4
-    depth: int = 4
-    width: int = 64
-    elastic: float = 0.01
-    background_points: int = 256
-    grid: int = 128
-    turn: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """Views to learn from, views to score; occupied(x [P,3]) -> bool [frames, P], None where nobody knows."""
-
-    train: Capture
-    test: Capture
-    occupied: Callable[[np.ndarray], np.ndarray] | None
-    background: float | None
-
-
-def made_scene(seed: int, s: Moving) -> Scored:
-    """The scene of a seed."""
-    if s.scene == "flatland":
-        turn = 12.0 if s.turn is None else s.turn
-        world = flatland_world(seed, s.frames, True, turn=turn)
-        views = flatland(seed, s.frames, True, s.size, turn=turn)
-        return Scored(*views, lambda x: flatland_occupied(world, x, s.frames), 1.0)
-    turn = 14.0 if s.turn is None else s.turn
-    views = capture("moving", s.frames, s.size, seed, turn=turn)
-    return Scored(*views, lambda x: capture_occupied("moving", s.frames, seed, x, turn=turn), None)
+RATES = warmup(0.1, exponential(0.1))  # with no rise, all units of a field may die in the first steps
 
 
 class PermutedCodes(DeformableNerf):
@@ -102,8 +60,8 @@ def build(arm: str, s: Moving, scene: Scored, init: torch.Generator, noise: torc
     elif s.template == "vanilla":
         template = NerfMLP(density="softplus", code_dim=appearance, generator=init)
     else:
-        template = NerfMLP(**TINY, code_dim=appearance, generator=init)
-    frames, shape = len(scene.train.c2w), (8, s.bands, s.depth, s.width)
+        template = NerfMLP(**TINY, code_dim=appearance, unit=s.unit, generator=init)
+    frames, shape = int(instants_of(scene.train).max()) + 1, (8, s.bands, s.depth, s.width)
     warp: SE3Field | TranslationField | None = None
     if arm == "translation":
         warp = TranslationField(frames, *shape, generator=init)
@@ -116,6 +74,12 @@ def build(arm: str, s: Moving, scene: Scored, init: torch.Generator, noise: torc
     return model
 
 
+def instants_of(views: Capture) -> Tensor:
+    """The code of each view."""
+    assert views.frame is not None
+    return torch.from_numpy(np.asarray(views.frame, np.int64))
+
+
 def schedule_of(arm: str, bands: int) -> Callable[[float], float]:
     """α as a function of progress."""
     opening = annealed(bands)
@@ -126,9 +90,9 @@ def schedule_of(arm: str, bands: int) -> Callable[[float], float]:
     return opening
 
 
-def train_and_score(arm: str, seed: int, s: Moving, record: Recorder) -> Metrics:
+def train_and_score(arm: str, seed: int, s: Moving, data: Scored | None, record: Recorder) -> Metrics:
     """One arm under one seed."""
-    scene = made_scene(seed, s)
+    scene = scene_of(seed, s, data)
     device, streams = record.device, record.streams
     model = build(arm, s, scene, streams["init"], streams["noise"]).to(device)
     cameras = cameras_of(scene.train).to(device)
@@ -140,9 +104,10 @@ def train_and_score(arm: str, seed: int, s: Moving, record: Recorder) -> Metrics
     groups = [{"params": params, "lr": lr} for params, lr in ((rest, s.lr), (warp, s.warp_lr)) if params]
     run = fit_deformable(
         model, cameras, all_pixels(cameras, torch.from_numpy(scene.train.images[..., :3]).to(device)), scene.train.near,
-        scene.train.far, rays=s.rays, samples=s.samples, fine_samples=0, background=scene.background, alpha=alpha,
+        scene.train.far, frame=instants_of(scene.train).to(device), rays=s.rays, samples=s.samples, fine_samples=0,
+        background=scene.background, alpha=alpha,
         elastic=0.0 if arm == "no_elastic" else s.elastic, static_points=still, background_points=s.background_points,
-        groups=groups, steps=s.steps, generator=streams["data"], noise=streams["noise"], log=record.log,
+        groups=groups, schedule=RATES, steps=s.steps, generator=streams["data"], noise=streams["noise"], log=record.log,
     )  # fmt: skip
     record.curve("mse", *run.curves["mse"])
     model.eval()
@@ -158,10 +123,11 @@ def score(
     rgb, depth = pictures(model, s, scene, alpha, device)
     truth = torch.from_numpy(test.rgb())
     error = (rgb - truth).square().mean(-1)
-    moving = torch.ones_like(error, dtype=torch.bool) if test.masks is None else torch.from_numpy(test.masks)
-    metrics: Metrics = {
-        "psnr": psnr(error, torch.ones_like(moving)), "psnr_moving": psnr(error, moving),
-        "psnr_static": psnr(error, ~moving),
+    everywhere = torch.ones_like(error, dtype=torch.bool)
+    moving = everywhere if test.masks is None else torch.from_numpy(test.masks)
+    metrics: Metrics = {  # where nobody knows what moves, all pixels count for both
+        "psnr": psnr(error, everywhere), "psnr_moving": psnr(error, moving),
+        "psnr_static": psnr(error, everywhere if test.masks is None else ~moving),
     }  # fmt: skip
     if test.depth is not None:
         true_depth = torch.from_numpy(test.depth)
@@ -189,8 +155,9 @@ def pictures(model: DeformableNerf, s: Moving, scene: Scored, alpha: float, devi
             model, rays, codes, alpha, scene.test.near, scene.test.far, s.test_samples, 0, background=scene.background
         ).best  # fmt: skip
 
+    instants = instants_of(scene.test).to(device)
     for v in range(len(cameras)):
-        codes = model.codes(torch.tensor(v, device=device))
+        codes = model.codes(instants[v])
         rgb, opacity, depth = render_many(draw, cameras.all_rays(v, unit=True), codes)
         found.append((rgb.cpu(), (depth / opacity.clamp(min=LEAST)).cpu()))
     rgb, depth = (torch.stack(part) for part in zip(*found, strict=True))
@@ -204,7 +171,8 @@ def stretch(
     view, row, column = known.nonzero(as_tuple=True)
     rays = cameras_of(scene.test).rays(view, torch.stack([column, row], -1), unit=True)
     x = (rays.o + depth[known][:, None] * rays.d).to(device)
-    _, jacobian = model.canonical(x, model.codes(view.to(device)), alpha, jacobian=True)
+    codes = model.codes(instants_of(scene.test)[view].to(device))
+    _, jacobian = model.canonical(x, codes, alpha, jacobian=True)
     assert jacobian is not None
     return float(log_singular_values(jacobian.cpu()).abs().mean())
 

@@ -2,20 +2,22 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Greater, Less, NotWorse
 
-from .arms import Moving, train_and_score
+from .arms import train_and_score
+from .places import Moving, Scored, read_moving
 
-QUICK = Moving("flatland", frames=24, size=48, steps=450, rays=96, samples=24, test_samples=48, lr=4e-3, warp_lr=4e-3)
+QUICK = Moving("flatland", frames=24, size=48, steps=500, rays=96, samples=24, test_samples=48, lr=4e-3, warp_lr=2e-3)
 FULL = Moving(
-    "bust", frames=60, size=32, steps=600, rays=512, samples=32, test_samples=48, lr=2e-2, warp_lr=4e-3,
+    "bust", frames=60, size=32, steps=600, rays=512, samples=32, test_samples=48, lr=2e-2, warp_lr=2e-3,
     template="planes",
 )  # fmt: skip
 SMOKE = Moving(
-    "flatland", frames=4, size=12, steps=3, rays=32, samples=8, test_samples=8, lr=4e-3, warp_lr=4e-3, grid=24
+    "flatland", frames=4, size=12, steps=3, rays=32, samples=8, test_samples=8, lr=4e-3, warp_lr=2e-3, grid=24
 )  # fmt: skip
 
 
@@ -24,14 +26,18 @@ class _Runs(Claim):
     ±35°.  Scored are the pictures of a second camera, 12° further, at the same instants, each under its instant's code.
 
     All arms start from the same template weights, see the same rays in the same order for as many steps and at the same
-    rates.  These were set on seeds 10,000 and 10,001, which no verdict uses, before the first recorded run: 4e-3 was
-    better than 1e-3 for the static template as well, and with 1e-3 or 2e-3 the deformation hardly got going.
+    rates, which rise over the first tenth of a run.  These were set on seeds from 10,000 on, which no verdict uses:
+    4e-3 for the template, static ones included, and 2e-3 for the field, all of whose units may die at 4e-3.
+
+    An earlier record, of three seeds, came out inconclusive throughout.  Its template was at fault: it could draw
+    nothing sharper than a fifth of a unit, the size of the head, since the bands and first densities of the tiny
+    network are made for scenes five times as large.  It now works in fitting lengths (`unit`), in all arms.
     """
 
     runs = "moving"
     profiles = {
         "smoke": Profile(SMOKE, seeds=2, scale="flatland, 4 frames of 12 pixels, 3 steps"),
-        "quick": Profile(QUICK, seeds=3, scale="flatland, 24 frames of 48 pixels, template 4×64, 450 steps, 3 seeds"),
+        "quick": Profile(QUICK, seeds=5, scale="flatland, 24 frames of 48 pixels, template 4×64, 500 steps"),
         "full": Profile(
             FULL, seeds=3, scale="a bust in space, 60 frames of 32², planes, 600 steps (GPU: 64², 12,000 steps)",
             cuda=replace(FULL, size=64, steps=12_000, rays=4096, samples=64, test_samples=96, background_points=4096),
@@ -43,8 +49,11 @@ class _Runs(Claim):
         ),
     }  # fmt: skip
 
+    def load(self, settings: Any, source: Path | None) -> Scored | None:
+        return None if source is None else read_moving(source, settings.size)
+
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
-        return train_and_score(arm, seed, settings, record)
+        return train_and_score(arm, seed, settings, data, record)
 
 
 class Deformation(_Runs):
@@ -61,6 +70,7 @@ class Deformation(_Runs):
     )
     arms = ("se3", "nerf", "nerf_code")
     sabotaged = {"permuted": "se3"}
+    takes = ("scene",)
     hypotheses = (
         Greater("psnr_moving", "se3", "nerf", by=1),
         Greater("psnr_moving", "se3", "nerf_code", by=1),
@@ -103,6 +113,7 @@ class CoarseToFine(_Runs):
         "from the start, and better than the lowest alone."
     )
     arms = ("se3", "all_bands", "one_band")
+    takes = ("scene",)
     hypotheses = (
         Greater("psnr_moving", "se3", "all_bands"),
         Greater("psnr_moving", "se3", "one_band"),
@@ -123,6 +134,7 @@ class Background(_Runs):
         "its picture."
     )
     arms = ("se3", "no_background")
+    takes = ("scene",)
     hypotheses = (
         Less("log_drift", "se3", "no_background", by=math.log(2)),
         NotWorse("psnr_static", "se3", "no_background", margin=0.5),
@@ -147,6 +159,7 @@ class SE3(_Runs):
                       cuda=profile.cuda and replace(profile.cuda, turn=30.0))
         for name, profile in _Runs.profiles.items() if name != "quick"
     }  # fmt: skip
+    takes = ("scene",)
     hypotheses = (Greater("psnr_moving", "se3", "translation", by=0.5),)
     untried = "Turns beyond 30°, and fields with a pivot or an additional shift, were not tried."
 

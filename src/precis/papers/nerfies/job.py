@@ -31,6 +31,12 @@ class Reconstruct(Job):
     near: Annotated[float | None, Doc("where rays begin; None: as the capture says"), Range(1e-6)] = None
     far: Annotated[float | None, Doc("where rays end; None: as the capture says"), Range(1e-6)] = None
 
+    aabb: Annotated[
+        str | None, Doc("box of the scene: x0,y0,z0,x1,y1,z1 in the units of INPUT; else from what cameras see")
+    ] = None
+    background: Annotated[str, Doc("colour behind transparent pixels: a name, or #rrggbb")] = "white"
+    masks: Annotated[Path | None, Doc("folder of masks named as the photographs: dark is made transparent")] = None
+
     # How to fit.
     steps: Annotated[int | None, Doc("steps of Adam; None: as many as --minutes allow"), Range(1)] = None
     minutes: Annotated[float | None, Doc("stop after so many minutes: 4, CUDA 10"), Range(0.001)] = None
@@ -50,6 +56,9 @@ class Reconstruct(Job):
     interpolate: Annotated[
         str | None, Doc("A:B:N: N pictures between the instants of photographs A and B; the two ends of the capture")
     ] = None
+    render_poses: Annotated[
+        Path | None, Doc("the frozen instant from the cameras of a transforms JSON or .npy [n,3|4,4]")
+    ] = None
     mesh_resolution: Annotated[int | None, Doc("cells a side of the meshes: 64, CUDA 192"), Range(8, 1024)] = None
 
     def sample(self, folder: Path) -> str:
@@ -64,7 +73,7 @@ class Reconstruct(Job):
         from .training import train
 
         opened = open_capture(self, work)
-        moments = plan(self, opened)
+        moments = plan(self, opened)  # what is wrong with the options is said before the training
         portrait, alpha = train(self, opened, work)
         metrics: dict[str, Any] = write_outputs(self, opened, moments, portrait, alpha, work)
         return {name: None if value is None else float(value) for name, value in metrics.items()}

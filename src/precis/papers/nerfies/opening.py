@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precis.data.captures import SceneFiles, describe, read_scene
+from precis.data.captures import SceneFiles, cut_out, describe, read_scene
+from precis.data.captures_json import read_box, read_poses
 from precis.data.captures_nerfies import instants
+from precis.data.images import colour_of
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras, focus
 from precis.fields.nerfies_fit import Pixels
-from precis.papers.job import Work
 
 FEWEST = 10
 EDGE = 0.1  # of the points' extent, left free around them
@@ -21,7 +22,10 @@ EDGE = 0.1  # of the points' extent, left free around them
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """V photographs: `frame` their codes, `train` and `test` their numbers; near and far along unit rays."""
+    """V photographs: `frame` their codes, `train` and `test` their numbers; near and far along unit rays.
+
+    Lengths are those of INPUT times `scale`, which gives cameras and points a diagonal of about 1.
+    """
 
     names: list[str]
     cameras: Cameras
@@ -34,7 +38,8 @@ class Opened:
     far: float
     box: Tensor
     points: Tensor | None
-    background: float | None
+    background: list[float] | None
+    scale: float
 
     @property
     def frames(self) -> int:
@@ -49,15 +54,19 @@ class Opened:
         raise InputError(f"{option}: no photograph is called {name!r}; the first are {', '.join(self.names[:3])}")
 
 
-def open_capture(job: Any, work: Work) -> Opened:
-    """Read the capture and say what it lacks; bad input is an InputError."""
+def open_capture(job: Any, work: Any) -> Opened:
+    """Read the capture and say what it lacks (`work.note`); bad input is an InputError."""
     path = Path(job.input)
     layout = (path / "dataset.json").is_file() and (path / "camera").is_dir()
     if not layout and not job.per_frame:
         words = "is no capture in the Nerfies layout (dataset.json, camera/, rgb/); --per-frame takes other scenes too"
         raise InputError(words, file=path)
     limit = job.size or (400 if work.device.startswith("cuda") else 100)
+    given = None if job.aabb is None else read_box(job.aabb)
+    colour = colour_of(job.background)
     scene = read_scene(path, downscale=job.downscale or _downscale(path, limit), fewest=FEWEST)
+    if job.masks is not None:
+        scene = cut_out(scene, job.masks)
     for text in scene.notes:
         work.note(text)
     train, test = scene.views("train"), scene.views("test") + scene.views("val")
@@ -67,12 +76,13 @@ def open_capture(job: Any, work: Work) -> Opened:
     if borrowed[test].any():
         work.note(f"{int(borrowed[test].sum())} test photographs have no instant of their own in training: they are "
                   "shown under the nearest training photograph's code")  # fmt: skip
-    return _assemble(job, work, path, scene, frame, train, test)
+    return _assemble(job, work, path, scene, frame, train, test, given, colour)
 
 
 def _assemble(
-    job: Any, work: Work, path: Path, scene: SceneFiles, frame: np.ndarray, train: list[int], test: list[int]
-) -> Opened:
+    job: Any, work: Any, path: Path, scene: SceneFiles, frame: np.ndarray, train: list[int], test: list[int],
+    given: np.ndarray | None, colour: np.ndarray,
+) -> Opened:  # fmt: skip
     cameras = Cameras(
         torch.from_numpy(scene.c2w).float(), torch.from_numpy(scene.K).float(), torch.from_numpy(scene.size),
         distortion=torch.from_numpy(scene.distortion).float() if scene.distortion.any() else None,
@@ -84,15 +94,20 @@ def _assemble(
     if not near < far:
         raise InputError(f"--near must be below --far, got {near:g} and {far:g}")
     far *= max(float(cameras.all_rays(v).d.norm(dim=-1).max()) for v in {0, len(cameras) - 1})  # depths to distances
-    images, background = _before_white(scene, work)
+    images, background = _before(scene, colour, work)
     points = None if scene.points is None else torch.from_numpy(np.asarray(scene.points, np.float32))
+    scale = _unit(cameras, points)
+    if scale != 1:
+        work.note(f"lengths are multiplied by {scale:.3g} while learning, so that cameras and points span about 1")
+        cameras, near, far = cameras.moved(torch.eye(3), torch.zeros(3), scale), near * scale, far * scale
+        points = None if points is None else scale * points
     if points is None and job.background_weight and job.warp != "none":
         work.note("there are no static points (points.npy): nothing is told to stand still")
+    box = _box(cameras, near, far, points) if given is None else scale * torch.from_numpy(given).float()
     cameras, device = cameras.to(work.device), work.device
     return Opened(
         scene.names, cameras, images, _pixels(cameras, images, train, scene.valid), torch.from_numpy(frame).to(device),
-        train, test, near, far, _box(cameras, near, far, points).to(device),
-        None if points is None else points.to(device), background,
+        train, test, near, far, box.to(device), None if points is None else points.to(device), background, scale,
     )  # fmt: skip
 
 
@@ -100,23 +115,40 @@ def _downscale(path: Path, limit: int) -> int:
     """The least whole factor that brings the first photograph to the limit; of copies that are there, the nearest."""
     from PIL import Image
 
-    first = describe(path).frames[0].image
-    shape = first.shape[:2] if isinstance(first, np.ndarray) else (0, 0)
-    if isinstance(first, Path) and first.is_file():
-        with Image.open(first) as picture:
-            shape = picture.size
-    wanted = max(1, -(-max(shape) // limit))
     there = sorted(int(p.name[:-1]) for p in path.glob("rgb/*x") if p.name[:-1].isdigit())
+    first = describe(path, there[0] if there else 1).frames[0]
+    if there:
+        shape = first.size or (0, 0)
+    elif isinstance(first.image, np.ndarray):
+        shape = first.image.shape[:2]
+    elif isinstance(first.image, Path) and first.image.is_file():
+        with Image.open(first.image) as picture:
+            shape = picture.size
+    else:
+        shape = (0, 0)
+    wanted = max(1, -(-max(shape) // limit))
     return wanted if not there else next((s for s in there if s >= wanted), there[-1])
 
 
-def _before_white(scene: SceneFiles, work: Work) -> tuple[list[Tensor], float | None]:
-    """Pictures in [0, 1]; those with opacity before white, which is then what shows where the scene is clear."""
+def _before(scene: SceneFiles, colour: np.ndarray, work: Any) -> tuple[list[Tensor], list[float] | None]:
+    """Pictures in [0, 1]; those with opacity before a colour, which is then what shows where the scene is clear."""
     images = [torch.from_numpy(x).float() / 255 for x in scene.images]
     if not scene.has_alpha:
         return images, None
-    work.note("transparent pixels are put before white")
-    return [x[..., :3] * x[..., 3:] + 1 - x[..., 3:] for x in images], 1.0
+    work.note("transparent pixels are put before --background")
+    behind = torch.from_numpy(colour).float()
+    return [x[..., :3] * x[..., 3:] + (1 - x[..., 3:]) * behind for x in images], behind.tolist()
+
+
+def _unit(cameras: Cameras, points: Tensor | None) -> float:
+    """What gives cameras and what they look at a diagonal of 1, for which the field's bands and scales are made; 1
+    where it is about that already."""
+    there = focus(cameras)[None] if points is None else points
+    if points is not None and len(points) >= FEWEST:
+        there = torch.quantile(points[:: max(1, len(points) // 100_000)], torch.tensor([0.01, 0.99]), dim=0)
+    low, high = torch.cat([cameras.c2w[:, :, 3], there]).aminmax(dim=0)
+    span = float((high - low).norm())
+    return 1.0 if 0.5 < span < 2 else 1 / max(span, 1e-9)
 
 
 def _pixels(cameras: Cameras, images: list[Tensor], train: list[int], valid: list[np.ndarray] | None) -> Pixels:
@@ -147,3 +179,12 @@ def _box(cameras: Cameras, near: float, far: float, points: Tensor | None) -> Te
         margin = EDGE * (inner[1] - inner[0]).amax()
         low, high = torch.maximum(low, inner[0] - margin), torch.minimum(high, inner[1] + margin)
     return torch.stack([low, high])
+
+
+def poses_of(path: Path, opened: Opened) -> Cameras:
+    """--render-poses: cameras in the lengths of learning, with INPUT's first lens."""
+    like, poses = opened.cameras, torch.from_numpy(read_poses(path)).float().to(opened.box.device)
+    poses[:, :, 3] *= opened.scale
+    rows = [0] * len(poses)
+    bent = None if like.distortion is None else like.distortion[rows]
+    return Cameras(poses, like.K[rows], like.size[rows], distortion=bent, model=like.model)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from precis.data.animation import write_animation
+from precis.data.captures_depth import depth_bytes
 from precis.data.images import write_image
 from precis.data.points import write_ply
 from precis.errors import InputError
@@ -21,7 +22,7 @@ from precis.nn.image import psnr, ssim
 from precis.papers.job import Work
 from precis.papers.work import write_json, writing
 
-from .opening import Opened
+from .opening import Opened, poses_of
 from .training import Portrait
 from .views import PLACE, remember, swing
 
@@ -57,6 +58,8 @@ class Moments(NamedTuple):
 
 def plan(job: Any, opened: Opened) -> Moments:
     """What the options name, before any work."""
+    if job.render_poses is not None:
+        poses_of(job.render_poses, opened)
     place = opened.cameras.c2w[opened.train, :, 3]
     frozen = opened.train[int((place - place.mean(0)).norm(dim=1).argmin())]  # the camera in the middle
     if job.freeze_time:
@@ -75,10 +78,17 @@ def write_outputs(
 ) -> dict[str, Any]:
     """All files of a run; the metrics, validation first."""
     frozen = moments.frozen
-    total = len(opened.train) + len(opened.test) + 2 * job.orbit + moments.pictures
+    asked = [] if job.render_poses is None else [poses_of(job.render_poses, opened)]
+    total = len(opened.train) + len(opened.test) + 2 * job.orbit + moments.pictures + sum(map(len, asked))
     draw = Drawer(model, alpha, work, total)
     metrics, rows = _photographs(opened, model, draw, work)
     _clips(job, opened, moments, model, draw, work)
+    for cameras in asked:
+        (work.folder / "renders").mkdir(exist_ok=True)
+        for i in range(len(cameras)):
+            rgb, depth = draw(cameras, i, model.codes(opened.frame[frozen]))
+            write_image(work.folder / "renders" / f"{i:03d}.png", rgb.numpy())
+            _write_depth(work.folder / "renders", f"{i:03d}", depth / opened.scale)
     metrics |= _deformation(opened, model, alpha, work)
     _meshes(job, opened, model, alpha, work, frozen)
     write_json(work.folder / PLACE, remember(opened.cameras, frozen, model.codes(opened.frame[frozen]), alpha))
@@ -115,7 +125,7 @@ def _photographs(
             scores[folder].append((float(psnr(rgb[None], truth[None])[0]), alike))
             if folder == "train":
                 write_image(work.folder / "frames" / f"{stem}.png", rgb.numpy())
-                _write_depth(work.folder / "depth", stem, depth)
+                _write_depth(work.folder / "depth", stem, depth / opened.scale)
             else:
                 error = (rgb - truth).abs().mean(0, keepdim=True).expand(3, -1, -1)
                 write_image(work.folder / "validation" / f"{stem}.png", torch.cat([rgb, truth, error], 2).numpy())
@@ -156,7 +166,7 @@ def _deformation(opened: Opened, model: Portrait, alpha: float, work: Work) -> d
     found, moved = [], []
     for v in opened.train[:: max(1, len(opened.train) // 8)]:
         depth = torch.from_numpy(np.load(work.folder / "depth" / f"{Path(opened.names[v]).stem}.npy"))
-        x = _surface(opened.cameras, v, depth)
+        x = _surface(opened.cameras, v, depth * opened.scale)
         codes = model.codes(opened.frame[v].expand(len(x)))
         place, jacobian = model.canonical(x, codes, alpha, jacobian=True)
         assert jacobian is not None
@@ -168,7 +178,8 @@ def _deformation(opened: Opened, model: Portrait, alpha: float, work: Work) -> d
     chart = curves({"share": (middle, counts / values.numel())}, x_label="singular values of ∂T/∂x (1: rigid)")
     with writing(work.folder / "singular_values.png") as beside:
         beside.write_bytes(chart.png())
-    return {"mean_log_stretch": float(values.log().abs().mean()), "mean_deformation": float(torch.cat(moved).mean())}
+    far = float(torch.cat(moved).mean()) / opened.scale
+    return {"mean_log_stretch": float(values.log().abs().mean()), "mean_deformation": far}
 
 
 @torch.no_grad()
@@ -193,9 +204,11 @@ def _meshes(job: Any, opened: Opened, model: Portrait, alpha: float, work: Work,
     codes = Codes(*(None if c is None else c[None] for c in model.codes(opened.frame[frozen])))
     template: Any = model.template if model.fine is None else model.fine
     ways = -opened.cameras.c2w[frozen, :, 2]
-    for name, field in (("canonical", template.density), ("frozen", lambda x: model.density(x, codes, alpha))):
+    # Normals point to where a field grows; density grows inwards.
+    fields = {"canonical": lambda x: -template.density(x), "frozen": lambda x: -model.density(x, codes, alpha)}
+    for name, field in fields.items():
         try:
-            mesh = extract_mesh(field, cells, (low, high), level, device=work.device)
+            mesh = extract_mesh(field, cells, (low, high), -level, device=work.device)
         except ValueError as error:
             work.note(f"mesh_{name}.ply was not made: {error}")
             continue
@@ -207,7 +220,8 @@ def _meshes(job: Any, opened: Opened, model: Portrait, alpha: float, work: Work,
             extra = [] if seen.appearance is None else [seen.appearance]
             rgb = torch.cat([template(part, ways[None], *extra)[1].cpu() for part in at.split(1 << 15)])
         colours = (rgb * 255).round().to(torch.uint8).numpy()
-        write_ply(work.folder / f"mesh_{name}.ply", mesh.vertices, mesh.faces, normals=-mesh.normals, colours=colours)
+        vertices = mesh.vertices / opened.scale
+        write_ply(work.folder / f"mesh_{name}.ply", vertices, mesh.faces, normals=mesh.normals, colours=colours)
 
 
 def _grey(depth: Tensor, near: float, far: float) -> Tensor:
@@ -216,6 +230,8 @@ def _grey(depth: Tensor, near: float, far: float) -> Tensor:
 
 
 def _write_depth(folder: Path, stem: str, depth: Tensor) -> None:
+    """In the units of INPUT, as .npy and as a picture of 16 bits."""
     folder.mkdir(exist_ok=True)
-    with writing(folder / f"{stem}.npy") as beside:
-        np.save(beside, depth.numpy().astype(np.float32))
+    for name, content in zip((f"{stem}.npy", f"{stem}_depth.png"), depth_bytes(depth.numpy()), strict=True):
+        with writing(folder / name) as beside:
+            beside.write_bytes(content)

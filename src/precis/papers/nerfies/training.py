@@ -24,7 +24,7 @@ class Portrait(DeformableNerf):
 
     def __init__(
         self, frames: int, box: list[list[float]], near: float, far: float, template: Literal["fast", "vanilla"],
-        warp: Literal["se3", "translation", "none"], bands: int, background: float | None, seed: int = 0,
+        warp: Literal["se3", "translation", "none"], bands: int, background: list[float] | None, seed: int = 0,
     ) -> None:  # fmt: skip
         g = torch.Generator().manual_seed(seed)
         fast = template == "fast"
@@ -38,7 +38,9 @@ class Portrait(DeformableNerf):
         if not fast:
             scene, fine = (NerfMLP(density="softplus", code_dim=8, generator=g) for _ in range(2))
         super().__init__(scene, field, 8, fine=fine, num_codes=frames, generator=g)
-        self.near, self.far, self.fast, self.background, self.box = near, far, fast, background, box
+        self.near, self.far, self.fast, self.box = near, far, fast, box
+        self.background: torch.Tensor | None
+        self.register_buffer("background", None if background is None else torch.tensor(background), persistent=False)
 
     def render(self, rays: Any, codes: Any, alpha: float) -> Any:
         """Rays as they are shown."""
@@ -84,7 +86,7 @@ def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
 
     fit_deformable(
         model, opened.cameras, opened.pixels, opened.near, opened.far, rays=job.rays or (4096 if gpu else 512),
-        samples=0, fine_samples=0, background=opened.background, frame=opened.frame, elastic=job.elastic,
+        samples=0, fine_samples=0, background=model.background, frame=opened.frame, elastic=job.elastic,
         static_points=opened.points, background_weight=job.background_weight, render=model.passes,
         extra=smooth if job.template == "fast" else None, groups=groups, steps=job.steps, minutes=minutes,
         generator=torch.Generator().manual_seed(job.seed), noise=torch.Generator().manual_seed(job.seed + 1), log=log,

@@ -45,7 +45,7 @@ for (const part of document.querySelectorAll(".viewer")) {
 
   function shift(dx, dy) {
     if (kind === "orbit") {
-      at.azimuth = (at.azimuth - dx * 180) % 360;
+      at.azimuth = (((at.azimuth - dx * 180) % 360) + 360) % 360;
       at.elevation = Math.max(-89, Math.min(89, at.elevation + dy * 180));
     } else {
       const w = at.x1 - at.x0, h = at.y1 - at.y0;

@@ -1,0 +1,155 @@
+"""What a contrastive job leaves to look at: neighbours, a gallery, maps, and figures that judge the embedding."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from precis.contrastive.ntxent_loss import uniformity
+from precis.lab.figures import contact_sheet, curves, heat_map
+from precis.nn.representation import effective_rank
+from precis.papers.contrastive_maps import ACROSS, PLAIN, dots, framed, gallery, mosaic, places
+from precis.papers.contrastive_pictures import Pictures
+from precis.papers.job import Work
+from precis.papers.work import writing
+from precis.train.classify import score
+from precis.train.loop import Curve
+from precis.train.probe import LinearProbe, knn_predict, nearest
+
+
+class Embedded(NamedTuple):
+    """Representations h [N,D], z [N,·] (None without a head) of the pictures, h of the user's own queries, and the mean
+    squared distance of two views' z."""
+
+    pictures: Pictures
+    h: Tensor
+    z: Tensor | None
+    queries: dict[str, tuple[Tensor, Tensor]]
+    alignment: float
+
+
+def write_outputs(job: Any, work: Work, e: Embedded, loss: Curve | None) -> dict[str, float | None]:
+    """Every file but the weights; returns the metrics, with those that labels give first."""
+    _arrays(work.folder, e)
+    k = min(job.k, len(e.h) - 1)
+    cosine, index = _neighbours(e.h, k)
+    _neighbours_table(work.folder, e.pictures.names, cosine, index)
+    rng = np.random.default_rng(job.seed)
+    _save(work.folder / "gallery.png", gallery(e.pictures, index, rng))
+    place, how = places(e.h, job.seed)
+    _save(work.folder / "map_pictures.png", mosaic(e.pictures.images, place))
+    _save(work.folder / "map.png", dots(e.pictures, place, how))
+    work.show("map.png")
+    work.show("map_pictures.png")
+    work.show("gallery.png")
+    for name, (picture, h) in e.queries.items():
+        _query(work, e, name, picture, h, k)
+    if loss is not None:
+        _save(work.folder / "loss.png", curves({"loss": (loss.steps, loss.values)}, y_label="loss (nats)").png())
+    metrics = _judge(job, work, e) if e.pictures.labelled else {}
+    return metrics | _describe(work, e)
+
+
+def _arrays(folder: Path, e: Embedded) -> None:
+    split = np.where(e.pictures.held, "val", np.where(e.pictures.repeated, "duplicate", "train"))
+    arrays = {"names": np.array(e.pictures.names), "h": e.h.cpu().numpy(), "split": split}
+    if e.z is not None:
+        arrays["z"] = F.normalize(e.z, dim=1).cpu().numpy()
+    with writing(folder / "embeddings.npz") as beside:
+        np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
+
+
+def _neighbours(h: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of every row other than itself: (cosine, index), [N,k] each."""
+    cosine, index = nearest(h, h, k + 1)
+    itself = index == torch.arange(len(h), device=h.device)[:, None]
+    itself[~itself.any(1), -1] = True  # crowded out by exact copies: the last goes
+    keep = (~itself).nonzero()[:, 1].view(len(h), k)
+    return cosine.gather(1, keep).cpu().numpy(), index.gather(1, keep).cpu().numpy()
+
+
+def _neighbours_table(folder: Path, names: tuple[str, ...], cosine: np.ndarray, index: np.ndarray) -> None:
+    with writing(folder / "neighbours.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["name", "rank", "neighbour", "cosine"])
+        for i, name in enumerate(names):
+            rows.writerows([name, r + 1, names[j], f"{c:.4f}"] for r, (j, c) in enumerate(zip(index[i], cosine[i])))
+
+
+def _query(work: Work, e: Embedded, name: str, picture: Tensor, h: Tensor, k: int) -> None:
+    """`query_<name>.png`, and the neighbours in words."""
+    cosine, index = nearest(e.h, h, k)
+    some = min(ACROSS, k)
+    tiles = [framed(picture, PLAIN), *[framed(e.pictures.images[j], PLAIN) for j in index[0, :some].tolist()]]
+    words = ["query", *[f"{c:.2f}" for c in cosine[0, :some].tolist()]]
+    _save(work.folder / f"query_{name}.png", contact_sheet(tiles, words, columns=some + 1, size=72))
+    listed = [f"{e.pictures.names[j]} ({c:.2f})" for j, c in zip(index[0].tolist(), cosine[0].tolist())]
+    work.note(f"nearest to {name}: {', '.join(listed[:5])}")
+    work.show(f"query_{name}.png")
+
+
+def _judge(job: Any, work: Work, e: Embedded) -> dict[str, float | None]:
+    """k-NN and linear accuracy on held-out pictures; `predictions.csv` for those without a label."""
+    p = e.pictures
+    train, val = (torch.from_numpy(np.flatnonzero((p.labels.numpy() >= 0) & part)) for part in (~p.held, p.held))
+    k, n = min(job.k, len(train)), len(p.classes)
+    labels = p.labels.to(e.h.device)
+    metrics: dict[str, float | None] = {}
+    if len(val):
+        votes = knn_predict(e.h[train], labels[train], e.h[val], k, classes=n)
+        found = score(votes.argmax(1), labels[val], n)
+        metrics |= {"knn_accuracy": found.value, "knn_low": found.interval[0], "knn_high": found.interval[1]}
+        result = LinearProbe(classes=n).fit(e.h[train], labels[train]).accuracy(e.h[val], labels[val])
+        metrics |= {"linear_accuracy": result.accuracy, "linear_low": result.interval[0],
+                    "linear_high": result.interval[1]}  # fmt: skip
+        counts = torch.bincount(labels[val], minlength=n)
+        metrics["most_frequent"] = float(counts.max() / counts.sum())
+        _confusion(work.folder, p.classes, result.confusion)
+    unknown = torch.from_numpy(np.flatnonzero(p.labels.numpy() < 0))
+    if len(unknown):
+        known = torch.from_numpy(np.flatnonzero(p.labels.numpy() >= 0))
+        shares = knn_predict(e.h[known], labels[known], e.h[unknown], min(job.k, len(known)), classes=n)
+        share, best = shares.max(1)
+        with writing(work.folder / "predictions.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(["name", "label", "share"])
+            rows.writerows([p.names[i], p.classes[b], f"{s:.3f}"]
+                           for i, b, s in zip(unknown.tolist(), best.tolist(), share.tolist()))  # fmt: skip
+        metrics["predicted"] = float(len(unknown))
+    return metrics
+
+
+def _confusion(folder: Path, classes: tuple[str, ...], counts: Tensor) -> None:
+    with writing(folder / "confusion.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["true", *classes])
+        rows.writerows([name, *line] for name, line in zip(classes, counts.tolist()))
+    if len(classes) <= 40:
+        names = [name if len(name) <= 14 else name[:13] + "…" for name in classes]
+        chart = heat_map(counts.numpy(), rows=names, columns=names, x_label="linear probe says", y_label="true")
+        _save(folder / "confusion.png", chart.png())
+
+
+def _describe(work: Work, e: Embedded) -> dict[str, float | None]:
+    """Figures that need no label: of the whole set (a sample of 5,000 for those of pairs)."""
+    some = e.h[:: max(1, len(e.h) // 5000)]
+    found: dict[str, float | None] = {"alignment": e.alignment, "uniformity": float(uniformity(some))}
+    found["effective_rank"] = float(effective_rank(e.h))
+    if e.z is not None:
+        unit = F.normalize(e.z, dim=1)
+        spread = float(unit.std(0).mean() * math.sqrt(unit.shape[1]))
+        found |= {"uniformity_z": float(uniformity(unit[:: max(1, len(unit) // 5000)])), "spread_z": spread}
+        if spread < 0.05:
+            work.note("the embeddings have collapsed: all pictures lie at nearly one point (spread_z below 0.05 of an "
+                      "even spread); try a higher temperature, a smaller rate, or weaker views")  # fmt: skip
+    return found | {"pictures": float(len(e.h))}
+
+
+def _save(path: Path, content: bytes) -> None:
+    with writing(path) as beside:
+        beside.write_bytes(content)

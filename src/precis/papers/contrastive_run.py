@@ -1,0 +1,203 @@
+"""Training and embedding for the contrastive papers' jobs: what they do alike, whatever the loss."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from precis.contrastive.ntxent import ProjectionHead, alignment
+from precis.data.images import SUFFIXES
+from precis.errors import InputError
+from precis.nn.backbones import backbone
+from precis.nn.cost import count
+from precis.papers.contrastive_outputs import Embedded, write_outputs
+from precis.papers.contrastive_pictures import Pictures, read_pictures, read_query, write_skipped
+from precis.papers.job import Work
+from precis.train.augment import preset
+from precis.train.checkpoint import load_model, save_model
+from precis.train.classify import to_channels_last, to_input
+from precis.train.feed import index_batches
+from precis.train.loop import Budget, Run, fit, param_groups
+from precis.train.probe import embed
+from precis.train.schedule import cosine, warmup
+
+TRAINING = ".training"
+QUERIES = 24
+MACS = 6e12  # multiply-adds of some ten minutes on two cores; forward and backward of both views are six passes
+STEMS = {"resnet18", "resnet34", "resnet50"}
+COMPONENT = "precis.nn.backbones:backbone"
+
+
+class Recipe(NamedTuple):
+    """What a paper brings: `model(x) -> (h, z)` with `encoder` and `head` inside, and the loss of so many views.
+
+    loss(views, chosen): a loss, or a dict with a "loss", of as many batches of views as `views` says; `chosen` are
+    places among the pictures that are trained on (`pictures.trained`).
+    """
+
+    model: nn.Module
+    loss: Callable[[tuple[Tensor, ...], Tensor], Any]
+    views: int = 2
+
+
+Make = Callable[[Any, Pictures, nn.Module, ProjectionHead, int, torch.Generator], Recipe]
+
+
+def run_contrastive(job: Any, work: Work, make: Make) -> dict[str, float | None]:
+    """Train (or load) an encoder, embed every picture, write what there is to see, and return the metrics.
+
+    make(job, pictures, encoder, head, batch, generator): the paper's `Recipe`.
+    """
+    if job.task == "embed":
+        return _embed(job, work)
+    pictures = read_pictures(job, work)
+    encoder, config = _encoder(job, pictures, work)
+    batch = _batch(job, len(pictures.trained))
+    generator = torch.Generator().manual_seed(job.seed + 1)
+    head = ProjectionHead(int(encoder.out_dim), generator=generator)  # type: ignore[arg-type]
+    recipe = make(job, pictures, encoder, head, batch, generator)
+    queries = _queries(job, config["in_shape"])
+    write_skipped(pictures, work)
+    run = _train(job, work, pictures, recipe, encoder, batch)
+    save_model(work.folder, encoder, config, component=COMPONENT)
+    save_model(work.folder, head, {"dim_in": int(encoder.out_dim)}, name="head")  # type: ignore[arg-type]
+    shutil.rmtree(work.folder / TRAINING, ignore_errors=True)
+    metrics = write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), run.curves["loss"])
+    return metrics | {"loss": run.curves["loss"].values[-1], "steps": float(run.steps), "batch": float(batch)}
+
+
+def _embed(job: Any, work: Work) -> dict[str, float | None]:
+    folder = Path(job.model)
+    if not folder.is_dir():
+        raise InputError("--task embed: --model must be the folder of a run", file=folder)
+    channels, size = _shape_of(folder)
+    encoder, head = load_model(folder, device=work.device), None
+    if (folder / "head.json").exists():
+        head = load_model(folder, name="head", device=work.device)
+    pictures = read_pictures(job, work, channels, size)
+    queries = _queries(job, [channels, size, size])
+    write_skipped(pictures, work)
+    return write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), None)
+
+
+@torch.no_grad()
+def _embedded(
+    job: Any, pictures: Pictures, encoder: nn.Module, head: nn.Module | None, queries: dict[str, Tensor]
+) -> Embedded:
+    """Representations of all pictures and queries; how far apart two views of a picture are, of up to 1,000."""
+    h = embed(encoder, pictures.images)
+    project = (lambda x: x) if head is None else head.eval()
+    some = pictures.images[:: max(1, len(h) // 1000)]
+    views, noise = preset(_views_name(job, pictures), int(some.shape[-1])), torch.Generator().manual_seed(job.seed)
+    apart = alignment(*(project(embed(encoder, views(some, noise))) for _ in range(2)))
+    asked = {name: (x[0], embed(encoder, x)) for name, x in queries.items()}
+    return Embedded(pictures, h, None if head is None else project(h), asked, float(apart))
+
+
+def _queries(job: Any, shape: list[int]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    paths = [] if job.query is None else [job.query]
+    if job.query is not None and job.query.is_dir():
+        paths = sorted(p for p in job.query.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not 0 < len(paths) <= QUERIES:
+            raise InputError(f"--query: 1 to {QUERIES} pictures are wanted, {len(paths)} found", file=job.query)
+    for path in paths:
+        name = path.stem if path.stem not in found else f"{path.stem}_{len(found)}"
+        found[name] = read_query(path, shape[1], shape[0], job.background)
+    return found
+
+
+def _encoder(job: Any, pictures: Pictures, work: Work) -> tuple[nn.Module, dict[str, Any]]:
+    """The encoder on the device, and the arguments that build it again."""
+    shape = list(pictures.images.shape[1:])
+    spec = job.model
+    if spec == "auto":
+        spec = "conv" if shape[1] <= 32 and work.device == "cpu" else "resnet18"
+    if spec == "conv":
+        spec = "conv:24x3" if shape[1] <= 16 else "conv:32x4"
+    if spec in STEMS and shape[1] <= 64:
+        spec = f"{spec}:stem=small"
+    if job.model == "auto":
+        work.note(f"the encoder is {spec}; --model names another")
+    config = {"spec": spec, "in_shape": shape}
+    if job.init is not None:
+        channels, size = _shape_of(job.init)
+        encoder = load_model(job.init, device=work.device)
+        if [channels, size] != shape[:2] or not hasattr(encoder, "out_dim"):
+            raise InputError(f"its encoder is for {channels} × {size} × {size} pictures, these are "
+                             f"{' × '.join(map(str, shape))}: give --size {size}", file=job.init)  # fmt: skip
+        return encoder, _config(job.init)
+    encoder = backbone(spec, shape, generator=torch.Generator().manual_seed(job.seed))
+    layer: Any = encoder.input
+    layer.fit(pictures.images[pictures.trained])
+    return encoder.to(work.device), config
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    import json
+
+    found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if found.get("component") != COMPONENT:
+        raise InputError("is no encoder of a contrastive run", file=folder / "config.json")
+    arguments: dict[str, Any] = found["arguments"]
+    return arguments
+
+
+def _shape_of(folder: Path) -> tuple[int, int]:
+    """Channels and side of the pictures that the encoder in a folder wants."""
+    if not (folder / "config.json").is_file():
+        raise InputError("there is no config.json in it: the folder of a run that trained is wanted", file=folder)
+    channels, size, _ = _config(folder)["in_shape"]
+    return int(channels), int(size)
+
+
+def _batch(job: Any, n: int) -> int:
+    if job.batch is not None:
+        if job.batch > n:
+            raise InputError(f"--batch {job.batch} is more than the {n} pictures that are trained on")
+        return int(job.batch)
+    return max(2, min(256, 2 ** int(math.log2(max(n / 2, 2)))))
+
+
+def _views_name(job: Any, pictures: Pictures) -> str:
+    channels, size = pictures.images.shape[1:3]
+    return str(job.augment) if job.augment != "auto" else "glyph" if channels == 1 and size <= 32 else "simclr"
+
+
+def _budget(job: Any, pictures: Pictures, encoder: nn.Module) -> Budget:
+    if job.minutes is not None:
+        return Budget(minutes=job.minutes)
+    if job.epochs is not None:
+        return Budget(epochs=job.epochs)
+    one = torch.zeros(1, *pictures.images.shape[1:])
+    macs = count(encoder, one).macs
+    return Budget(epochs=float(min(100, max(2, MACS // (6 * macs * len(pictures.trained))))))
+
+
+def _train(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn.Module, batch: int) -> Run:
+    """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up, on pictures augmented on the device."""
+    name, budget = _views_name(job, pictures), _budget(job, pictures, encoder)
+    views = preset(name, int(pictures.images.shape[-1]))
+    if job.augment == "auto":
+        work.note(f"the views are made by the preset {name}" + (" (no flips)" if name == "glyph" else ""))
+    model = to_channels_last(recipe.model.to(work.device)).train()
+    images = pictures.images[torch.from_numpy(pictures.trained)].to(work.device)
+    order, noise = (torch.Generator().manual_seed(1000 * job.seed + i) for i in (2, 3))
+    solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=job.lr, foreach=True)
+
+    def step(chosen: Tensor) -> Any:
+        chosen = chosen.to(work.device)
+        x = images[chosen]
+        made = to_input(views(x.repeat(recipe.views, 1, 1, 1), noise))
+        return recipe.loss(made.split(len(x)), chosen)
+
+    batches = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
+    return fit(
+        step, batches, budget=budget, optimizer=solver, schedule=warmup(0.05, cosine()), log=work.log,
+        precision="bf16" if work.device == "cuda" else "fp32", folder=work.folder / TRAINING, resume=work.resume,
+        keep={"model": model, "noise": noise}, checkpoint_seconds=job.save_every,
+    )  # fmt: skip

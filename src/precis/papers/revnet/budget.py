@@ -1,0 +1,121 @@
+"""How much memory a training step takes, by depth and batch, and what fits into a limit."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from precis.errors import InputError
+from precis.nn.cost import saved_bytes
+from precis.nn.memory import allocated_bytes
+from precis.vision.revnet import RevNet
+
+from .nets import Checkpointed, parameters, twin
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+KINDS = {"resnet": "ResNet", "checkpoint": "checkpointed ResNet", "revnet": "RevNet"}
+MOST = 256  # pictures a batch that are taken without being asked for
+DEEPEST = 200  # units a stage, likewise
+DEPTHS = (1, 2, 4, 8, 16)
+
+
+class Need(NamedTuple):
+    """Bytes of a training step: `fixed` for weights, gradients and momentum; of activations for each picture and once,
+    kept until the backward pass and at the peak.
+    """
+
+    fixed: int
+    kept_each: float
+    kept_once: float
+    peak_each: float
+    peak_once: float
+
+    def kept(self, batch: int) -> int:
+        return round(self.kept_once + batch * self.kept_each)
+
+    def total(self, batch: int) -> int:
+        return round(self.fixed + self.peak_once + batch * self.peak_each)
+
+    def batch(self, limit: int) -> int:
+        """The most pictures within `limit` bytes in all; 0 if there is no room for one."""
+        return max(0, int((limit - self.fixed - self.peak_once) // self.peak_each))
+
+
+def parse_bytes(text: str) -> int:
+    """500MiB, 2GiB, 1.5 GB, or a number of bytes."""
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", text)
+    try:
+        number = float(found[1]) * UNITS[found[2].upper()] if found else 0.0
+    except (ValueError, KeyError):
+        number = 0.0
+    if number < 1:
+        raise InputError(f"--memory {text}: a number with KiB, MiB, GiB (or KB, MB, GB), such as 500MiB, is wanted")
+    return int(number)
+
+
+def show_bytes(n: int | float) -> str:
+    for unit in ("GiB", "MiB", "KiB"):
+        if n >= UNITS[unit.upper()]:
+            return f"{n / UNITS[unit.upper()]:.3g} {unit}"
+    return f"{n:.0f} bytes"
+
+
+def measure(net: nn.Module, shape: Sequence[int], device: str, peak: bool = True) -> Need:
+    """From a step with four pictures and one with eight: both figures are straight lines in the batch.
+
+    The allocator's peak is that of forward and backward pass, in which the parameters' gradients lie as well; without
+    `peak`, which takes a while, it is left at 0.
+    """
+    net = net.to(device).train()
+    weights = 4 * parameters(net)
+    kept, peaks = [], []
+    for n in (4, 8):
+        x = torch.rand(n, *shape, device=device)
+        kept.append(saved_bytes(net, x))
+        most = allocated_bytes(step, net, x, device=device).peak - weights if peak else -4 * x.numel()
+        peaks.append(most + 4 * x.numel())
+        net.zero_grad(set_to_none=True)
+    kept_each, peak_each = (kept[1] - kept[0]) / 4, (peaks[1] - peaks[0]) / 4
+    return Need(3 * weights, kept_each, kept[0] - 4 * kept_each, peak_each, max(0.0, peaks[0] - 4 * peak_each))
+
+
+def step(net: nn.Module, x: torch.Tensor) -> None:
+    F.cross_entropy(net(x), torch.zeros(len(x), dtype=torch.long, device=x.device)).backward()
+
+
+def build(kind: str, units: int, filters: Sequence[int], channels: int, classes: int) -> nn.Module:
+    """An untrained net of one kind.  The residual ones have two blocks of half the width for each unit, and so the same
+    convolutions: as many layers, and about as many parameters and multiplications.
+    """
+    stages = (units,) * (len(filters) - 1)
+    draw = torch.Generator().manual_seed(0)
+    if kind == "revnet":
+        return RevNet(stages, filters, in_channels=channels, classes=classes, generator=draw)
+    stem, *widths = [max(1, c // 2) for c in filters]
+    plain = twin([2 * n for n in stages], widths, stem_width=stem, in_channels=channels, classes=classes,
+                 generator=draw)  # fmt: skip
+    return plain if kind == "resnet" else Checkpointed(plain)
+
+
+def deepest(needs: dict[int, Need], batch: int, limit: int) -> int:
+    """The most units a stage within the limit, from what 1, 2 and 4 need; from two on the need is a straight line."""
+    if needs[2].total(batch) > limit:
+        return int(needs[1].total(batch) <= limit)
+    each = (needs[4].total(batch) - needs[2].total(batch)) / 2
+    return min(DEEPEST, 2 + int((limit - needs[2].total(batch)) // max(each, 1.0)))
+
+
+def by_depth(
+    filters: Sequence[int], channels: int, size: tuple[int, int], classes: int, device: str, peak: bool
+) -> dict[str, dict[int, Need]]:
+    """What each kind of net needs by units a stage: measured at 1, 2 and 4, and along the line from 2 to 4 beyond."""
+    found: dict[str, dict[int, Need]] = {}
+    for kind in KINDS:
+        known = {n: measure(build(kind, n, filters, channels, classes), (channels, *size), device, peak)
+                 for n in (1, 2, 4)}  # fmt: skip
+        beyond = lambda n, known=known: Need(*(b + (n - 4) * (b - a) / 2 for a, b in zip(known[2], known[4])))
+        found[kind] = {n: known[n] if n in known else beyond(n) for n in DEPTHS}
+    return found

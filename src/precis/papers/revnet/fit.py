@@ -1,0 +1,239 @@
+"""The job: choose batch or depth by the memory that there is, train, and say what it took."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from precis.data.imageset import ImageSet
+from precis.errors import InputError
+from precis.lab.sheets import contact_sheet, strip
+from precis.nn.reversible import reconstruction_error
+from precis.papers.job import Work
+from precis.papers.mobilenet.reading import check_folders, stratified
+from precis.papers.work import write_json, writing
+from precis.train.augment import Augment
+from precis.train.checkpoint import save_model
+from precis.train.classify import Accuracy, fit_classifier, predict, score
+from precis.train.loop import Budget
+from precis.vision.revnet import RevNet
+
+from .budget import KINDS, MOST, Need, by_depth, deepest, measure, parse_bytes, show_bytes
+from .nets import parameters
+from .pictures import draw_errors, draw_memory
+
+CHECKPOINT = ".checkpoint"
+BATCHES = (16, 32, 64, 128, 256)
+
+
+class Pictures(NamedTuple):
+    """Training and validation part, uint8 [N,C,S,S], with labels."""
+
+    x: Tensor
+    y: Tensor
+    val_x: Tensor
+    val_y: Tensor
+    classes: tuple[str, ...]
+
+
+def run_fit(job: Any, work: Work) -> dict[str, float | None]:
+    data = read(job, work)
+    shape = tuple(data.x.shape[1:])
+    limit = None if job.memory is None else parse_bytes(job.memory)
+    units, batch = _choose(job, work, data, limit)
+    net = _net(job, units, shape[0], len(data.classes))
+    need = measure(_net(job, units, shape[0], len(data.classes)), shape, work.device)
+    augment = Augment(flip=0.5, shift_pad=max(1, shape[1] // 16), padding="zeros") if job.augment else None
+    run = fit_classifier(
+        net.to(work.device), (data.x, data.y), budget=Budget(epochs=job.epochs, minutes=job.minutes), batch=batch,
+        augment=augment, lr=job.lr * batch / 100, weight_decay=2e-4, log=work.log, folder=work.folder / CHECKPOINT,
+        generator=torch.Generator().manual_seed(job.seed + 1), resume=work.resume,
+    )  # fmt: skip
+    logits = predict(net, data.val_x, batch=256).cpu()
+    found = score(logits.argmax(1), data.val_y, len(data.classes))
+    drift = _drift(net, data.val_x[: min(64, len(data.val_x))].to(work.device))
+    _write(job, work, net, units, data, logits.argmax(1))
+    if drift:
+        with writing(work.folder / "reconstruction.png") as beside:
+            beside.write_bytes(draw_errors(drift))
+    lines = by_depth(job.filters, shape[0], (shape[1], shape[2]), len(data.classes), work.device, peak=False)
+    with writing(work.folder / "memory.png") as beside:
+        beside.write_bytes(draw_memory(lines, batch, units, need, limit))
+    work.show("memory.png")
+    _tell(job, work, found, need, batch, units, limit, lines)
+    shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
+    return {
+        "accuracy": found.value, "accuracy_low": found.interval[0], "accuracy_high": found.interval[1],
+        "kept_mib": need.kept(batch) / 2**20, "step_mib": need.total(batch) / 2**20, "batch": float(batch),
+        "units": float(units),
+        "seconds_per_step": run.seconds / max(1, run.steps), "steps": float(run.steps),
+        "reconstruction_error": max((float(e.max()) for e in drift), default=None),
+        "parameters": float(parameters(net)),
+    }  # fmt: skip
+
+
+def run_plan(job: Any, work: Work) -> dict[str, float | None]:
+    """The table depth × batch for each kind of net, as plan.csv, a picture and lines; nothing is trained."""
+    data = read(job, work)
+    limit = None if job.memory is None else parse_bytes(job.memory)
+    shape = tuple(data.x.shape[1:])
+    lines = by_depth(job.filters, shape[0], (shape[1], shape[2]), len(data.classes), work.device, peak=True)
+    rows = ["net,units,batch,kept_bytes,step_bytes"]
+    for kind, needs in lines.items():
+        for units, need in needs.items():
+            rows += [f"{kind},{units},{b},{need.kept(b)},{need.total(b)}" for b in BATCHES]
+    with writing(work.folder / "plan.csv") as beside:
+        beside.write_text("\n".join(rows) + "\n")
+    batch = job.batch or 64
+    with writing(work.folder / "memory.png") as beside:
+        beside.write_bytes(draw_memory(lines, batch, None, None, limit))
+    work.show("memory.png")
+    work.show("plan.csv")
+    work.note("Memory of a training step by units a stage (residual nets have two blocks of half the width for each "
+              "unit, and so about as many parameters) and pictures a batch; 8 and 16 units lie on the line through 2 "
+              "and 4.")  # fmt: skip
+    for kind, needs in lines.items():
+        for units, need in needs.items():
+            cells = ", ".join(f"{b}: {show_bytes(need.total(b))}" for b in BATCHES)
+            work.note(f"{KINDS[kind]}, {units} units: {cells}; kept for backward at {batch}: "
+                      f"{show_bytes(need.kept(batch))}")  # fmt: skip
+    metrics: dict[str, float | None] = {}
+    for kind, needs in lines.items():
+        metrics |= {f"{kind}_{units}_kept_mib": need.kept(batch) / 2**20 for units, need in needs.items()}
+        if limit is not None:
+            metrics |= {f"{kind}_{units}_most_pictures": float(need.batch(limit)) for units, need in needs.items()}
+    return metrics
+
+
+def read(job: Any, work: Work) -> Pictures:
+    """Labelled pictures, split class by class."""
+    size = job.size or 32
+    as_it_is = job.size is None and str(job.input).endswith((".npy", ".npz"))
+    options = {"keep_going": job.keep_going, "background": job.background}
+    found = ImageSet.open(job.input, None if as_it_is else size, job.labels, **options)
+    if as_it_is and max(found.images.shape[2:]) > 64:
+        found = ImageSet.open(job.input, size, job.labels, **options)
+    if found.write_skipped(work.folder):
+        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+    if Path(job.input).is_dir() and job.labels == "auto":
+        check_folders(Path(job.input))
+    counts = [] if found.labels is None else [int((found.labels == k).sum()) for k in range(len(found.classes))]
+    if sum(n > 0 for n in counts) < 2:
+        raise InputError("at least two classes are wanted: a sub-folder each, or a column of labels", file=job.input)
+    if alone := [found.classes[k] for k, n in enumerate(counts) if n == 1]:
+        raise InputError(f"class {alone[0]!r} has one picture; two are the least, one to train and one to measure on",
+                         file=job.input)  # fmt: skip
+    _check_net(job, found.images.shape[1:])
+    assert found.labels is not None
+    known = found.labels >= 0
+    if not known.all():
+        work.note(f"{int((~known).sum())} pictures have no label and were left out")
+    images, labels = torch.from_numpy(found.images[known]), torch.from_numpy(found.labels[known])
+    kept, held = stratified(labels, job.val, torch.Generator().manual_seed(job.seed))
+    return Pictures(images[kept], labels[kept], images[held], labels[held], found.classes)
+
+
+def _check_net(job: Any, shape: tuple[int, ...]) -> None:
+    try:
+        net = _net(job, 1, shape[0], 2)
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, *shape))
+    except ValueError as error:
+        hint = "; --size gives other pictures" if job.fully_reversible else ""
+        raise InputError(f"--filters {' '.join(map(str, job.filters))}, pictures of {shape[1]}×{shape[2]}: "
+                         f"{error}{hint}") from None  # fmt: skip
+
+
+def _net(job: Any, units: int, channels: int, classes: int) -> RevNet:
+    stages = len(job.filters) - 1
+    filters = None if job.fully_reversible else job.filters
+    return RevNet((units,) * max(stages, 1), filters, in_channels=channels, classes=classes, every=job.keep_every,
+                  fully_reversible=job.fully_reversible, generator=torch.Generator().manual_seed(job.seed))  # fmt: skip
+
+
+def _choose(job: Any, work: Work, data: Pictures, limit: int | None) -> tuple[int, int]:
+    """Units a stage and pictures a batch: as asked for, or the most that the limit allows; kept for a resumed run."""
+    path, shape = work.folder / CHECKPOINT / "choice.json", tuple(data.x.shape[1:])
+    if work.resume and path.exists():
+        units, batch = json.loads(path.read_text())
+        return units, batch
+    units, batch = job.units or 3, job.batch or min(64, len(data.x))
+    need = lambda units: measure(_net(job, units, shape[0], len(data.classes)), shape, work.device)
+    if batch > len(data.x):
+        raise InputError(f"--batch {batch}: there are {len(data.x)} pictures to train on, with --val {job.val:g}")
+    if limit is not None and job.batch is None:
+        batch = min(MOST, len(data.x), need(units).batch(limit))
+        if batch < 2:
+            raise InputError(f"--memory {job.memory} is too little: with {units} units a stage two pictures, the least "
+                             f"that batch norm can do with, need {show_bytes(need(units).total(2))}")  # fmt: skip
+    elif limit is not None and job.units is None:
+        units = deepest({n: need(n) for n in (1, 2, 4)}, batch, limit)
+        while units and need(units).total(batch) > limit:
+            units -= 1
+        if not units:
+            raise InputError(f"--memory {job.memory} is too little: one unit a stage at {batch} pictures a batch needs "
+                             f"{show_bytes(need(1).total(batch))}; a smaller --batch needs less")  # fmt: skip
+    elif limit is not None and need(units).total(batch) > limit:
+        raise InputError(f"--memory {job.memory} is too little: {units} units a stage at {batch} pictures a batch need "
+                         f"{show_bytes(need(units).total(batch))}; leave --batch or --units out")  # fmt: skip
+    write_json(path, [units, batch])
+    return units, batch
+
+
+@torch.no_grad()
+def _drift(net: RevNet, x: Tensor) -> list[Tensor]:
+    """Relative error of each rebuilt block input, a row a stage of reversible blocks, as in training."""
+    net.train()
+    given = x.float() / 255
+    if net.fully_reversible:
+        first, second = torch.nn.functional.pixel_unshuffle(net.stem(given), 2).chunk(2, 1)
+        found = [reconstruction_error(net.body, first, second)]
+    else:
+        before = [net.stem(given).chunk(2, 1), *net.stages(given)[:-1]]
+        pairs = zip(net.starts, net.runs, before)
+        found = [reconstruction_error(run, *start(*h)) for start, run, h in pairs if len(run.blocks)]  # type: ignore[arg-type]
+    net.eval()
+    return found
+
+
+def _write(job: Any, work: Work, net: RevNet, units: int, data: Pictures, said: Tensor) -> None:
+    shape = tuple(data.x.shape[1:])
+    stages = max(len(job.filters) - 1, 1)
+    config = {"units": [units] * stages, "classes": len(data.classes), "in_channels": shape[0], "every": job.keep_every,
+              "fully_reversible": job.fully_reversible}  # fmt: skip
+    save_model(work.folder, net, config | ({} if job.fully_reversible else {"filters": list(job.filters)}))
+    write_json(work.folder / "labels.json", {"classes": list(data.classes), "size": shape[1], "channels": shape[0],
+                                             "background": job.background})  # fmt: skip
+    order = (said == data.val_y).int().argsort(stable=True)[:24]  # what it has wrong first
+    pairs = [(data.classes[int(said[i])], data.classes[int(data.val_y[i])]) for i in order]
+    words = [a if a == b else f"{a}, not {b}" for a, b in pairs]
+    with writing(work.folder / "answers.png") as beside:
+        shown = [data.val_x[i].numpy() for i in order]
+        beside.write_bytes(contact_sheet(shown, words, title="Held-out pictures, errors first", size=96))
+    if job.fully_reversible:
+        x = data.val_x[:6].to(work.device).float() / 255
+        with torch.no_grad():
+            again = net.picture(*net.streams(x)).clamp(0, 1)
+        both = [p.cpu().numpy() for pair in zip(x, again) for p in pair]
+        with writing(work.folder / "rebuilt.png") as beside:
+            beside.write_bytes(strip(both, ["picture", "rebuilt"] * len(x), size=96))
+
+
+def _tell(
+    job: Any, work: Work, found: Accuracy, need: Need, batch: int, units: int, limit: int | None,
+    lines: dict[str, dict[int, Need]],
+) -> None:  # fmt: skip
+    low, high = found.interval
+    work.note(f"{100 * found.value:.1f} % of the held-out pictures are classified rightly (95 %: {100 * low:.1f} to "
+              f"{100 * high:.1f} %).")  # fmt: skip
+    within = "" if limit is None else f", within the {show_bytes(limit)} that were given"
+    work.note(f"A training step at {batch} pictures and {units} units a stage takes {show_bytes(need.total(batch))}: "
+              f"{show_bytes(need.kept(batch))} kept for the backward pass, the rest built again a block at a time, "
+              f"weights, gradients and momentum{within}.")  # fmt: skip
+    most = max(lines["resnet"])
+    plain, mine = lines["resnet"][most].kept(batch), lines["revnet"][most].kept(batch)
+    work.note(f"At {most} units a stage a residual net of about as many parameters would keep {show_bytes(plain)}, "
+              f"a RevNet of these widths {show_bytes(mine)}.")  # fmt: skip

@@ -1,0 +1,163 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from precis.data.images import write_image
+from precis.errors import InputError, Stopped
+from precis.papers.catalogue import find
+from precis.papers.opening import make_job
+from precis.papers.revnet.budget import Need, deepest, measure, parse_bytes, show_bytes
+from precis.papers.running import Finished, run_job
+from precis.train.checkpoint import load_model
+from precis.vision.revnet import RevNet
+
+
+def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
+    paper = find()["revnet"]
+    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+
+
+QUICK = {"epochs": 6, "batch": 16, "filters": (8, 8, 12)}
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Ninety pictures of two kinds: bright at the top, bright at the bottom."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=90)
+    images = rng.integers(0, 100, (90, 1, 8, 8))
+    for image, label in zip(images, labels):
+        image[:, 4 * label : 4 * label + 4] += 150
+    np.savez(tmp_path / "halves.npz", images=images.astype(np.uint8), labels=labels)
+    return tmp_path / "halves.npz"
+
+
+def test_a_classifier_is_trained_and_loads_again(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 12}, lr=0.5)
+    assert done.metrics["accuracy"] > 0.85 and done.metrics["batch"] == 16 and done.metrics["units"] == 3
+    assert done.metrics["reconstruction_error"] < 1e-4 and done.metrics["seconds_per_step"] > 0
+    assert done.metrics["kept_mib"] == pytest.approx(4 * 16 * (64 + 8 * 64 + 8 * 64 + 12 * 16) / 2**20)
+    assert done.metrics["kept_mib"] < done.metrics["step_mib"]
+    files = {"memory.png", "reconstruction.png", "answers.png", "model.safetensors", "config.json", "labels.json"}
+    assert files <= set(done.result["files"]) and done.result["files"][0] == "memory.png"
+    net, found = load_model(done.folder), np.load(pictures)
+    right = (net(torch.from_numpy(found["images"])).argmax(1).numpy() == found["labels"]).mean()
+    assert right > 0.85
+    assert json.loads((done.folder / "labels.json").read_text())["classes"] == ["0", "1"]
+    notes = " ".join(done.result["notes"])
+    assert "kept for the backward pass" in notes and "a residual net of about as many parameters would keep" in notes
+    assert not (done.folder / ".checkpoint").exists()
+
+
+def test_batch_and_depth_follow_from_the_memory(pictures, tmp_path):
+    short = QUICK | {"epochs": 1}
+    large = run(tmp_path / "large", pictures, **short | {"batch": None}, units=1, memory="400KiB").metrics
+    assert 16 < large["batch"] <= 72 and large["step_mib"] <= 400 / 1024
+    deep = run(tmp_path / "deep", pictures, **short, memory="1MiB").metrics
+    assert deep["units"] > 3 and deep["step_mib"] <= 1
+
+
+def test_the_plan_is_a_table_and_nothing_is_trained(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, **QUICK, plan=True, memory="2MiB")
+    rows = list(csv.DictReader((done.folder / "plan.csv").open()))
+    assert len(rows) == 3 * 5 * 5
+    kept = {(r["net"], int(r["units"])): int(r["kept_bytes"]) for r in rows if r["batch"] == "64"}
+    assert kept["revnet", 16] == kept["revnet", 1] < kept["checkpoint", 16] < kept["resnet", 16]
+    each = kept["resnet", 2] - kept["resnet", 1]
+    assert kept["resnet", 16] - kept["resnet", 8] == pytest.approx(8 * each, rel=0.01)
+    assert done.result["files"][0] == "plan.csv" and not (done.folder / "model.safetensors").exists()
+    assert done.metrics["revnet_16_most_pictures"] > done.metrics["resnet_16_most_pictures"]
+
+
+def test_the_line_of_the_plan_is_what_is_measured():
+    net = lambda units: RevNet((units, units), (8, 8, 12), generator=torch.Generator().manual_seed(0))
+    need = {n: measure(net(n), (3, 8, 8), "cpu") for n in (2, 4, 8)}
+    for batch in (4, 32):
+        line = need[2].total(batch) + 3 * (need[4].total(batch) - need[2].total(batch))
+        assert need[8].total(batch) == pytest.approx(line, rel=0.05)
+    limit = need[8].total(32)
+    assert deepest(need, 32, limit) in (7, 8, 9)
+    assert deepest({1: need[2], 2: need[4], 4: need[8]}, 32, need[2].total(32)) == 1
+    assert need[2].batch(need[2].total(32)) in (31, 32)
+
+
+def test_a_reversible_net_shows_what_it_rebuilds(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 1}, fully_reversible=True)
+    assert (done.folder / "rebuilt.png").stat().st_size > 500
+    assert done.metrics["kept_mib"] == pytest.approx(4 * 16 * 64 / 2**20)
+    assert load_model(done.folder).fully_reversible
+
+
+def test_a_stopped_training_goes_on(pictures, tmp_path):
+    whole = run(tmp_path / "whole", pictures, **QUICK)
+
+    def stop(event):
+        if event.get("event") == "log" and event["step"] >= 1:
+            raise Stopped("enough")
+
+    with pytest.raises(Stopped):
+        run(tmp_path / "part", pictures, listen=stop, **QUICK)
+    resumed = run(tmp_path / "part", pictures, resume=True, **QUICK)
+    assert resumed.metrics["accuracy"] == whole.metrics["accuracy"]
+    a, b = (load_model(done.folder) for done in (whole, resumed))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
+
+
+def test_a_folder_of_pictures_with_a_broken_one(tmp_path):
+    rng = np.random.default_rng(1)
+    for kind, low in (("dark", 0), ("light", 150)):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for i in range(20):
+            pixels = (rng.integers(0, 100, (3, 20, 24)) + low).astype(np.uint8)
+            write_image(tmp_path / "set" / kind / f"{i}.png", pixels)
+    (tmp_path / "set" / "dark" / "broken.png").write_bytes(b"no picture")
+    done = run(tmp_path / "out", tmp_path / "set", **QUICK | {"epochs": 1}, size=16, augment=True)
+    assert (done.folder / "skipped.csv").read_text().count("dark/broken.png,") == 1
+    for i in range(3):
+        (tmp_path / "set" / "light" / f"bad{i}.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="more than 5 %"):
+        run(tmp_path / "other", tmp_path / "set", **QUICK, size=16)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"memory": "much"}, "--memory much: a number with KiB"),
+    ({"memory": "10KiB", "batch": None}, "--memory 10KiB is too little: with 3 units a stage two pictures.*KiB"),
+    ({"memory": "10KiB"}, "--memory 10KiB is too little: one unit a stage at 16 pictures a batch needs"),
+    ({"memory": "10KiB", "units": 2}, "2 units a stage at 16 pictures a batch need"),
+    ({"filters": (8, 9, 12)}, "must be even, got 9"),
+    ({"filters": (8,)}, "--filters 8"),
+    ({"filters": (8, 12, 8)}, "cannot go from 6 to 4 channels"),
+    ({"batch": 80}, "--batch 80: there are 72 pictures to train on, with --val 0.2"),
+    ({"fully_reversible": True, "filters": (8, 8, 8, 8, 8)}, "must divide by 16, got .8, 8.; --size"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_told_and_leaves_no_folder(pictures, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        run(tmp_path / "out", pictures, **QUICK | options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_no_labels_or_one_picture_of_a_class(tmp_path):
+    np.savez(tmp_path / "one.npz", images=np.zeros((80, 1, 8, 8), np.uint8), labels=np.zeros(80, int))
+    np.save(tmp_path / "none.npy", np.zeros((80, 1, 8, 8), np.uint8))
+    for name in ("one.npz", "none.npy"):
+        with pytest.raises(InputError, match="at least two classes"):
+            run(tmp_path / "out", tmp_path / name, **QUICK)
+    np.savez(tmp_path / "few.npz", images=np.zeros((80, 1, 8, 8), np.uint8), labels=np.array([1] + [0] * 79))
+    with pytest.raises(InputError, match="class '1' has one picture"):
+        run(tmp_path / "out", tmp_path / "few.npz", **QUICK)
+    with pytest.raises(InputError, match="no such file"):
+        run(tmp_path / "out", tmp_path / "nothing", **QUICK)
+
+
+def test_sizes_are_read_and_told():
+    assert [parse_bytes(t) for t in ("500MiB", "2 GiB", "1.5kb", "100")] == [500 * 2**20, 2**31, 1500, 100]
+    assert [show_bytes(n) for n in (2**31, 1.5 * 2**20, 2048, 12)] == ["2 GiB", "1.5 MiB", "2 KiB", "12 bytes"]
+    for wrong in ("", "GiB", "-3MiB", "1.2.3MB", "3 parsecs", "0"):
+        with pytest.raises(InputError, match="such as 500MiB"):
+            parse_bytes(wrong)
+    assert Need(100, 10, 50, 20, 0).batch(50) == 0 and Need(100, 10, 50, 20, 0).batch(160) == 3

@@ -1,0 +1,222 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from precis.errors import InputError, Stopped
+from precis.nn.backbones import backbone
+from precis.papers.catalogue import find
+from precis.papers.opening import make_job
+from precis.papers.running import Finished, run_job
+from precis.sparsity.compress import decompress
+from precis.train.checkpoint import load_model
+
+FAST = {"model": "mlp:16-8", "epochs": 2, "batch": 16, "lr": 0.1}
+
+
+def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
+    paper = find()["rewinding"]
+    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """240 pictures of three kinds: a bright third each."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=240)
+    images = rng.integers(0, 120, (240, 1, 9, 9))
+    for image, label in zip(images, labels):
+        image[:, 3 * label : 3 * label + 3] += 100
+    np.savez(tmp_path / "thirds.npz", images=images.astype(np.uint8), labels=labels)
+    return tmp_path / "thirds.npz"
+
+
+NET = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(294, 3))
+
+
+def scaled():
+    return build(), lambda x: 2 * x - 1
+
+
+def flat():
+    return nn.Flatten()
+
+
+def five():
+    return nn.Sequential(nn.Flatten(), nn.Linear(81, 5))
+
+
+def maps():
+    return nn.Conv2d(1, 3, 3)
+
+
+def argument(width):
+    return five()
+"""
+
+
+@pytest.fixture
+def net(tmp_path) -> str:
+    (tmp_path / "net.py").write_text(NET)
+    return f"{tmp_path / 'net.py'}:build"
+
+
+def test_rounds_of_learning_rate_rewinding_and_every_file(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, density=0.5, **FAST)
+    rows = list(csv.DictReader((done.folder / "curve.csv").open()))
+    assert [r["method"] for r in rows] == ["dense", *["lr_rewind"] * 4]
+    assert [float(r["density"]) for r in rows] == pytest.approx([1, 0.8, 0.64, 0.512, 0.5])
+    assert [int(r["retraining_epochs"]) for r in rows] == [0, 2, 4, 6, 8]
+    assert done.metrics["accuracy"] == pytest.approx(float(rows[-1]["test"]) / 100, abs=1e-5)
+    model = load_model(done.folder)
+    masks = load_file(done.folder / "masks.safetensors")
+    state = model.state_dict()
+    total = sum(m.numel() for m in masks.values())
+    assert sum(int(m.sum()) for m in masks.values()) == round(0.5 * total)
+    assert all(bool((state[name][~mask] == 0).all()) for name, mask in masks.items())
+    packed = decompress(load_file(done.folder / "compressed.safetensors"))
+    assert all(torch.equal(packed[name], tensor) for name, tensor in state.items())
+    assert done.metrics["compression"] == pytest.approx(total / round(0.5 * total))
+    layers = list(csv.DictReader((done.folder / "layers.csv").open()))
+    assert sum(int(r["surviving"]) for r in layers) == round(0.5 * total)
+    notes = " ".join(done.result["notes"])
+    assert "Exported is what was asked for, density 0.5" in notes and "batch of 64" in notes
+    assert "8 epochs of training more than the dense one" in notes
+    assert done.result["files"][0] == "curve.png" and not list(done.folder.glob(".*.safetensors"))
+    assert all(done.metrics[f"ms_{name}_{n}"] > 0 for name in ("dense", "pruned", "csr") for n in (1, 64))
+    assert done.metrics["change_low"] <= done.metrics["change_points"] <= done.metrics["change_high"]
+
+
+def test_a_comparison_of_all_three_and_the_recommended_one(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, densities="0.3,0.02", compare=True, one_shot=True, tolerance=100.0,
+               model="mlp:16-8", epochs=3, batch=16, val=0.3)  # fmt: skip
+    assert {"accuracy_lr_rewind", "accuracy_weight_rewind", "accuracy_fine_tune"} <= set(done.metrics)
+    rows = list(csv.DictReader((done.folder / "curve.csv").open()))
+    assert len(rows) == 7 and {r["retraining_epochs"] for r in rows[1:]} == {"3"}
+    assert done.metrics["density"] == pytest.approx(0.02, abs=0.001)  # within 100 points it is the sparsest
+    program = torch.export.load(str(done.folder / "compact.pt2")).module()
+    images = torch.from_numpy(np.load(pictures)["images"][:20]).float() / 255
+    assert torch.allclose(program(images), load_model(done.folder)(images), atol=1e-5)
+    assert done.metrics["macs_compact"] < done.metrics["macs_dense"]
+    assert not (done.folder / "search.png").exists()
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):
+    whole = run(tmp_path / "whole", pictures, density=0.5, **FAST)
+
+    def stop(event):
+        if event["event"] == "log" and (tmp_path / "part" / ".lr_rewind-1.safetensors").exists():
+            raise Stopped("enough")
+
+    with pytest.raises(Stopped):
+        run(tmp_path / "part", pictures, density=0.5, listen=stop, **FAST)
+    resumed = run(tmp_path / "part", pictures, density=0.5, resume=True, **FAST)
+    a, b = (load_file(r.folder / "model.safetensors") for r in (whole, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_model_of_ones_own_with_its_weights(pictures, net, tmp_path):
+    from precis.data.program import load_program
+
+    torch.manual_seed(0)
+    trained, early = (load_program(net).module for _ in range(2))
+    for name, model in (("late", trained), ("early", early)):
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / f"{name}.safetensors")
+    options = {"model": net, "weights": tmp_path / "late.safetensors", "epochs": 2, "lr": 0.05, "batch": 16}
+    done = run(tmp_path / "out", pictures, densities="0.4", compare=True, one_shot=True, retrain_epochs=1,
+               rewind_weights=tmp_path / "early.safetensors", **options)  # fmt: skip
+    assert "accuracy_weight_rewind" in done.metrics and not (done.folder / "config.json").exists()
+    rebuilt = load_program(net, done.folder / "model.safetensors").module
+    assert int((rebuilt[0].weight == 0).sum()) > 0
+    notes = " ".join(done.result["notes"])
+    assert "it is code of your own" in notes and "its own accuracy flatters it" in notes
+    two = run(tmp_path / "two", pictures, densities="0.4", compare=True, one_shot=True, **options)
+    assert "accuracy_weight_rewind" not in two.metrics and "accuracy_lr_rewind" in two.metrics
+    ready = run(tmp_path / "ready", pictures, density=0.4, one_shot=True, model=net.replace(":build", ":scaled"),
+                epochs=1, batch=16)  # fmt: skip
+    assert ready.metrics["density"] == pytest.approx(0.4, abs=0.001)
+
+
+def test_rows_of_a_table_and_the_two_of_four_pattern(tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=200)
+    rows = ["a,b,c,d,town,kind"]
+    rows += [f"{v[0] + 3 * k:.3f},{v[1]:.3f},{v[2]:.3f},7,x{k},{'no yes'.split()[k]}" for v, k in
+             zip(rng.normal(size=(200, 3)), y)]  # fmt: skip
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    done = run(tmp_path / "out", tmp_path / "t.csv", label_column="kind", density=0.4, one_shot=True, pattern="2:4",
+               exclude="head", **FAST)  # fmt: skip
+    assert done.metrics["accuracy"] > 0.8 and "columns of words are left out: town" in " ".join(done.result["notes"])
+    masks = load_file(done.folder / "masks.safetensors")
+    assert set(masks) == {"layers.0.weight", "layers.1.weight"}
+    assert all(int(m.reshape(-1, 4).sum(1).max()) <= 2 for m in masks.values())
+    assert sum(int(m.sum()) for m in masks.values()) == round(0.4 * sum(m.numel() for m in masks.values()))
+
+
+BAD = [
+    ({"density": 1.0}, "--density 1 prunes nothing"),
+    ({"densities": "0.5,x"}, "--densities: numbers between 0 and 1"),
+    ({"densities": "0.5,1"}, "--densities: numbers between 0 and 1"),
+    ({"density": 0.6, "pattern": "2:4", "one_shot": True}, "half of the weights at the most"),
+    ({"density": 0.001}, "a density of 0.001 keeps none of 336 weights"),
+    ({"milestones": "5,1", "epochs": 6}, "--milestones: epochs between 0 and 6, rising"),
+    ({"milestones": "1", "schedule": "cosine"}, "--milestones are for --schedule steps"),
+    ({"retrain_epochs": 9, "epochs": 3}, "--retrain-epochs 9 is more than the 3"),
+    ({"rewind_weights": Path("w")}, "--rewind-weights goes with --weights"),
+    ({"model": "nothing"}, "names no function"),
+    ({"model": "resnet21"}, "no network is called 'resnet21'"),
+    ({"exclude": "*"}, "that --include and --exclude leave"),
+    ({"label_column": "kind"}, "--label-column is for tables"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), BAD)
+def test_bad_options_are_told_and_leave_no_folder(pictures, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        run(tmp_path / "out", pictures, **{"model": "mlp:4", "epochs": 2} | options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_and_weights_that_do_not_fit(pictures, net, tmp_path):
+    at = lambda name: net.replace(":build", f":{name}")
+    torch.save(backbone("mlp:4", (1, 9, 9), 3), tmp_path / "whole.pt")
+    save_file({"0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    from precis.data.program import load_program
+
+    state = {k: v.contiguous() for k, v in load_program(net).module.state_dict().items()}
+    state["0.weight"] = state["0.weight"] * float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    given = {"epochs": 2, "lr": 0.1}
+    cases = [
+        ({"model": at("flat")}, r"has 81 outputs, and the data 3 classes"),
+        ({"model": at("five")}, "has 5 outputs, and the data 3 classes"),
+        ({"model": at("maps")}, r"returns \[2, 3, 7, 7\] for 2 inputs"),
+        ({"model": at("argument")}, "missing 1 required positional argument"),
+        ({"model": "lenet5"}, "lenet5 takes square pictures of at least 16"),
+        ({"model": net, "weights": tmp_path / "whole.pt", **given}, "torch.save\\(model.state_dict"),
+        ({"model": net, "weights": tmp_path / "other.safetensors", **given}, "does not fit the model: lacks"),
+        ({"model": net, "weights": tmp_path / "nan.safetensors", **given}, "0.weight holds values that are not finite"),
+        ({"model": net, "weights": tmp_path / "nan.safetensors"}, "--epochs and --lr of the training"),
+        ({"model": net, "weights": tmp_path / "nan.safetensors", "method": "weight_rewind", **given},
+         "needs the weights of an earlier epoch"),
+    ]  # fmt: skip
+    for options, words in cases:
+        with pytest.raises(InputError, match=words):
+            run(tmp_path / "out", pictures, **options)
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_sample_and_result(tmp_path, monkeypatch):
+    done = run(tmp_path / "out", density=0.3, one_shot=True, rows=200, **FAST)
+    result = json.loads((done.folder / "result.json").read_text())
+    assert result["paper"] == "rewinding" and result["metrics"]["bytes_dense"] > result["metrics"]["bytes_compressed"]
+    assert "200 of 1294 training examples are used" in " ".join(result["notes"])

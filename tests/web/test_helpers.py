@@ -1,0 +1,30 @@
+"""Helper processes: what becomes of those who wait when the site is closed."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from precis.errors import RunFailed
+from precis.web.helpers import Helpers
+
+
+def test_a_site_that_closes_answers_everybody_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = tmp_path / "python"
+    deaf.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
+    deaf.chmod(0o755)
+    monkeypatch.setattr("precis.web.helpers.sys.executable", str(deaf))
+
+    async def closed() -> list[object]:
+        helpers = Helpers(1)
+        asked = [helpers.view("a", {}), helpers.view("a", {}), helpers.view("b", {}), helpers.ask({})]
+        tasks = [asyncio.create_task(one) for one in asked]
+        while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 3:
+            await asyncio.sleep(0.01)
+        await helpers.close()
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+
+    told = asyncio.run(closed())
+    assert [type(one) for one in told] == [RunFailed] * 4
+    assert str(told[1]) == "the site is being closed", "who waited for its turn starts no new process"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in (tmp_path / "pids").read_text().split())

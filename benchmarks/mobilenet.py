@@ -1,9 +1,9 @@
 """MobileNetV2 against what one would otherwise use: the plain eager network, and that of transformers.
 
 The plain network is written as public ones are: nested `nn.Sequential`, ReLU6 in place, NCHW order.  Evaluation: one
-picture and sixteen of 224², width 1; ours as a user deploys it, batch norms folded and channels last, and as it is.  A
-training step: 32 pictures of 96², width 0.35, forward, backward and SGD; ours as `fit_classifier` runs it.  Memory:
-the most bytes that live at once in evaluating a picture of 224², and the time it takes, with the wide tensors in parts.
+picture and eight of 224², width 1; ours by `for_inference` (folded, in place, channels last), and as it is.  A training
+step: 16 pictures of 96², width 0.35, forward, backward and SGD; ours as `fit_classifier` runs it.  Memory: the most
+bytes that live at once in evaluating a picture of 224², and the time it takes, with the wide tensors in parts.
 `ratio` is theirs over ours.
 """
 
@@ -15,29 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from precis.lab.timing import interleaved
-from precis.nn.norm import fold_batchnorm
 from precis.papers.mobilenet.memory import peak_bytes
 from precis.train.classify import to_channels_last
 from precis.vision.mobilenet import STAGES, MobileNetV2, channels_of
+from precis.vision.mobilenet_export import for_inference
 
 
 def rows(repeats: int = 9) -> list[dict[str, Any]]:
     """A row a comparison; medians of interleaved repetitions."""
     made = []
-    for batch in (1, 16):
+    for batch, turns in ((1, repeats), (8, max(3, repeats // 3))):
         x = torch.rand(batch, 3, 224, 224)
         plain, ours = Plain(1000, 1.0).eval(), MobileNetV2().eval()
-        folded = to_channels_last(fold_batchnorm(ours))
+        fast = for_inference(ours)
         last = x.contiguous(memory_format=torch.channels_last)
-        what = f"evaluation, width 1, {batch} of 224²"
+        what, plainly = f"evaluation, width 1, {batch} of 224²", lambda n=plain, y=x: n(y)
         made += [
-            _row(f"{what}, folded, against plain", lambda n=folded, y=last: n(y), lambda n=plain, y=x: n(y), repeats),
-            _row(f"{what}, as it is, against plain", lambda n=ours, y=x: n(y), lambda n=plain, y=x: n(y), repeats),
+            _row(f"{what}, for_inference, against plain", lambda n=fast, y=last: n(y), plainly, turns),
+            _row(f"{what}, as it is, against plain", lambda n=ours, y=x: n(y), plainly, turns),
         ]
         if (peer := _transformers(1000, 1.0)) is not None:
             peer.eval()
-            made.append(_row(f"{what}, folded, against transformers", lambda n=folded, y=last: n(y),
-                             lambda n=peer, y=x: n(y), repeats))  # fmt: skip
+            made.append(_row(f"{what}, for_inference, against transformers", lambda n=fast, y=last: n(y),
+                             lambda n=peer, y=x: n(y), turns))  # fmt: skip
     return [*made, *_training(max(3, repeats // 2)), *_memory(repeats)]
 
 
@@ -102,7 +102,7 @@ def _transformers(classes: int, width: float) -> nn.Module | None:
 
 
 def _training(repeats: int) -> list[dict[str, Any]]:
-    x, y = torch.rand(32, 3, 96, 96), torch.randint(0, 10, (32,))
+    x, y = torch.rand(16, 3, 96, 96), torch.randint(0, 10, (16,))
 
     def step(net: nn.Module, pictures: Tensor) -> Callable[[], None]:
         solver = torch.optim.SGD(net.train().parameters(), 0.01, momentum=0.9)
@@ -116,7 +116,7 @@ def _training(repeats: int) -> list[dict[str, Any]]:
         return run
 
     ours = step(to_channels_last(MobileNetV2(10, 0.35)), x.contiguous(memory_format=torch.channels_last))
-    made = [_row("training step, width 0.35, 32 of 96², against plain", ours, step(Plain(10, 0.35), x), repeats, True)]
+    made = [_row("training step, width 0.35, 16 of 96², against plain", ours, step(Plain(10, 0.35), x), repeats, True)]
     if (peer := _transformers(10, 0.35)) is not None:
         made.append(_row("training step, against transformers", ours, step(peer, x), repeats, True))
     return made
@@ -125,11 +125,11 @@ def _training(repeats: int) -> list[dict[str, Any]]:
 def _memory(repeats: int) -> list[dict[str, Any]]:
     x = torch.rand(1, 3, 224, 224).contiguous(memory_format=torch.channels_last)
     plain, made = Plain(1000, 1.0).eval(), []
-    net: Any = to_channels_last(fold_batchnorm(MobileNetV2()))
+    net = for_inference(MobileNetV2())
     with torch.no_grad():
         whole = peak_bytes(lambda: plain(x))
-    for chunks in (2, 4, 8):
-        parts: Any = to_channels_last(fold_batchnorm(MobileNetV2()))
+    for chunks in (2, 4):
+        parts: Any = for_inference(MobileNetV2())
         parts.expansion_chunks = chunks
         row = _row(f"one picture, wide tensors in {chunks} parts, against whole", lambda n=parts: n(x), lambda: net(x),
                    repeats)  # fmt: skip

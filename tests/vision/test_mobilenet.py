@@ -36,9 +36,8 @@ def lived_in(net: nn.Module, seed: int = 0) -> nn.Module:
 
 
 @pytest.mark.parametrize("width, params, without_norm, macs", [
-    (0.35, 1_677_128, 1_663_048, 59_285_808), (0.5, 1_968_680, 1_950_136, 97_131_840),
-    (0.75, 2_636_424, 2_609_784, 209_069_792), (1.0, 3_504_872, 3_470_760, 300_774_272),
-    (1.4, 6_108_776, 6_060_840, 582_195_824),
+    (0.35, 1_677_128, 1_663_048, 59_285_808), (1.0, 3_504_872, 3_470_760, 300_774_272),
+    (1.4, 6_108_776, 6_060_840, 582_195_824),  # the others: the claim `size`
 ])  # fmt: skip
 def test_sizes_are_the_published_ones(width, params, without_norm, macs):
     with torch.device("meta"):

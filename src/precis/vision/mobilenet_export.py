@@ -1,4 +1,4 @@
-"""A trained net as a program that runs without precis: a `torch.export` program, or ONNX.
+"""A trained net to run: faster in torch, or without precis as a `torch.export` program or ONNX.
 
 Batch norms are folded into convolutions first, where evaluation gives the same; the standardisation of pictures is a
 part of the program, whose input is float [B,C,H,W] in [0,1].
@@ -21,6 +21,18 @@ from precis.errors import need
 from precis.nn.norm import fold_batchnorm
 
 AXES = {"batch": 0, "height": 2, "width": 3}
+
+
+def for_inference(model: nn.Module) -> nn.Module:
+    """A copy that evaluates faster: batch norms folded, ReLU6 in place, weights in channels-last order.
+
+    Give it pictures in channels-last order too.  It overwrites its activations: hooks and gradients are not for it.
+    """
+    folded = fold_batchnorm(model).requires_grad_(False)
+    for layer in folded.modules():
+        if isinstance(layer, nn.ReLU6):
+            layer.inplace = True
+    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def export(

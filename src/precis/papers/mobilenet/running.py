@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from torch import Tensor, nn
 from precis.data.imageset import ImageSet
 from precis.errors import InputError, need
 from precis.nn.cost import count
-from precis.nn.norm import fold_batchnorm
+from precis.nn.norm import recalibrate
 from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.train.augment import Augment
 from precis.train.checkpoint import save_model
-from precis.train.classify import Accuracy, fit_classifier, predict, score, to_channels_last, to_input
+from precis.train.classify import Accuracy, fit_classifier, predict, score, to_input
 from precis.train.loop import Budget
 from precis.train.schedule import cosine, warmup
+from precis.vision.mobilenet_export import for_inference
 
 from .exporting import export_all
 from .latency import milliseconds
@@ -41,7 +43,7 @@ def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
     if found.write_skipped(work.folder):
         work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
     cost = count(model, torch.zeros(1, 3, size, size))
-    trained = _train(job, work, model, pictures)
+    trained = recalibrate(_train(job, work, model, pictures), _batches(pictures, work.device))
     save_model(work.folder, trained, arguments)
     _write_labels(work, pictures.classes, size)
     logits = predict(trained, pictures.images[pictures.val], batch=256).cpu()
@@ -84,13 +86,21 @@ def _train(job: Any, work: Work, model: nn.Module, pictures: Pictures) -> nn.Mod
         "none": None,
     }[kind]  # fmt: skip
     lr = job.lr or (0.05 if job.weights is None else 0.01)
-    trained = fit_classifier(
-        model, (pictures.images[pictures.train], pictures.labels[pictures.train]), augment=augment, batch=job.batch,
-        budget=Budget(epochs=job.epochs, minutes=job.minutes), lr=lr, schedule=warmup(0.05, cosine()),
-        weight_decay=4e-5, label_smoothing=0.1, standardise=job.weights is None, device=work.device, log=work.log,
-        generator=torch.Generator().manual_seed(2 * job.seed + 1), folder=work.folder / CHECKPOINT, resume=work.resume,
-    )  # fmt: skip
-    return trained.model
+    with torch.random.fork_rng():  # dropout draws from the global generator
+        torch.manual_seed(job.seed)
+        return fit_classifier(
+            model, (pictures.images[pictures.train], pictures.labels[pictures.train]), augment=augment,
+            budget=Budget(epochs=job.epochs, minutes=job.minutes), lr=lr, schedule=warmup(0.05, cosine()),
+            batch=job.batch, weight_decay=4e-5, label_smoothing=0.1, standardise=job.weights is None,
+            generator=torch.Generator().manual_seed(2 * job.seed + 1), device=work.device, log=work.log,
+            folder=work.folder / CHECKPOINT, resume=work.resume,
+        ).model  # fmt: skip
+
+
+def _batches(pictures: Pictures, device: str) -> Iterator[Tensor]:
+    """Up to 4,096 training pictures as the net meets them later: without augmentation."""
+    some = pictures.train[:: max(1, len(pictures.train) // 4096)]
+    return (to_input(pictures.images[part].to(device)) for part in some.split(256))
 
 
 def _write_labels(work: Work, classes: tuple[str, ...], size: int) -> None:
@@ -145,7 +155,7 @@ def _draw(
 
 
 def _latency(model: nn.Module, picture: Tensor) -> dict[str, float | None]:
-    """Milliseconds for one picture on one thread, batch norms folded: median and 90 % of 50 runs."""
-    net, x = to_channels_last(fold_batchnorm(model)), to_input(picture)
+    """Milliseconds for one picture on one thread, by `for_inference`: median and 90 % of 50 runs."""
+    net, x = for_inference(model), to_input(picture)
     median, late = milliseconds(lambda: net(x))
     return {"milliseconds_a_picture": median, "milliseconds_90_percent": late}

@@ -66,7 +66,8 @@ def test_a_net_of_the_users_with_weights_stays_as_good(pictures, tmp_path):
         "from precis.nn.backbones import backbone\n\n\ndef build():\n    return backbone('conv:8x2', (1, 8, 8), 2)\n"
     )
     weights = tmp_path / "weights.safetensors"
-    save_file(backbone("conv:8x2", (1, 8, 8), 2).state_dict(), weights)
+    untrained = backbone("conv:8x2", (1, 8, 8), 2, generator=torch.Generator().manual_seed(0))
+    save_file(untrained.state_dict(), weights)
     done = run(tmp_path / "out", pictures, model=f"{tmp_path / 'net.py'}:build", weights=weights, epochs=2,
                exclude="head", finetune_epochs=1, threshold_sweep=False)  # fmt: skip
     state, old = load_file(done.folder / "model.safetensors"), load_file(weights)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,9 @@ def test_on_a_cluster_of_this_machine(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
     print(out)
     assert process.returncode == 0, out[-6000:]
+    end = time.monotonic() + 60  # agents of a head that was killed notice it by themselves
+    while left(tmp_path) and time.monotonic() < end:
+        time.sleep(0.5)
     assert left(tmp_path) == []
 
 

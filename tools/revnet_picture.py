@@ -1,6 +1,6 @@
 """The picture of RevNet's card, from a run of the job on a folder of pictures:
 
-    precis run revnet pictures/ --out revnet-run && python tools/revnet_picture.py revnet-run
+    precis run revnet pictures/ --plan --out revnet-run && python tools/revnet_picture.py revnet-run
 """
 
 import io

@@ -99,6 +99,7 @@ def rows(repeats: int = 7) -> list[dict[str, Any]]:
         ratio, interval = timing.against(name, "RevNet")
         plain = timing.against(name, "ResNet" if name.startswith("ResNet") else "RevNet, stored")[0]
         weights = 4 * sum(p.numel() for p in net.parameters())
+        net.zero_grad(set_to_none=True)  # gradients from before would be released in what is recorded
         table.append({
             "what": f"{name}, {UNITS} units a stage, {BATCH} pictures", "ms": 1e3 * timing.medians[name],
             "ratio": ratio, "95 %": between(interval), "against plain": plain,

@@ -54,11 +54,11 @@ def test_a_classifier_is_trained_and_loads_again(pictures, tmp_path):
 
 
 def test_batch_and_depth_follow_from_the_memory(pictures, tmp_path):
-    short = QUICK | {"epochs": 1}
-    large = run(tmp_path / "large", pictures, **short | {"batch": None}, units=1, memory="400KiB").metrics
-    assert 16 < large["batch"] <= 72 and large["step_mib"] <= 400 / 1024
-    deep = run(tmp_path / "deep", pictures, **short, memory="1MiB").metrics
-    assert deep["units"] > 3 and deep["step_mib"] <= 1
+    done = run(tmp_path / "deep", pictures, **QUICK | {"epochs": 1}, memory="550KiB").metrics
+    assert done["units"] > 3 and done["step_mib"] <= 550 / 1024
+    net, limit = RevNet((1, 1), QUICK["filters"], in_channels=1), 400 * 2**10
+    need = measure(net, (1, 8, 8), "cpu")
+    assert need.total(need.batch(limit)) <= limit < need.total(need.batch(limit) + 1)
 
 
 def test_the_plan_is_a_table_and_nothing_is_trained(pictures, tmp_path):
@@ -93,15 +93,16 @@ def test_a_reversible_net_shows_what_it_rebuilds(pictures, tmp_path):
 
 
 def test_a_stopped_training_goes_on(pictures, tmp_path):
-    whole = run(tmp_path / "whole", pictures, **QUICK)
+    short = QUICK | {"epochs": 1}
+    whole = run(tmp_path / "whole", pictures, **short)
 
     def stop(event):
         if event.get("event") == "log" and event["step"] >= 1:
             raise Stopped("enough")
 
     with pytest.raises(Stopped):
-        run(tmp_path / "part", pictures, listen=stop, **QUICK)
-    resumed = run(tmp_path / "part", pictures, resume=True, **QUICK)
+        run(tmp_path / "part", pictures, listen=stop, **short)
+    resumed = run(tmp_path / "part", pictures, resume=True, **short)
     assert resumed.metrics["accuracy"] == whole.metrics["accuracy"]
     a, b = (load_model(done.folder) for done in (whole, resumed))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))

@@ -111,11 +111,17 @@ def deepest(needs: dict[int, Need], batch: int, limit: int) -> int:
 def by_depth(
     filters: Sequence[int], channels: int, size: tuple[int, int], classes: int, device: str, peak: bool
 ) -> dict[str, dict[int, Need]]:
-    """What each kind of net needs by units a stage: measured at 1, 2 and 4, and along the line from 2 to 4 beyond."""
+    """What each kind of net needs by units a stage: measured at 1, 2 and, for the peak, 4, beyond along the line.
+
+    The peak is a straight line from 2 units on: with one, a RevNet has no reversible block.
+    """
     found: dict[str, dict[int, Need]] = {}
     for kind in KINDS:
         known = {n: measure(build(kind, n, filters, channels, classes), (channels, *size), device, peak)
-                 for n in (1, 2, 4)}  # fmt: skip
-        beyond = lambda n, known=known: Need(*(b + (n - 4) * (b - a) / 2 for a, b in zip(known[2], known[4])))
+                 for n in ((1, 2, 4) if peak else (1, 2))}  # fmt: skip
+        (low, a), (high, b) = list(known.items())[-2:]
+        beyond = lambda n, low=low, high=high, a=a, b=b: Need(
+            *(y + (n - high) * (y - x) / (high - low) for x, y in zip(a, b))
+        )
         found[kind] = {n: known[n] if n in known else beyond(n) for n in DEPTHS}
     return found

@@ -26,7 +26,8 @@ def draw_memory(
         axes.plot([units], [mine.kept(batch) / 2**20], "*", color="black", markersize=13, label="this net")
     if limit is not None:
         axes.axhline(limit / 2**20, color="#777777", linestyle="--", linewidth=1.2)
-        axes.text(1, limit / 2**20, f" limit of a whole step: {show_bytes(limit)}", va="bottom", fontsize=8.5)
+        words = f"limit of a whole step: {show_bytes(limit)}"
+        axes.text(max(lines["revnet"]), limit / 2**20, words, va="bottom", ha="right", fontsize=8.5)
     axes.set_xlabel("units a stage (of a residual net: pairs of blocks, half as wide)")
     axes.set_ylabel(f"MiB kept for backward, {batch} pictures")
     axes.set_yscale("log")

@@ -86,15 +86,14 @@ def invariance_score(
         units.append(local.mean(0).topk(largest).indices)
         parts.append(torch.stack([_best(local, n, select, generator) for n in k]))
     per_target = 100 * torch.stack(parts)
-    return InvarianceScore(
-        per_target.mean(0).to(f.dtype), per_target.to(f.dtype), labels, torch.stack(units), float(torch.stack(short).mean())
-    )
+    each = per_target.to(f.dtype)
+    return InvarianceScore(each.mean(0), each, labels, torch.stack(units), float(torch.stack(short).mean()))
 
 
 def frame_pairs(
     clip_lengths: Sequence[int], gap: int, generator: torch.Generator | None = None, jitter: int = 0
 ) -> Int64[Tensor, "p 2"]:
-    """Pairs (i, i + gap ± up to `jitter`) of frames of one clip; frames are counted through all clips, one after another.
+    """Pairs (i, i + gap ± up to `jitter`) of frames of one clip; frames are counted on from clip to clip.
 
     Every frame whose partner lies in its clip begins a pair; a jitter that would leave the clip is cut off at its end.
     gap=0: each frame with itself.  Clips of `gap` frames or less give none.

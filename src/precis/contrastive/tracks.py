@@ -1,8 +1,8 @@
 """Regions that are followed through a clip: given boxes, or segments found again by correlation; and cuts of a film.
 
-A region of frame i is followed to frame i + gap, and the two crops are a positive pair.  Purushwalkam and Gupta, NeurIPS
-2020, §5 (arXiv 2007.13916), whose boxes come from another method; ours from segments (Felzenszwalb and Huttenlocher,
-IJCV 2004) and normalised cross-correlation.
+A region of frame i is followed to frame i + gap, and the two crops are a positive pair.  Purushwalkam and Gupta,
+NeurIPS 2020, §5 (arXiv 2007.13916), whose boxes come from another method; ours from segments (Felzenszwalb and
+Huttenlocher, IJCV 2004) and normalised cross-correlation.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class RegionPairs(NamedTuple):
 
 
 def region_pairs(tracks: Sequence[Track], gap: int, context: Number = 0.1) -> RegionPairs:
-    """Boxes of the same region `gap` frames apart, widened to squares with `context` of their longer side around them."""
+    """Boxes of the same region `gap` frames apart, as squares with `context` of the longer side around it."""
     if gap < 0 or context < 0:
         raise ValueError(f"gap and context must not be negative, got {gap} and {context}")
     frames, boxes, owner = [], [], []
@@ -57,7 +57,7 @@ def region_pairs(tracks: Sequence[Track], gap: int, context: Number = 0.1) -> Re
 def crop_boxes(
     frames: UInt8[Tensor, "t c h w"], index: Int64[Tensor, "p"], boxes: Float[Tensor, "p 4"], size: int
 ) -> UInt8[Tensor, "p c {size} {size}"]:
-    """The boxes of frames[index], each resized to size × size (antialiased); what lies outside of the frame is its edge."""
+    """The boxes of frames[index], resized to size × size (antialiased); beyond the frame its edge goes on."""
     height, width = frames.shape[2:]
     out = torch.empty(len(index), frames.shape[1], size, size, dtype=torch.uint8)
     for row, (i, box) in enumerate(zip(index.tolist(), boxes.tolist(), strict=True)):
@@ -100,7 +100,8 @@ def auto_tracks(
     area, tracks = grey[0].size, []
     for start in range(0, len(x) - 1, every):
         picture = np.moveaxis(x[start], 0, -1)
-        segments = felzenszwalb(picture, scale=100, sigma=0.8, min_size=max(4, int(SMALLEST * area / 2)), channel_axis=-1)
+        least = max(4, int(SMALLEST * area / 2))
+        segments = felzenszwalb(picture, scale=100, sigma=0.8, min_size=least, channel_axis=-1)
         stop = len(x) if length is None else min(len(x), start + length)
         for box in _segment_boxes(segments)[:per_frame]:
             track = _follow(grey, start, stop, box, float(min_peak))

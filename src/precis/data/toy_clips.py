@@ -142,8 +142,9 @@ def _unequal(instance: np.ndarray, rng: np.random.Generator) -> None:
 def _warps(n: int, m: int, rng: np.random.Generator) -> np.ndarray:
     """[N,m,19]: unit vectors a, b (at right angles), c, e, the wave vector ω, φ, and weights for a mean of MOVED."""
     v = rng.normal(size=(n, m, 5, 3))
-    v[:, :, 1] -= (v[:, :, 0] * v[:, :, 1]).sum(-1, keepdims=True) / (v[:, :, 0] ** 2).sum(-1, keepdims=True) * v[:, :, 0]
     v /= np.linalg.norm(v, axis=-1, keepdims=True)
+    v[:, :, 1] -= (v[:, :, 0] * v[:, :, 1]).sum(-1, keepdims=True) * v[:, :, 0]
+    v[:, :, 1] /= np.linalg.norm(v[:, :, 1], axis=-1, keepdims=True)
     v[:, :, 4] *= 2.5
     weights = rng.uniform(0.5, 1, (n, m, 3)) * rng.choice([-1, 1], (n, m, 3))
     warp = np.concatenate([v.reshape(n, m, 15), rng.uniform(0, 2 * np.pi, (n, m, 1)), weights], 2)
@@ -194,7 +195,7 @@ def _render(f: Factors, size: int, texture: float | int) -> tuple[np.ndarray, np
 
 
 def _hit(f: Factors, j: int, o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Depth [N,S,S] (inf: missed), normal [N,S,S,3] and a number along the surface [N,S,S] of each picture's object j."""
+    """Of each picture's object j: depth [N,S,S] (inf: missed), normal [N,S,S,3], a number along the surface [N,S,S]."""
     shape, m = f["shape"][:, j], f["shape"].shape[1]
     scale = (f["instance"][:, j, :3] * (1.0 if m == 1 else 0.55)).astype(np.float32)
     start = ((o - f["centre"][:, j]) / scale)[:, None, None]
@@ -216,11 +217,11 @@ def _hit(f: Factors, j: int, o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, 
                 continue
             of, rays = picture[mine], near[mine]
             amount = f["deform"][of, None]
-            distance = DISTANCES[SHAPES[kind]]
+            distance, heading = DISTANCES[SHAPES[kind]], way.reshape(-1, 3)[rays]
             if bent:
-                t, met, at, slope = _meet_bent(distance, begin[mine], way.reshape(-1, 3)[rays], amount, f["warp"][of, j].T.copy())
+                met, at, slope = _meet_bent(distance, begin[mine], heading, amount, f["warp"][of, j].T.copy())
             else:
-                t, met, at, slope = _meet(distance, begin[mine], way.reshape(-1, 3)[rays])
+                met, at, slope = _meet(distance, begin[mine], heading)
             ray, stretched = rays[met], slope / scale[of[met]]
             normal[ray] = stretched / np.linalg.norm(stretched, axis=1, keepdims=True).clip(1e-12)
             whole = np.linalg.norm(at - start.reshape(-1, 3)[of[met]], axis=1)
@@ -229,12 +230,12 @@ def _hit(f: Factors, j: int, o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _meet(distance: Any, begin: np.ndarray, way: np.ndarray) -> tuple[np.ndarray, ...]:
-    """How far rays go, which of them meet the solid, where, and its normals there."""
+    """Which rays meet the solid, where, and its normals there."""
     t = trace(distance, begin, way, 0.0, 2 * REACH, close=2e-3, steps=24)
     met = np.flatnonzero(np.isfinite(t))
     met = met[distance(begin[met] + t[met, None] * way[met]) < 1e-2]  # not those still under way
     at = begin[met] + t[met, None] * way[met]
-    return t, met, at, normals(distance, at)
+    return met, at, normals(distance, at)
 
 
 def _meet_bent(
@@ -257,7 +258,7 @@ def _meet_bent(
     at = begin + t[:, None] * way
     met = np.flatnonzero(np.abs(distance(at + amount * _moved(at, warp))) < 1e-2)
     at, bend, much = at[met], warp[:, met], amount[met]
-    return t, met, at, normals(lambda x: distance(x + much * _moved(x, bend)), at)
+    return met, at, normals(lambda x: distance(x + much * _moved(x, bend)), at)
 
 
 def _cover(colour: np.ndarray, boxes: np.ndarray, share: np.ndarray, card: np.ndarray) -> None:

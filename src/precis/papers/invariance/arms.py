@@ -1,6 +1,6 @@
-"""What the claims have in common: rendered pictures and clips, the training of one arm, and the scores of an encoder."""
+"""What the claims have in common: rendered pictures and clips, the training of an arm, the scores of an encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -144,9 +144,9 @@ def object_crops(s: Setting, scenes: Scenes, where: str) -> Tensor:
     return crop_boxes(scenes.images, torch.from_numpy(rows), squares, s.size)
 
 
-def make_encoder(s: Setting, images: Tensor, streams: Mapping[str, torch.Generator], size: int | None = None) -> nn.Module:
+def make_encoder(s: Setting, images: Tensor, streams: Mapping[str, torch.Generator]) -> nn.Module:
     """The encoder of a seed, its first layer fitted to the pictures."""
-    net = backbone(s.encoder, (3, size or s.size, size or s.size), generator=streams["init"])
+    net = backbone(s.encoder, (3, s.size, s.size), generator=streams["init"])
     net.input.fit(images)  # type: ignore[union-attr,operator]
     return net
 
@@ -164,8 +164,8 @@ def views_of(s: Setting, kind: str = "all") -> Augment:
 
 def train_moco(
     s: Setting, first: Tensor, second: Tensor, record: Recorder, *, views: str = "all", fitted: Tensor | None = None
-) -> nn.Module:  # fmt: skip
-    """An encoder trained by MoCo on pairs of pictures uint8 [P,3,·,·]: first[i] and second[i] show the same thing.
+) -> tuple[nn.Module, float]:  # fmt: skip
+    """An encoder trained by MoCo, and its loss at the end; pairs of pictures uint8 [P,3,·,·]: first[i] and second[i].
 
     Weights, order and views are drawn alike in every arm of a seed.  `fitted`: pictures that the first layer is fitted
     to (default: first).
@@ -179,24 +179,24 @@ def train_moco(
         encoder, head, lambda x, g: to_input(made(x, g)), min(s.queue, max(s.batch, len(first) // 2)), 0.99,
         s.temperature, symmetric=False, generator=record.streams["noise"],
     )  # fmt: skip
-    _fit(s, model, lambda i: model.loss(first[i], second[i]), len(first), record)
-    return encoder
+    return encoder, _fit(s, model, lambda i: model.loss(first[i], second[i]), len(first), record)
 
 
-def train_supervised(s: Setting, images: Tensor, labels: Tensor, record: Recorder) -> nn.Module:
-    """An encoder trained by cross-entropy on one view of each picture, crops and flips, for as many steps."""
+def train_supervised(s: Setting, images: Tensor, labels: Tensor, record: Recorder) -> tuple[nn.Module, float]:
+    """An encoder trained by cross-entropy on one view of each picture (crops, flips), and its loss at the end."""
     images, labels = images.to(record.device), labels.to(record.device)
     encoder = make_encoder(s, images, record.streams).to(record.device)
     width: int = encoder.out_dim  # type: ignore[assignment]
     head = ProjectionHead(width, dim_out=int(labels.max()) + 1, layers=1, generator=record.streams["init"])
     made, noise = views_of(s, "supervised"), record.streams["noise"]
     model = nn.Sequential(encoder, head)
-    _fit(s, model, lambda i: F.cross_entropy(model(to_input(made(images[i], noise))), labels[i]), len(images), record)
-    return encoder
+    loss = lambda i: F.cross_entropy(model(to_input(made(images[i], noise))), labels[i])
+    return encoder, _fit(s, model, loss, len(images), record)
 
 
-def _fit(s: Setting, model: nn.Module, loss, n: int, record: Recorder) -> None:  # type: ignore[no-untyped-def]
-    """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up, in batches ordered by `data`."""
+def _fit(s: Setting, model: nn.Module, loss: Callable[[Tensor], Tensor], n: int, record: Recorder) -> float:
+    """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up, in batches ordered by `data`; the mean loss of the
+    last tenth of the steps."""
     to_channels_last(model.to(record.device)).train()
     run = fit(
         lambda chosen: loss(chosen.to(record.device)),
@@ -205,6 +205,8 @@ def _fit(s: Setting, model: nn.Module, loss, n: int, record: Recorder) -> None: 
         schedule=warmup(0.05, cosine()), precision=s.precision, log=record.log,
     )  # fmt: skip
     record.curve("loss", *run.curves["loss"])
+    values = run.curves["loss"].values
+    return float(np.mean(values[-max(1, len(values) // 10) :]))
 
 
 def scores(s: Setting, encoder: nn.Module, factors: tuple[str, ...], record: Recorder) -> Metrics:

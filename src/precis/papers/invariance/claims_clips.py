@@ -35,8 +35,8 @@ class _Clips(Claim):
         partner = pairs[:, 0] if arm == "same" else pairs[:, 1]
         if arm == "crossed":  # pairs stand clip after clip: whole clips on, so that none keeps its own
             partner = partner.roll((s.frames - s.gap) * (1 + seed % (s.clips - 1)))
-        net = train_moco(s, frames[pairs[:, 0]], frames[partner], record, fitted=frames)
-        return scores(s, net, JUDGED, record)
+        net, loss = train_moco(s, frames[pairs[:, 0]], frames[partner], record, fitted=frames)
+        return scores(s, net, JUDGED, record) | {"loss": loss}
 
 
 class FrameTemporal(_Clips):

@@ -12,8 +12,18 @@ from precis.contrastive.tracks import Track, crop_boxes, region_pairs
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater
 
-from .arms import SET_SEED, Scenes, Setting, made_clips, made_scenes, make_encoder, object_crops, probe, tell_scenes
-from .arms import train_moco as train
+from .arms import (
+    SET_SEED,
+    Scenes,
+    Setting,
+    made_clips,
+    made_scenes,
+    make_encoder,
+    object_crops,
+    probe,
+    tell_scenes,
+    train_moco,
+)  # fmt: skip
 from .claims_factors import PROFILES
 
 SCENES_SCALE = "scenes of 3 objects, 48×48, crops and views of 24×24, 24 to 192 channels, 60 steps of 2×128"
@@ -57,7 +67,8 @@ class ObjectCentric(Claim):
         if arm == "random":
             return judged(scenes, make_encoder(s, scenes.images, record.streams).to(record.device))
         x = scenes.images if arm == "scenes" else object_crops(s, scenes, arm)
-        return judged(scenes, train(s, x[: s.scenes], x[: s.scenes], record))
+        net, loss = train_moco(s, x, x, record)
+        return judged(scenes, net) | {"loss": loss}
 
 
 class Region(Claim):
@@ -100,7 +111,8 @@ class Region(Claim):
             later = swapped if arm == "swapped" else squares[:, 1]
             first = crop_boxes(frames, pairs[:, 0], squares[:, 0], s.size)
             second = crop_boxes(frames, pairs[:, 1], later, s.size)
-        return judged(scenes, train(s, first, second, record))
+        net, loss = train_moco(s, first, second, record)
+        return judged(scenes, net) | {"loss": loss}
 
 
 def _region_pairs(s: Setting, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -61,33 +61,28 @@ def invariance_score(
 ) -> InvarianceScore:  # fmt: skip
     """The firing score of features f; row j shows target[j] and is a transform of base[j] (unique within its target).
 
-    select: "split" ranks the units on a random half of each target's bases and scores them on the other half, swaps
-    and averages; "same", as in the paper, ranks and scores on all: a maximum over noise, which grows with D.
+    select: "split" ranks the units on a random half of each target's bases and scores them on the other, each half with
+    thresholds of its own, swaps and averages: of noise it makes P(y).  "same", as in the paper, ranks and scores on
+    all: a maximum over noise, which grows with D.  Of units that rank equal at the end each counts its share.
     two_sided: a unit may also fire by being low.  Nothing changes under an increasing map of a unit's values.
 
     ValueError for less than two targets, less than two bases of a target ("split"), and more units than there are.
     """
     f = torch.cat([f, -f], 1) if two_sided else f
-    largest = max(k)
-    if min(k) < 1 or largest > f.shape[1]:
+    if min(k) < 1 or max(k) > f.shape[1]:
         raise ValueError(f"k must lie between 1 and the {f.shape[1]} units, got {tuple(k)}")
     labels, which = target.unique(return_inverse=True)
     if len(labels) < 2:
         raise ValueError("a score needs pictures of at least two targets")
-    ordered = f.sort(0).values
-    parts, units, short = [], [], []
-    for y in range(len(labels)):
-        rows = which == y
-        share = float(rows.double().mean())
-        threshold = ordered[_place(len(f), share)]
-        short.append(((f > threshold).double().mean(0) < 0.9 * share).double().mean())
-        bases, of = base[rows].unique(return_inverse=True)
-        local = segment_mean((f[rows] > threshold).double(), of, len(bases))
-        units.append(local.mean(0).topk(largest).indices)
-        parts.append(torch.stack([_best(local, n, select, generator) for n in k]))
-    per_target = 100 * torch.stack(parts)
-    each = per_target.to(f.dtype)
-    return InvarianceScore(each.mean(0), each, labels, torch.stack(units), float(torch.stack(short).mean()))
+    rates, short = _local_rates(f, which, base, len(labels))
+    pairs = [(rates, rates)]
+    if select == "split":
+        first = _first_half(which, base, len(labels), generator)
+        a, b = (_local_rates(f[rows], which[rows], base[rows], len(labels))[0] for rows in (first, ~first))
+        pairs = [(a, b), (b, a)]
+    chosen = [[[_chosen(rank[y], rate[y], n) for n in k] for y in range(len(labels))] for rank, rate in pairs]
+    per_target = 100 * torch.tensor(chosen, dtype=torch.float64, device=f.device).mean(0).to(f.dtype)
+    return InvarianceScore(per_target.mean(0), per_target, labels, rates.topk(max(k), 1).indices, short)
 
 
 def frame_pairs(
@@ -137,14 +132,34 @@ def _place(n: int, rate: float) -> int:
     return math.ceil((1 - rate) * (n - 1))
 
 
-def _best(local: Tensor, k: int, select: str, generator: torch.Generator | None) -> Tensor:
-    """Mean local rate of the k best units, of rates [B,D] of the bases of a target."""
-    if select == "same":
-        return local.mean(0).topk(k).values.mean()
-    if select != "split":
-        raise ValueError(f"select is split or same, got {select!r}")
-    if len(local) < 2:
-        raise ValueError("select='split' needs at least two base pictures of every target")
-    order = torch.randperm(len(local), generator=generator).to(local.device)
-    halves = [local[part].mean(0) for part in order.tensor_split(2)]
-    return torch.stack([b[a.topk(k).indices].mean() for a, b in (halves, halves[::-1])]).mean()
+def _local_rates(f: Tensor, which: Tensor, base: Tensor, targets: int) -> tuple[Tensor, float]:
+    """L [T,D], and the share of units that fire on less than nine tenths of P(y)."""
+    ordered, rates, short = f.sort(0).values, [], 0.0
+    for y in range(targets):
+        rows = which == y
+        share = float(rows.double().mean())
+        threshold = ordered[_place(len(f), share)]
+        bases, of = base[rows].unique(return_inverse=True)
+        rates.append(segment_mean((f[rows] > threshold).double(), of, len(bases)).mean(0))
+        short += float(((f > threshold).double().mean(0) < 0.9 * share).double().mean()) / targets
+    return torch.stack(rates), short
+
+
+def _first_half(which: Tensor, base: Tensor, targets: int, generator: torch.Generator | None) -> Tensor:
+    """True for the rows of a random half of each target's bases (the larger, if they are odd)."""
+    first = torch.zeros_like(which, dtype=torch.bool)
+    for y in range(targets):
+        bases = base[which == y].unique()
+        if len(bases) < 2:
+            raise ValueError("select='split' needs at least two base pictures of every target")
+        order = torch.randperm(len(bases), generator=generator).to(bases.device)
+        first |= (which == y) & torch.isin(base, bases[order[: (len(bases) + 1) // 2]])
+    return first
+
+
+def _chosen(rank: Tensor, rate: Tensor, k: int) -> float:
+    """Mean rate of the k units of highest rank."""
+    rank = rank.round(decimals=12)
+    last = rank.topk(k).values[-1]
+    above, tied = rank > last, rank == last
+    return float((rate[above].sum() + (k - above.sum()) * rate[tied].mean()) / k)

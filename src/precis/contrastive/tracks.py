@@ -72,10 +72,10 @@ def crop_boxes(
 
 def shot_lengths(frames: Shaped[Tensor, "t c h w"], threshold: Number = 0.5) -> list[int]:
     """Lengths of the pieces of a clip between cuts: neighbouring frames of which more than `threshold` of the pixels
-    would have to change their colour bin (half the sum of absolute differences of their histograms, channels' mean)."""
-    x = frames.float() / (255 if frames.dtype == torch.uint8 else 1)
-    bins = (x * BINS).long().clamp(0, BINS - 1).flatten(2)
-    counts = F.one_hot(bins, BINS).double().mean(2)  # [T,C,BINS]
+    would have to change their colour bin (half the sum of absolute differences of their histograms, channels' mean).
+    A value between the middles of two bins is shared by them, so that a slow change is small."""
+    x = frames.flatten(2).float() / (255 if frames.dtype == torch.uint8 else 1) * (BINS - 1)
+    counts = torch.stack([(1 - (x - i).abs()).clamp(min=0).mean(2) for i in range(BINS)], 2)  # [T,C,BINS]
     change = (counts[1:] - counts[:-1]).abs().sum(2).mean(1) / 2
     ends = [*(torch.nonzero(change > threshold)[:, 0] + 1).tolist(), len(frames)]
     return [end - start for start, end in zip([0, *ends], ends) if end > start]

@@ -147,7 +147,7 @@ def _layout(found: ImageSet, given: str) -> tuple[np.ndarray, np.ndarray, np.nda
     parts = [name.split("/") for name in found.names]
     depth = {len(p) for p in parts}
     if depth not in ({3}, {4}):
-        words = "pictures lie in folders target/base/ or change/target/base/, or a CSV names file, target, base and transform"
+        words = "folders target/base/ or change/target/base/ are wanted, or a CSV of file, target, base and transform"
         raise InputError(words, file=given)
     change = np.array([p[0] if len(p) == 4 else "all" for p in parts])
     return change, np.array([p[-3] for p in parts]), np.array([f"{p[-3]}/{p[-2]}" for p in parts])

@@ -31,13 +31,15 @@ def score_bars(rows: Sequence[dict[str, Any]]) -> bytes:
 
     changes = list(dict.fromkeys(row["change"] for row in rows))
     encoders = list(dict.fromkeys(row["encoder"] for row in rows))
-    figure = Figure(figsize=(max(5.0, 1.4 + 1.0 * len(changes) * max(1, len(encoders) / 2)), 3.6), layout="constrained")
+    across = min(12.0, 2.6 + 0.9 * len(changes) * max(1, len(encoders) / 2))
+    figure = Figure(figsize=(across, 3.4), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(encoders)
     for row in rows:
         at = changes.index(row["change"]) + (encoders.index(row["encoder"]) - (len(encoders) - 1) / 2) * width
         axes.bar(at, row["score"], width * 0.92, color=PALETTE[encoders.index(row["encoder"]) % len(PALETTE)])
-        axes.annotate(f"{row['score']:.0f}", (at, row["score"]), xytext=(0, 2), textcoords="offset points", ha="center",
+        highest = max(row["score"], row.get("untrained", 0), row["shuffled"])
+        axes.annotate(f"{row['score']:.0f}", (at, highest), xytext=(0, 2), textcoords="offset points", ha="center",
                       fontsize=8)  # fmt: skip
         if "untrained" in row:
             axes.plot([at - width * 0.46, at + width * 0.46], [row["untrained"]] * 2, color="black", linewidth=1.6)
@@ -48,7 +50,8 @@ def score_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     names = ["all changes" if c == "all" else c.replace("_", " ") for c in changes]
     axes.set_xticks(range(len(changes)), names, fontsize=8)
-    axes.set_ylim(0, 108)
+    top = max(max(row["score"], row.get("untrained", 0), row["shuffled"]) for row in rows)
+    axes.set_ylim(0, min(108, 1.25 * top + 5))
     axes.set_ylabel("firing score (%)")
     axes.spines[["top", "right"]].set_visible(False)
     words = "; ".join(f"{r['encoder']}, {r['change']}: {r['score']:.1f} %" for r in rows)
@@ -67,7 +70,8 @@ def unit_sheet(shown: Sequence[Shown], two_sided: bool) -> bytes:
         f = torch.cat([s.f, -s.f], 1) if two_sided else s.f
         unit = int(s.units[y, 0])
         best = _spread(f[:, unit], ACROSS)
-        words += [f"{s.names[y]}, {s.change}"[:26] if s.change != "all" else s.names[y][:26], *[""] * (ACROSS - 1)]
+        said = [s.names[y][:20], "" if s.change == "all" else s.change.replace("_", " ")[:20]]
+        words += said + [""] * (ACROSS - len(said))
         for j in best:
             tiles.append(framed(s.images[j], RIGHT if int(s.target[j]) == y else WRONG))
         tiles += [np.full_like(tiles[-1], 255)] * (ACROSS - len(best))

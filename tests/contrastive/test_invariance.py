@@ -15,7 +15,8 @@ def table(targets=3, bases=4, transforms=5, d=12, seed=0, relu=True):
     g = torch.Generator().manual_seed(seed)
     target = torch.arange(targets).repeat_interleave(bases * transforms)
     base = torch.arange(targets * bases).repeat_interleave(transforms)
-    f = torch.randn(len(target), d, generator=g, dtype=torch.float64) + 0.4 * torch.randn(targets, d, generator=g)[target]
+    noise, means = torch.randn(len(target), d, generator=g, dtype=torch.float64), torch.randn(targets, d, generator=g)
+    f = noise + 0.4 * means[target]
     return (f.clamp(min=0) if relu else f), target, base
 
 
@@ -88,7 +89,8 @@ def test_what_leaves_the_score_alone(seed, select):
 
 def test_a_unit_that_fires_exactly_on_its_target_scores_nearly_all_and_noise_its_rate():
     _, target, base = table(targets=4, bases=10, transforms=10)
-    exact = torch.nn.functional.one_hot(target, 4) + 0.01 * torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
+    little = 0.01 * torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
+    exact = torch.nn.functional.one_hot(target, 4) + little
     assert float(invariance_score(exact, target, base, k=(1,)).mean[0]) >= 98
     low = invariance_score(-exact, target, base, k=(1,), two_sided=True)
     assert float(low.mean[0]) >= 98 and (low.units[:, 0] >= 4).all()
@@ -125,7 +127,8 @@ def test_pairs_stay_in_their_clip_and_a_gap_apart():
     assert frame_pairs([3, 2], 0).tolist() == [[i, i] for i in range(5)] and frame_pairs([2], 2).shape == (0, 2)
     moved = frame_pairs([40, 30], 6, torch.Generator().manual_seed(0), jitter=3)
     distance = moved[:, 1] - moved[:, 0]
-    assert len(moved) == 58 and set(distance.tolist()) == set(range(3, 10)) and (moved // 40)[:, 0].equal(moved[:, 1] // 40)
+    assert len(moved) == 58 and set(distance.tolist()) == set(range(3, 10))
+    assert (moved[:, 0] // 40).equal(moved[:, 1] // 40)
     with pytest.raises(ValueError, match="jitter"):
         frame_pairs([5], 1, jitter=2)
 

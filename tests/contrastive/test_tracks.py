@@ -39,7 +39,8 @@ def test_a_region_that_goes_is_not_followed():
 
 
 def test_pairs_of_regions_are_squares_around_the_same_track():
-    tracks = [Track(torch.tensor([3, 4, 5, 9]), torch.arange(16.0).view(4, 4)), Track(torch.tensor([0]), torch.ones(1, 4))]
+    long = Track(torch.tensor([3, 4, 5, 9]), torch.arange(16.0).view(4, 4))
+    tracks = [long, Track(torch.tensor([0]), torch.ones(1, 4))]
     found = region_pairs(tracks, 2, context=0.0)
     assert found.frames.tolist() == [[3, 5]] and found.track.tolist() == [0]
     wide = region_pairs([Track(torch.tensor([0, 1]), torch.tensor([[0.0, 0, 10, 4]] * 2))], 1, context=0.1)

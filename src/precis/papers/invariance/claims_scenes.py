@@ -12,8 +12,18 @@ from precis.contrastive.tracks import Track, crop_boxes, region_pairs
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater
 
-from .arms import SET_SEED, Scenes, Setting, made_clips, made_scenes, make_encoder, object_crops, probe, tell_scenes
-from .arms import train_moco
+from .arms import (
+    SET_SEED,
+    Scenes,
+    Setting,
+    made_clips,
+    made_scenes,
+    make_encoder,
+    object_crops,
+    probe,
+    tell_scenes,
+    train_moco,
+)
 from .claims_factors import PROFILES
 
 SCENES_SCALE = "scenes of 3 objects, 48×48, crops and views of 24×24, 24 to 192 channels, 60 steps of 2×128"

@@ -227,15 +227,17 @@ def scores(s: Setting, encoder: nn.Module, factors: tuple[str, ...], record: Rec
     return found
 
 
-def probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], encoder: nn.Module) -> Metrics:
-    """Percentages of test pictures whose shape a linear probe tells: on all labels, and on five of each shape."""
-    h, test_h = embed(encoder, train[0]).cpu(), embed(encoder, test[0]).cpu()
-    few = first_of_each(train[1], FEW)
-    rest: dict[str, LinearProbe] = {
-        "accuracy": LinearProbe(RIDGE, classes=len(SHAPES)).fit(h, train[1]),
-        "accuracy_few": LinearProbe("inner", classes=len(SHAPES)).fit(h[few], train[1][few]),
-    }
-    return {name: 100 * p.accuracy(test_h, test[1]).accuracy for name, p in rest.items()}
+def probe(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], encoder: nn.Module, *, few: bool = False
+) -> Metrics:  # fmt: skip
+    """Percentages of test pictures whose shape a linear probe tells: of all labels, and (`few`) of five of each shape."""
+    (x, y), (test_x, test_y) = train, test
+    h, test_h = embed(encoder, x).cpu(), embed(encoder, test_x).cpu()
+    probes = {"accuracy": LinearProbe(RIDGE, classes=len(SHAPES)).fit(h, y)}
+    if few:
+        some = first_of_each(y, FEW)
+        probes["accuracy_few"] = LinearProbe("inner", classes=len(SHAPES)).fit(h[some], y[some])
+    return {name: 100 * p.accuracy(test_h, test_y).accuracy for name, p in probes.items()}
 
 
 def tell_scenes(scenes: Scenes, encoder: nn.Module) -> float:

@@ -1,5 +1,6 @@
 """Claims about clips: the partner of a frame is a later frame."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,9 @@ class Still(_Clips):
     runs = "still"
     arms = ("frames", "same")
     profiles = {
-        "smoke": Profile(SMOKE.__class__(**{**vars(SMOKE), "moving": False}), seeds=2, scale="8 clips of 6 frames"),
+        "smoke": Profile(replace(SMOKE, moving=False), seeds=2, scale="8 clips of 6 frames"),
         "full": Profile(
-            FULL.__class__(**{**vars(FULL), "moving": False}), seeds=3, scale=FULL_SCALE,
-            cuda=FULL_GPU.__class__(**{**vars(FULL_GPU), "moving": False}),
+            replace(FULL, moving=False), seeds=3, scale=FULL_SCALE, cuda=replace(FULL_GPU, moving=False),
         ),
     }  # fmt: skip
     hypotheses = (

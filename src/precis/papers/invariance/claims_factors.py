@@ -10,7 +10,18 @@ from precis.data.toy_clips import CHANGES
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater
 
-from .arms import Setting, Singles, change_set, make_encoder, probe, scores, singles, train_moco, train_supervised
+from .arms import (
+    SET_SEED,
+    Setting,
+    Singles,
+    change_set,
+    make_encoder,
+    probe,
+    scores,
+    singles,
+    train_moco,
+    train_supervised,
+)
 
 SMOKE = Setting(
     size=16, pictures=96, test=48, clips=8, frames=6, gap=2, scenes=48, scene_size=24, bases=4, transforms=2,
@@ -49,7 +60,7 @@ class _Factors(Claim):
             views = "all" if arm == "contrastive" else arm
             net, loss = train_moco(s, x.images, x.images, record, views=views)
         elif arm in ("supervised", "permuted"):
-            order = torch.randperm(len(x.labels), generator=record.streams["eval"])
+            order = torch.randperm(len(x.labels), generator=torch.Generator().manual_seed(SET_SEED + seed))
             net, loss = train_supervised(s, x.images, x.labels[order] if arm == "permuted" else x.labels, record)
         else:
             net, loss = make_encoder(s, x.images, record.streams).to(record.device), math.nan

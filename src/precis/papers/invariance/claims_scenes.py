@@ -32,7 +32,7 @@ SEEN = {**PROFILES, "quick": Profile(PROFILES["quick"].settings, seeds=3, scale=
 
 def judged(scenes: Scenes, net: nn.Module) -> Metrics:
     """Shapes of cropped objects told by a linear probe; and, for context, which shapes are in a whole scene."""
-    told = probe((scenes.crops, scenes.labels), (scenes.test_crops, scenes.test_labels), net)
+    told = probe((scenes.crops, scenes.labels), (scenes.test_crops, scenes.test_labels), net, few=True)
     return told | {"scene_precision": tell_scenes(scenes, net)}
 
 

@@ -49,7 +49,7 @@ class InvarianceScore(NamedTuple):
 
 
 def firing_thresholds(f: Float[Tensor, "n d"], rate: Number) -> Float[Tensor, "d"]:
-    """The (1 − rate) quantile of each unit (the higher neighbour): strictly above it lie at most `rate` of the rows."""
+    """The (1 − rate) quantile of each unit, the lower neighbour: of N different ones rate·N lie strictly above."""
     if not 0 < rate < 1:
         raise ValueError(f"the rate must lie between 0 and 1, got {rate}")
     return f.sort(0).values[_place(len(f), float(rate))]
@@ -129,7 +129,7 @@ class FrameTemporalMoCo(MoCo):
 
 
 def _place(n: int, rate: float) -> int:
-    return math.ceil((1 - rate) * (n - 1))
+    return math.floor((1 - rate) * (n - 1))
 
 
 def _local_rates(f: Tensor, which: Tensor, base: Tensor, targets: int) -> tuple[Tensor, float]:

@@ -230,7 +230,7 @@ def scores(s: Setting, encoder: nn.Module, factors: tuple[str, ...], record: Rec
 def probe(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], encoder: nn.Module, *, few: bool = False
 ) -> Metrics:  # fmt: skip
-    """Percentages of test pictures whose shape a linear probe tells: of all labels, and (`few`) of five of each shape."""
+    """Percentages of test pictures whose shape a linear probe on all labels (`few`: and on five a shape) tells."""
     (x, y), (test_x, test_y) = train, test
     h, test_h = embed(encoder, x).cpu(), embed(encoder, test_x).cpu()
     probes = {"accuracy": LinearProbe(RIDGE, classes=len(SHAPES)).fit(h, y)}

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from precis.contrastive.invariance import frame_pairs
 from precis.contrastive.tracks import Track, crop_boxes, region_pairs
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater
@@ -73,7 +72,7 @@ class ObjectCentric(Claim):
 
 class Region(Claim):
     """Accuracy as in `object_centric`, after training on clips of three objects: the partners are crops around one
-    object, eight frames apart, or the whole frames.  As many pairs, and as many steps; no margin.
+    object, eight frames apart, or the whole frames.  The same pairs of frames, and as many steps; no margin.
 
     The boxes are the renderer's own.  In the broken arm the later crop is of another object of the same frame.
     """
@@ -105,7 +104,6 @@ class Region(Claim):
             return judged(scenes, make_encoder(s, frames, record.streams).to(record.device))
         pairs, squares, swapped = _region_pairs(s, boxes)
         if arm == "frames":
-            pairs = frame_pairs([s.frames] * s.clips, s.gap)[: len(pairs)]
             first, second = frames[pairs[:, 0]], frames[pairs[:, 1]]
         else:
             later = swapped if arm == "swapped" else squares[:, 1]
@@ -116,7 +114,8 @@ class Region(Claim):
 
 
 def _region_pairs(s: Setting, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For one object of each pair of frames: the frames [P,2], squares [P,2,4], and of another object there [P,4]."""
+    """For one object of each pair of frames in whose later one another is seen: the frames [P,2], squares [P,2,4], and
+    the other's square [P,4]."""
     flat = boxes.flatten(0, 1)  # [frames, m, 4]
     tracks = []
     for clip in range(s.clips):
@@ -130,11 +129,12 @@ def _region_pairs(s: Setting, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     first: dict[int, int] = {}
     for row in order.tolist():
         first.setdefault(int(found.frames[row, 0]), row)
-    kept = torch.tensor([first[frame] for frame in sorted(first)])
     by = {(int(f), int(t) % s.objects): i for i, (f, t) in enumerate(zip(found.frames[:, 1], found.track))}
-    other = []
-    for row in kept.tolist():
+    kept, other = [], []
+    for row in (first[frame] for frame in sorted(first)):
         frame, own = int(found.frames[row, 1]), int(found.track[row]) % s.objects
         there = [by[frame, j] for j in range(s.objects) if j != own and (frame, j) in by]
-        other.append(there[int(rng.integers(len(there)))] if there else row)
-    return found.frames[kept], found.boxes[kept], found.boxes[torch.tensor(other), 1]
+        if there:
+            kept.append(row)
+            other.append(there[int(rng.integers(len(there)))])
+    return found.frames[kept], found.boxes[kept], found.boxes[other, 1]

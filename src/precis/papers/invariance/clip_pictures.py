@@ -54,19 +54,19 @@ class ClipTraining:
         self.partner = partners([len(x) for x, _, _ in runs], gap)
         names = tuple(name for _, _, some in runs for name in some)
         of = np.concatenate([np.repeat([where], len(x), 0) for x, where, _ in runs])
-        _, clip = np.unique(of, axis=0, return_inverse=True)
+        _, unit = np.unique(of, axis=0, return_inverse=True)
         labels, classes = classes_of(clips, job)
         y = labels[of[:, 0]]
-        held, lone = _hold_out(y, clip, job.val_fraction, job.seed)
-        if clip.max() < 1:
+        held, lone = _hold_out(y, unit, job.val_fraction, job.seed)
+        if unit.max() < 1:
             raise InputError("two clips or more are wanted (or one with cuts): neighbours are looked for in others",
                              file=job.input)  # fmt: skip
-        work.note(f"{len(images)} {'frames' if boxes is None else 'regions'} of {clip.max() + 1} uncut clips, partners "
+        work.note(f"{len(images)} {'frames' if boxes is None else 'regions'} of {unit.max() + 1} uncut clips, partners "
                   f"{gap} frames apart; neighbours are of other clips")  # fmt: skip
-        source = ImageSet(images.numpy(), y, classes, names, clip.astype(np.str_), skipped=tuple(skipped))
+        source = ImageSet(images.numpy(), y, classes, names, unit.astype(np.str_), skipped=tuple(skipped))
         known = torch.from_numpy(y.astype(np.int64))
         return Pictures(as_channels(images, channels), known, classes, names, held, np.zeros(len(y), bool),
-                        tuple(classes[c] for c in lone), source, clip)  # fmt: skip
+                        tuple(classes[c] for c in lone), source, unit)  # fmt: skip
 
     def make(self, job: Any, pictures: Pictures, encoder: Any, head: Any, batch: int, generator: Any) -> Recipe:
         """MoCo whose keys are views of the partners; their noise follows from how many keys there were, so that a

@@ -21,7 +21,7 @@ class Invariance(ContrastiveJob):
     folder target/base/pictures (or change/target/base/pictures), or a CSV of file, target, base and transform.
     """
 
-    kinds = ("images", "frames", "table")
+    kinds = ("images", "frames", "table")  # type: ignore[assignment]
 
     input: Annotated[
         str | None, tyro.conf.Positional,

@@ -44,7 +44,8 @@ def score_bars(rows: Sequence[dict[str, Any]]) -> bytes:
         if "untrained" in row:
             axes.plot([at - width * 0.46, at + width * 0.46], [row["untrained"]] * 2, color="black", linewidth=1.6)
         axes.plot([at - width * 0.46, at + width * 0.46], [row["shuffled"]] * 2, color=FAINT, linewidth=1.6)
-    handles = [axes.bar(0, 0, color=PALETTE[i % len(PALETTE)], label=name) for i, name in enumerate(encoders)]
+    colour = lambda i: PALETTE[i % len(PALETTE)]
+    handles: list[Any] = [axes.bar(0, 0, color=colour(i), label=name) for i, name in enumerate(encoders)]
     handles += axes.plot([], [], color="black", label="untrained") if any("untrained" in r for r in rows) else []
     handles += axes.plot([], [], color=FAINT, label="targets permuted")
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

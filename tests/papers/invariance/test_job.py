@@ -156,6 +156,7 @@ def test_rendered_objects_need_no_input(folder, tmp_path, monkeypatch):
     ({"measure": ("none.py:f",), "gap": "3"}, "not for --measure"),
     ({"measure": ("none.py:f",)}, "none.py"),
     ({"labels": "none.csv"}, "none.csv"),
+    ({"group": "patient"}, "kept together already"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_told_and_leaves_no_folder(folder, tmp_path, options, words):
     with pytest.raises(InputError, match=words):

@@ -63,6 +63,8 @@ class Invariance(ContrastiveJob):
             raise InputError("--synthetic takes the place of INPUT, and goes with --measure ENCODER")
         if self.measure and (self.gap is not None or self.boxes is not None):
             raise InputError("--gap and --boxes are for learning from clips, not for --measure")
+        if self.group is not None:
+            raise InputError("--group: the frames of a clip are kept together already, and a set to measure has none")
         if self.gap is not None and not _is_gap(self.gap):
             raise InputError(f"--gap is a number of frames such as 8, or of seconds such as 0.5s, not {self.gap!r}")
 

@@ -54,7 +54,7 @@ def plain(f: Tensor, target: Tensor, base: Tensor) -> float:
     x, y, z, scores = f.numpy(), target.numpy(), base.numpy(), []
     for label in np.unique(y):
         mine = y == label
-        fires = x[mine] > np.quantile(x, 1 - mine.mean(), axis=0, method="higher")
+        fires = x[mine] > np.quantile(x, 1 - mine.mean(), axis=0, method="lower")
         local = np.mean([fires[z[mine] == b].mean(0) for b in np.unique(z[mine])], 0)
         scores.append(np.sort(local)[-K:].mean())
     return 100 * float(np.mean(scores))

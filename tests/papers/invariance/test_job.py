@@ -11,6 +11,7 @@ from precis.data.toy_clips import clips
 from precis.errors import InputError, Stopped
 from precis.papers.catalogue import find
 from precis.papers.invariance.clip_pictures import partners
+from precis.papers.invariance.regions import _within
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
 
@@ -79,6 +80,12 @@ def test_every_frame_has_a_partner_in_its_run():
     found = partners([7, 4], 3)
     assert found.tolist() == [3, 4, 5, 6, 1, 2, 3, 10, 10, 7, 7]
     assert partners([5], 3).tolist() == [3, 4, 0, 0, 1]
+
+
+def test_squares_are_moved_into_the_frame():
+    given = torch.tensor([[-4.0, 2, 6, 12], [10, 10, 20, 20], [26, 15, 36, 25], [-10, -10, 40, 40]])
+    wanted = [[0, 2, 10, 12], [10, 10, 20, 20], [20, 10, 30, 20], [5, 0, 25, 20]]
+    assert _within(given, 30, 20).tolist() == wanted
 
 
 def test_regions_from_a_table_from_mot_and_found(films, tmp_path):

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from precis.contrastive.tracks import Track, auto_tracks, region_pairs
 from precis.data.tables import read_table
@@ -54,8 +55,17 @@ def regions_of(clip: Clip, inside: range, boxes: Boxes, gap: int) -> list[Track]
         for part in np.split(np.arange(len(frames)), breaks):
             if len(part) > gap:
                 whole = region_pairs([Track(frames[part], places[part])], 0)  # each frame with itself: its square
-                runs.append(Track(frames[part], whole.boxes[:, 0]))
+                runs.append(Track(frames[part], _within(whole.boxes[:, 0], clip.frames.shape[3], clip.frames.shape[2])))
     return runs
+
+
+def _within(squares: Tensor, width: int, height: int) -> Tensor:
+    """Squares moved into the frame, and made smaller where they are larger than it."""
+    side = (squares[:, 2:] - squares[:, :2]).clamp(max=min(width, height))
+    centre = (squares[:, 2:] + squares[:, :2]) / 2
+    room = torch.tensor([width, height]) - side
+    corner = torch.minimum((centre - side / 2).clamp(min=0), room)
+    return torch.cat([corner, corner + side], 1)
 
 
 def _csv(path: Path, clips: list[Clip]) -> dict[tuple[str, str], list[tuple[float, list[float]]]]:

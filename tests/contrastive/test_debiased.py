@@ -39,7 +39,7 @@ def by_loops(views, t, tau, m=None, match_n=False, labels=None):
     total = 0.0
     for i in range(v):
         for a in range(b):
-            e = lambda j, c: math.exp(float(z[i, a] @ z[j, c]) / t)
+            e = lambda j, c, own=z[i, a]: math.exp(float(own @ z[j, c]) / t)
             kept = [i, (i + 1) % v] if match_n else range(v)
             random = [e(j, c) for j in kept for c in range(b) if c != a]
             n = len(random)

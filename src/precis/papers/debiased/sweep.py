@@ -41,7 +41,7 @@ def sweep(
         for i, tau in enumerate(values):
             model = build(tau, copy.deepcopy(encoder), copy.deepcopy(head))
             with tempfile.TemporaryDirectory() as scratch:
-                brief = _Brief(work, Path(scratch), i, len(values))
+                brief = _Brief(work, Path(scratch), work.device, i, len(values))
                 run = _train(_briefly(job, pictures, encoder), brief, pictures, recipe(model), model.encoder, batch)
             rows.append((tau, _told(job, pictures, model.encoder, memory, held), run.curves["at_floor"].values[-1]))
         with writing(work.folder / FILE) as beside, beside.open("w", newline="", encoding="utf-8") as file:
@@ -59,13 +59,10 @@ class _Brief:
 
     work: Work
     folder: Path
+    device: str
     place: int
     places: int
     resume: bool = False
-
-    @property
-    def device(self) -> str:
-        return self.work.device
 
     def log(self, step: int, total: int, **scalars: float) -> None:
         named = {f"sweep_{name}": value for name, value in scalars.items()}
@@ -85,7 +82,7 @@ def _briefly(job: Any, pictures: Pictures, encoder: nn.Module) -> Any:
     budget = _budget(job, pictures, encoder)
     if budget.minutes is not None:
         return replace(job, minutes=SHARE * budget.minutes)
-    return replace(job, epochs=SHARE * budget.epochs)
+    return replace(job, epochs=SHARE * (budget.epochs or 1.0))
 
 
 def _judged_on(job: Any, p: Pictures) -> tuple[torch.Tensor, torch.Tensor]:

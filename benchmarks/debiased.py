@@ -1,9 +1,9 @@
 """Debiased contrastive learning: the loss, and a step, against the form that the paper's authors published.
 
-Theirs exponentiates the similarities, cuts the negatives out of the matrix with a mask (made once here, though they make
-it anew every step) and passes the views through the encoder one after the other; ours is one masked log-sum-exp, and
-one pass.  `saved MB` is what the forward pass keeps for the backward one, `ratio` is theirs over ours.  A last row has
-the cost of four positives instead of one, as a ratio of ours over ours: 5/2 would be the encoder's.
+Theirs exponentiates the similarities, cuts the negatives out of the matrix with a mask (made once here, though they
+make it anew every step) and passes the views through the encoder one after the other; ours is one masked log-sum-exp,
+and one pass.  `saved MB` is what the forward pass keeps for the backward one, `ratio` is theirs over ours.  The last
+row is the cost of four positives over that of one, both ours: 5/2 would be the encoder's.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def _positives(repeats: int) -> dict[str, Any]:
     model = _model((1, 8, 8))
     views = torch.rand(5, 256, 1, 8, 8)
     four, one = (lambda k=k: model.loss(*views[:k]).backward() for k in (5, 2))
-    return _row("step with M = 4 over one with M = 1", one, four, repeats)
+    return _row("step with M = 1, against one with M = 4", one, four, repeats)
 
 
 def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int, **more: Any) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def test_a_sweep_takes_the_best_and_an_interrupted_run_keeps_its_choice(pictures
 
 
 def test_a_prior_that_is_too_large_is_told(pictures, tmp_path):
-    done = run(tmp_path / "out", pictures, **QUICK, tau_plus="0.9", temperature=0.1)
+    done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 6.0}, tau_plus="0.9", temperature=0.05, lr=0.01)
     assert done.metrics["at_floor"] > 0.5 and "of the anchors are at the floor" in notes(done)
 
 

@@ -27,10 +27,12 @@ Loss = Callable[[Tensor, Tensor], Debiased]
 
 @dataclass(frozen=True)
 class Plan(Setting):
-    """A `Setting` with the chance τ⁺ that the correction assumes, and the number M of positives of its second arm."""
+    """A `Setting` with the chance τ⁺ that the correction assumes, the number M of positives of the arms with more, and
+    the share of the steps over which the rate rises."""
 
     tau_plus: float = 0.1
     positives: int = 4
+    rise: float = 0.05
 
 
 def load_plan(s: Plan, source: Path | None) -> Pool:
@@ -111,8 +113,8 @@ def misattributed(z: Tensor, temperature: float, tau_plus: float) -> Debiased:
 
 
 def train(s: Plan, pool: Pool, model: nn.Module, loss: Loss, record: Recorder, views: int = 2) -> Run:
-    """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up.  `data` orders the batches, `noise` makes the first
-    two views and `eval` further ones, so that arms share the first two."""
+    """AdamW (weight decay 1e-4); the rate rises in a line and falls as a cosine.  `data` orders the batches, `noise`
+    makes the first two views and `eval` further ones, so that arms share the first two."""
     model = to_channels_last(model.to(pool.images.device)).train()
     order, noise, further = (record.streams[name] for name in ("data", "noise", "eval"))
     solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=s.lr, foreach=True)
@@ -129,7 +131,7 @@ def train(s: Plan, pool: Pool, model: nn.Module, loss: Loss, record: Recorder, v
 
     run = fit(
         step, index_batches(len(pool.images), min(s.batch, len(pool.images)), order, drop_last=True),
-        budget=Budget(steps=s.steps), optimizer=solver, schedule=warmup(0.05, cosine()), precision=s.precision,
+        budget=Budget(steps=s.steps), optimizer=solver, schedule=warmup(s.rise, cosine()), precision=s.precision,
         log=record.log,
     )  # fmt: skip
     for name, curve in run.curves.items():

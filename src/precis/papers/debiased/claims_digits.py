@@ -25,7 +25,10 @@ SCALE = "CIFAR-10, 10,000 pictures, convolutions 48 to 384, 40 epochs of 256 (GP
 
 
 class _Digits(Claim):
-    """Ten classes, as many pictures of each: τ⁺ = 0.1, batches of 256, t = 0.5.
+    """Ten classes, as many pictures of each: τ⁺ = 0.1, batches of 256, t = 0.5, AdamW 3e-3 in one cycle (the rate rises
+    for 30 % of the steps).  The first runs that were recorded rose for 5 % only, against the specification; they left
+    all three claims open as well (oracle above biased by 1.1 ± 1.3 points, debiased by −0.2 ± 1.1, four positives above
+    one by 1.5 ± 3.5).
 
     `accuracy` is, in points, that of a linear probe on five labels of each class, on test pictures; with all labels the
     digits are nearly saturated.  Arms of a seed share weights, order and views, and differ in the loss alone.
@@ -35,7 +38,7 @@ class _Digits(Claim):
     takes = ("images",)
     profiles = {
         "smoke": Profile(SMOKE, seeds=2, scale="160 digits"),
-        "quick": Profile(Plan(), seeds=3, scale="8×8 digits, convolutions 24, 48, 96, 100 steps of 2×256"),
+        "quick": Profile(Plan(rise=0.3), seeds=3, scale="8×8 digits, convolutions 24, 48, 96, 100 steps of 2×256"),
         "full": Profile(CIFAR, seeds=3, scale=SCALE.format("all, ResNet-18, 100 epochs"), threads=2, cuda=CIFAR_GPU),
     }
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from precis.contrastive.ntxent import SimCLR
 from precis.contrastive.ntxent_loss import _full_precision, _unit, _wide
@@ -75,7 +75,7 @@ def debiased_parts(
         own = torch.arange(v * b, device=z.device)
         view, picture = own // b, own % b
 
-        def apart(some: Tensor) -> Tensor:
+        def apart(some: slice) -> Tensor:
             left = picture[some, None] == picture
             if match_n and v > 2:
                 turn = (view - view[some, None]) % v
@@ -127,7 +127,7 @@ def oracle_nt_xent(
         picture = torch.arange(b, device=z.device).repeat(v)
         kind = labels.repeat(v)
 
-        def apart(some: Tensor) -> Tensor:
+        def apart(some: slice) -> Tensor:
             alike = (kind[some, None] == kind) & (kind >= 0)
             return alike | (picture[some, None] == picture)
 
@@ -194,18 +194,53 @@ def _positives(z: Tensor, temperature: Number, m: int) -> Tensor:
     return torch.stack([(z * z.roll(-j, 0)).sum(2).flatten() for j in range(1, m + 1)]) / temperature
 
 
-def _log_sum(rows: Tensor, apart: Callable[[Tensor], Tensor], temperature: Number, chunk: int | None) -> Tensor:
+def _log_sum(rows: Tensor, apart: Callable[[slice], Tensor], temperature: Number, chunk: int | None) -> Tensor:
     """log Σ exp(rows_i·rows_k/t) over the k that `apart(some rows)` [some,all] does not mark."""
-    own = torch.arange(len(rows), device=rows.device)
+    size = len(rows) if chunk is None else min(chunk, len(rows))
+    return _LogSum.apply(rows, apart, float(temperature), size)  # type: ignore[no-any-return]
 
-    def of(some: Tensor, columns: Tensor) -> Tensor:
-        s = columns[some] @ columns.T / temperature
-        return s.masked_fill(apart(some), -torch.inf).logsumexp(1)
 
-    if chunk is None or chunk >= len(rows):
-        return of(own, rows)
-    parts = [checkpoint(of, some, rows, use_reentrant=False, preserve_rng_state=False) for some in own.split(chunk)]
-    return torch.cat(parts)  # type: ignore[arg-type]
+class _LogSum(torch.autograd.Function):
+    """With P the softmax of a row over what is not marked, rows R and all Z: P·Z/t to R and PᵀR/t to Z.
+
+    Of one chunk, exp of the similarities is kept for the backward pass; of several none, and they are made again.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, apart: Callable[[slice], Tensor], temperature: float, size: int) -> Tensor:  # type: ignore[no-untyped-def,override]
+        sums, kept = [], None
+        for at in range(0, len(rows), size):
+            s = _marked(rows, slice(at, at + size), apart, temperature)
+            most = s.amax(1, keepdim=True)
+            kept = s.sub_(most).exp_()
+            total = kept.sum(1, keepdim=True)
+            sums.append((most + total.log())[:, 0])
+        out = torch.cat(sums)
+        if size >= len(rows):
+            assert kept is not None
+            kept /= total
+        ctx.save_for_backward(rows, out, kept if size >= len(rows) else None)
+        ctx.apart, ctx.temperature, ctx.size = apart, temperature, size
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def,override]
+        rows, sums, kept = ctx.saved_tensors
+        found = torch.zeros_like(rows)
+        for at in range(0, len(rows), ctx.size):
+            some = slice(at, at + ctx.size)
+            share = kept
+            if share is None:
+                share = _marked(rows, some, ctx.apart, ctx.temperature).sub_(sums[some, None]).exp_()
+            given = (gradient[some] / ctx.temperature)[:, None]
+            found[some] += given * (share @ rows)
+            found.addmm_(share.T, given * rows[some])
+        return found, None, None, None
+
+
+def _marked(rows: Tensor, some: slice, apart: Callable[[slice], Tensor], temperature: float) -> Tensor:
+    return (rows[some] / temperature @ rows.T).masked_fill_(apart(some), -torch.inf)
 
 
 def _log1pexp(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The picture of the debiased paper's card, from a run of the job on the built-in sample: the pictures that the loss
 takes for negatives of each other although the model places them closest.
 
-    precis run debiased --out digits && python tools/debiased_picture.py digits
+    precis run debiased --epochs 4 --out digits && python tools/debiased_picture.py digits
 """
 
 import sys
@@ -10,14 +10,18 @@ from pathlib import Path
 from PIL import Image
 
 CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "debiased" / "assets" / "card.webp"
+SIZE = (480, 300)
+FOUR_PAIRS = 6 + 8 * 78  # of the sheet's pixels: tiles of 72, gaps of 6
 
 
 def main(run: Path) -> None:
     sheet = Image.open(run / "false_negatives.png").convert("RGB")
-    width = sheet.height * 480 // 300
-    part = sheet.crop((0, 0, min(width, sheet.width), sheet.height))
+    part = sheet.crop((0, 0, FOUR_PAIRS, sheet.height))
+    part.thumbnail(SIZE, Image.Resampling.LANCZOS)
+    card = Image.new("RGB", SIZE, "white")
+    card.paste(part, ((SIZE[0] - part.width) // 2, (SIZE[1] - part.height) // 2))
     CARD.parent.mkdir(exist_ok=True)
-    part.resize((480, 300), Image.Resampling.LANCZOS).save(CARD, quality=80, method=6)
+    card.save(CARD, quality=80, method=6)
 
 
 if __name__ == "__main__":

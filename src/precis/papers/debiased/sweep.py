@@ -48,8 +48,9 @@ def sweep(
             csv.writer(file).writerows([("tau_plus", "knn_accuracy", "at_floor"), *rows])
     best = max(rows, key=lambda row: (row[1], -row[0]))
     said = ", ".join(f"{tau:g}: {told:.1%}" for tau, told, _ in rows)
-    work.note(f"τ⁺ is {best[0]:g}: of short trainings, neighbours tell held-out pictures best there ({said}); as they "
-              "chose it, the accuracy on them below is a little too good")  # fmt: skip
+    work.note(f"τ⁺ is {best[0]:g}: after short trainings neighbours tell held-out pictures best there ({said}); of "
+              f"{len(held)} pictures, {100 / len(held) ** 0.5:.0f} points and less say little, and as they chose it, "
+              "the accuracy on them is a little too good")  # fmt: skip
     return best[0]
 
 

@@ -27,7 +27,7 @@ SCALE = "CIFAR-10, 10,000 pictures, convolutions 48 to 384, 40 epochs of 256 (GP
 class _Digits(Claim):
     """Ten classes, as many pictures of each: τ⁺ = 0.1, batches of 256, t = 0.5, AdamW 3e-3 in one cycle (the rate rises
     for 30 % of the steps).  The first recorded runs rose for 5 % only, against the specification; they left all three
-    claims open (oracle above biased by 1.1 ± 1.3 points, debiased by −0.2 ± 1.1, four positives above one by 1.5 ± 3.5).
+    claims open: oracle above biased by 1.1 ± 1.3 points, debiased by −0.2 ± 1.1, four positives above one by 1.5 ± 3.5.
 
     `accuracy` is, in points, that of a linear probe on five labels of each class, on test pictures; with all labels the
     digits are nearly saturated.  Arms of a seed share weights, order and views, and differ in the loss alone.

@@ -3,8 +3,9 @@
 Theirs exponentiates the similarities, cuts the negatives out of the matrix with a mask (made once here, though they
 make it anew every step) and passes the views through the encoder one after the other; ours is one masked log-sum-exp,
 and one pass.  With 2 × 128 pictures of 32×32 the one pass is the slower on Linux: its maps exceed the 32 MiB from which
-the C library gives memory back after every use, as those of 2 × 112 do not.  `saved MB` is what the forward pass keeps for the backward one, `ratio` is theirs over ours.  The last
-row is the cost of four positives over that of one, both ours: 5/2 would be the encoder's.
+the C library gives memory back after every use, as those of 2 × 112 do not.  `saved MB` is what the forward pass keeps
+for the backward one, `ratio` is theirs over ours.  The last row is the cost of four positives over that of one, both
+ours: 5/2 would be the encoder's.
 """
 
 from collections.abc import Callable

@@ -58,8 +58,8 @@ def run_contrastive(job: Any, work: Work, make: Make) -> dict[str, float | None]
     batch = _batch(job, len(pictures.trained))
     generator = torch.Generator().manual_seed(job.seed + 1)
     head = ProjectionHead(int(encoder.out_dim), generator=generator)  # type: ignore[arg-type]
-    recipe = make(job, pictures, encoder, head, batch, generator)
     queries = _queries(job, config["in_shape"])
+    recipe = make(job, pictures, encoder, head, batch, generator)
     write_skipped(pictures, work)
     run = _train(job, work, pictures, recipe, encoder, batch)
     save_model(work.folder, encoder, config, component=COMPONENT)

@@ -50,9 +50,9 @@ def match_matrix(poses: Float[Tensor, "n j 3"], kappa: float | int = 0.1) -> Boo
     """Whether PA-MPJPE(target i, source j) ≤ kappa, for all pairs; exact.
 
     Most pairs are decided without a rotation: the root mean square after alignment needs none, and RMS/√J ≤ MPJPE ≤
-    RMS; and joints p, q that a similarity of scale s leaves d_p and d_q off have d_p + d_q ≥ |s·|y_p − y_q| − |x_p − x_q||,
-    so that joints taken in pairs bound MPJPE from below.  Computed in float32; what lies within 10⁻⁴ of kappa,
-    relative, is decided in float64.
+    RMS; and joints p, q that a similarity of scale s leaves d_p and d_q off have d_p + d_q ≥ |s |y_p − y_q| −
+    |x_p − x_q||, so that joints taken in pairs bound MPJPE from below.  Computed in float32; what lies within 10⁻⁴ of
+    kappa, relative, is decided in float64.
     """
     exact = _centred(poses)
     x = exact.float()

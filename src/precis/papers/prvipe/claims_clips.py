@@ -46,11 +46,11 @@ class Temporal(Claim):
     takes = ("poses",)
     profiles = {
         "smoke": Profile(Clips(poses=60, test=30, hidden=16, batch=8, steps=2), seeds=2, scale="60 clips"),
-        "quick": Profile(Clips(), seeds=3, scale="1,000 made clips of 7 frames, width 256, 400 steps of 2×32 clips"),
+        "quick": Profile(Clips(), seeds=3, scale="1,000 made clips of 7 frames, width 256, 200 steps of 2×32 clips"),
         "full": Profile(
-            Clips(poses=3000, test=1000, batch=64, steps=2000, performers=24), seeds=3, threads=2,
+            Clips(poses=3000, test=1000, batch=64, steps=2000, lr=3e-3, performers=24), seeds=3, threads=2,
             scale="3,000 made clips, width 256, 2,000 steps of 2×64 (GPU: 30,000, width 1,024, 20,000 steps)",
-            cuda=Clips(poses=30_000, test=2000, hidden=1024, batch=128, steps=20_000, performers=100, frame_dim=64),
+            cuda=Clips(poses=30_000, test=2000, hidden=1024, batch=128, steps=20_000, lr=1e-3, performers=100, frame_dim=64),
         ),
     }  # fmt: skip
     hypotheses = (Greater("hit1", "temporal", "stacked"), Greater("hit10", "temporal", "stacked", counts=False))

@@ -1,4 +1,4 @@
-"""Claims about single poses, all read from one set of runs: what retrieves a pose across views, and what makes it so."""
+"""Claims about single poses, all read from one set of runs: what retrieves a pose across views, and why."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,17 +38,20 @@ class _Poses(Claim):
     camera instead (the paper's augmentation); 2-D noise of σ = 0.01 everywhere.  All arms of a seed have the same
     poses, order, cameras and initial trunk, no dropout of units, AdamW under a cosine; the poses are one data set, and
     seeds differ in weights, order, cameras and noise.
+
+    The rate was chosen before any verdict among 0.001, 0.003 and 0.01 on pilot seeds and other test performers: 0.01 is
+    best of them for the method and for the lifter, and all arms have it.
     """
 
     runs = "poses"
     takes = ("poses",)
     profiles = {
         "smoke": Profile(Setting(poses=120, test=40, hidden=16, batch=16, steps=3), seeds=2, scale="120 poses"),
-        "quick": Profile(Setting(), seeds=3, scale="3,000 made poses, width 256, 400 steps of 2×128"),
+        "quick": Profile(Setting(), seeds=3, scale="3,000 made poses, width 256, 200 steps of 2×128"),
         "full": Profile(
-            Setting(poses=8000, test=1000, batch=256, steps=3000, performers=24), seeds=3, threads=2,
+            Setting(poses=8000, test=1000, batch=256, steps=3000, lr=3e-3, performers=24), seeds=3, threads=2,
             scale="8,000 made poses, width 256, 3,000 steps of 2×256 (GPU: 100,000, width 1,024, 20,000 steps)",
-            cuda=Setting(poses=100_000, test=2000, hidden=1024, batch=256, steps=20_000, performers=100),
+            cuda=Setting(poses=100_000, test=2000, hidden=1024, batch=256, steps=20_000, lr=1e-3, performers=100),
         ),
     }  # fmt: skip
 
@@ -93,8 +96,8 @@ class Retrieval(_Poses):
     """Two baselines: 2-D points compared after the best shift, turn and scale, which needs no training; and the same
     trunk with the same budget trained to lift to 3-D, its poses compared by PA-MPJPE as the matches are.  No margin.
 
-    On made poses with one way to measure them the lifter can win (there is little ambiguity of depth in so few actions):
-    performers differ and points are noisy for all arms, and a contradiction would be a result.  The broken arm is
+    On made poses the lifter can win, as there is little ambiguity of depth in so few actions; so performers differ and
+    points are noisy for all arms, and a contradiction would be a result.  The broken arm is
     trained on wrong pairs: a pose's partner is another pose.
     """
 
@@ -153,7 +156,9 @@ class Dropout(_Poses):
     """
 
     name = "dropout"
-    statement = "Keypoint dropout improves retrieval with missing points, structured dropout most where limbs are missing."
+    statement = (
+        "Keypoint dropout improves retrieval with missing points, structured dropout most where limbs are missing."
+    )
     arms = ("independent", "structured", "prvipe")
     hypotheses = (
         Greater("hit1_random", "independent", "prvipe"),

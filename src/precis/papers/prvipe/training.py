@@ -47,8 +47,8 @@ class Setting:
     test: int = 600
     hidden: int = 256
     batch: int = 128
-    steps: int = 400
-    lr: float = 1e-3
+    steps: int = 200
+    lr: float = 1e-2
     samples: int = 20
     noise: float = 0.01
     performers: int = 8
@@ -233,7 +233,7 @@ def make_net(s: Setting, arm: Arm, generator: torch.Generator) -> nn.Module:
 
 
 class Test(NamedTuple):
-    """The test poses in several cameras: 2-D points [cameras,N,*,13,2], which are there, and which poses match [N,N]."""
+    """The test poses in several cameras: points [cameras,N,*,13,2], which are there, and which poses match [N,N]."""
 
     k: Tensor
     mask: Tensor | None

@@ -39,7 +39,7 @@ from precis.contrastive.prvipe_loss import (
 
 __all__ = [
     "BODY25", "COCO17", "H36M17", "KeypointProfile", "Lifter3D", "MEDIAPIPE33", "MatchingSigmoid", "PoseEmbedder",
-    "PoseEmbedding", "PoseTrunk", "PrVIPE", "STD13_2D", "STD16_3D", "TemporalPoseEmbedder", "dtw_align", "hit_at_k",
+    "PoseEmbedding", "PoseTrunk", "PrVIPE", "STD13_2D", "STD16_3D", "TemporalPoseEmbedder", "cancelled", "dtw_align", "hit_at_k",
     "match_matrix", "matching_distance", "normalize_2d", "normalize_3d", "pa_mpjpe", "pa_mpjpe_pairs", "prior_kl",
     "procrustes_2d", "project", "triplet_ratio_loss",
 ]  # fmt: skip
@@ -56,6 +56,14 @@ def he_linear(d_in: int, d_out: int, generator: torch.Generator | None) -> nn.Li
 
 def _layer(d_in: int, d_out: int, dropout: float | int, generator: torch.Generator | None) -> nn.Sequential:
     return nn.Sequential(he_linear(d_in, d_out, generator), nn.BatchNorm1d(d_out), nn.ReLU(), nn.Dropout(dropout))
+
+
+def cancelled(name: str) -> bool:
+    """Whether a parameter of these nets is a bias that batch norm takes out again.
+
+    Its gradient is rounding noise, which Adam would blow up to full steps that the running means have to follow.
+    """
+    return name.endswith(".0.bias")
 
 
 class PoseTrunk(nn.Module):

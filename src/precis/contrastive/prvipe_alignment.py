@@ -108,10 +108,10 @@ def dtw_align(a: Float[Tensor, "t d"], b: Float[Tensor, "s d"]) -> Warp:
     total = torch.full((t + 1, s + 1), torch.inf, dtype=torch.float64)
     total[0, 0] = 0
     for k in range(2, t + s + 1):
-        i = torch.arange(max(1, k - s), min(t, k - 1) + 1)
-        j = k - i
-        before = torch.stack([total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]]).amin(0)
-        total[i, j] = distance[i - 1, j - 1] + before
+        rows = torch.arange(max(1, k - s), min(t, k - 1) + 1)
+        columns = k - rows
+        before = torch.stack([total[rows - 1, columns - 1], total[rows - 1, columns], total[rows, columns - 1]])
+        total[rows, columns] = distance[rows - 1, columns - 1] + before.amin(0)
     i, j, path = t, s, [(t - 1, s - 1)]
     while (i, j) != (1, 1):
         steps = [(i - 1, j - 1), (i - 1, j), (i, j - 1)]

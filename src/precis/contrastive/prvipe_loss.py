@@ -72,7 +72,7 @@ def matching_distance(
 class Mined(NamedTuple):
     """For every anchor the place of its negative, and whether there was one."""
 
-    index: Int64[Tensor, "n"]
+    place: Int64[Tensor, "n"]
     found: Bool[Tensor, "n"]
 
 
@@ -95,8 +95,7 @@ def mine(
         ranked = distance
         farther = distance > distance.diagonal(dim1=-2, dim2=-1)[..., None]
         allowed = negative_mask & farther if mining == "semi_hard" else negative_mask
-    index = ranked.masked_fill(~allowed, math.inf).argmin(-1)
-    return Mined(index, allowed.any(-1))
+    return Mined(ranked.masked_fill(~allowed, math.inf).argmin(-1), allowed.any(-1))
 
 
 class TripletLoss(NamedTuple):
@@ -129,7 +128,7 @@ def triplet_ratio_loss(
     eps_a, eps_p = (None, None) if noise is None else noise.unbind(0)
     z_a, z_p = anchor.sample(samples, generator, noise=eps_a), positive.sample(samples, generator, noise=eps_p)
     to_positive = matching_distance(z_a, z_p, sigmoid)
-    to_negative = matching_distance(z_a, z_p[negative.index], sigmoid)
+    to_negative = matching_distance(z_a, z_p[negative.place], sigmoid)
     violation = (to_positive - to_negative + math.log(beta)).clamp(min=0) * negative.found
     active = (violation.detach() > 0).sum()
     return TripletLoss(violation.sum() / active.clamp(min=1), to_positive.mean(), active)

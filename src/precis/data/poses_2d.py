@@ -77,7 +77,8 @@ def _name(picture: Any, person: Any, place: int) -> str:
 
 
 def _openpose(files: list[Path], path: Path) -> Keypoints:
-    values, ids = [], []
+    values: list[np.ndarray] = []
+    ids: list[str] = []
     for file in files:
         people = _loaded(file)
         people = people.get("people", []) if isinstance(people, dict) else []

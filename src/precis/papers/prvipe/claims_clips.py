@@ -50,7 +50,8 @@ class Temporal(Claim):
         "full": Profile(
             Clips(poses=3000, test=1000, batch=64, steps=2000, lr=3e-3, performers=24), seeds=3, threads=2,
             scale="3,000 made clips, width 256, 2,000 steps of 2×64 (GPU: 30,000, width 1,024, 20,000 steps)",
-            cuda=Clips(poses=30_000, test=2000, hidden=1024, batch=128, steps=20_000, lr=1e-3, performers=100, frame_dim=64),
+            cuda=Clips(poses=30_000, test=2000, hidden=1024, batch=128, steps=20_000, lr=1e-3, performers=100,
+                       frame_dim=64),
         ),
     }  # fmt: skip
     hypotheses = (Greater("hit1", "temporal", "stacked"), Greater("hit10", "temporal", "stacked", counts=False))
@@ -85,10 +86,10 @@ class Temporal(Claim):
                 if arm == "stacked":
                     with torch.no_grad():
                         means = net(t.k).mean.flatten(2)
-                    yield arm, seed, across(list(means), same, torch.cdist)
+                    yield arm, seed, {**across(list(means), same, torch.cdist)}
                 else:
                     k = t.k if arm == "temporal" else t.k[:, :, FRAMES // 2 : FRAMES // 2 + 1].expand_as(t.k)
-                    yield arm, seed, judge(net, Test(k, None, same))
+                    yield arm, seed, {**judge(net, Test(k, None, same))}
 
 
 def _still(clips: Tensor) -> Tensor:

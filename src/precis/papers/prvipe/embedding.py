@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precis.contrastive.prvipe import MatchingSigmoid, PoseEmbedder, PoseEmbedding, PrVIPE, dtw_align, match_matrix
+from precis.contrastive.prvipe import (
+    MatchingSigmoid,
+    PoseEmbedder,
+    PoseEmbedding,
+    PrVIPE,
+    cancelled,
+    dtw_align,
+    match_matrix,
+)
 from precis.contrastive.prvipe_keypoints import normalize_3d
 from precis.contrastive.prvipe_loss import matching_distance
 from precis.data.poses import procedural_skeleton
@@ -90,7 +98,9 @@ def _train(job: Any, work: Work) -> tuple[PoseEmbedder, MatchingSigmoid]:
             None if mask is None else mask.unflatten(0, (2, batch)), samples=SAMPLES, noise=noise,
         )  # fmt: skip
 
-    solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=1e-3, foreach=True)
+    for name, p in model.named_parameters():
+        p.requires_grad_(not cancelled(name))
+    solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=3e-3, foreach=True)
     folder = work.folder / TRAINING
     fit(step, [0], budget=Budget(steps=job.steps), optimizer=solver, schedule=cosine(), log=work.log, folder=folder,
         resume=work.resume, keep={"model": model, "generator": generators[1]})  # fmt: skip

@@ -17,6 +17,7 @@ from precis.contrastive.prvipe import (
     Lifter3D,
     PoseEmbedder,
     PrVIPE,
+    cancelled,
     match_matrix,
     normalize_2d,
     normalize_3d,
@@ -25,8 +26,8 @@ from precis.contrastive.prvipe import (
 from precis.contrastive.prvipe_keypoints import in_camera, missing_at_random, missing_groups, perspective
 from precis.contrastive.prvipe_loss import hits, mine
 from precis.data.poses import procedural_skeleton
-from precis.lab.claim import Metrics, Recorder
-from precis.lab.trial import streams
+from precis.lab.claim import Recorder
+from precis.lab.trial import stream_seed, streams
 from precis.train.checkpoint import load_state, save_state
 from precis.train.loop import Budget
 from precis.train.many import Many, fit_many
@@ -144,37 +145,45 @@ def picture(
 
 
 def feed(
-    poses: Tensor, match: Tensor | None, s: Setting, arm: Arm, noises: Sequence[torch.Generator]
+    poses: Tensor, match: Tensor | None, s: Setting, arm: Arm, seeds: Sequence[int]
 ) -> Callable[[int, Sequence[torch.Generator]], dict[str, Tensor]]:
     """Batches for all copies: two views of each pose, which poses do not match, and the noise of their samples.
 
-    The order of poses comes from `fit_many`'s generators, everything else from `noises`.
+    The order of poses comes from `fit_many`'s generators; cameras, missing points, samples and the choice of negatives
+    have a stream each, so that arms that draw more of one share the others.
     """
+    purposes = ("cameras", "missing", "samples", "mining")
+    drawn = [{p: torch.Generator().manual_seed(stream_seed(seed, p)) for p in purposes} for seed in seeds]
     count, dim = min(s.batch, len(poses)), 16 if poses.ndim == 3 else 32
 
     def draw(_: int, orders: Sequence[torch.Generator]) -> dict[str, Tensor]:
         rows: list[dict[str, Tensor]] = []
-        for order, g in zip(orders, noises):
+        for order, g in zip(orders, drawn):
             chosen = torch.randperm(len(poses), generator=order)[:count].to(poses.device)
             own = poses[chosen]
-            partner = own[torch.randperm(count, generator=g).to(own.device)] if arm.mispaired else own
+            partner = own[torch.randperm(count, generator=g["mining"]).to(own.device)] if arm.mispaired else own
             both = torch.cat([own, partner])
-            mask = missing(arm.missing, len(both), g, own.device)
-            k, seen = views(both, arm.augment, s.noise, g, mask)
+            mask = missing(arm.missing, len(both), g["missing"], own.device)
+            k, seen = views(both, arm.augment, s.noise, g["cameras"], mask)
             row = {"k": k, "seen": seen}
             if not arm.lifter:
-                near = match[chosen][:, chosen] if match is not None else pa_mpjpe_pairs(own, own) <= KAPPA
+                near = match[chosen][:, chosen] if match is not None else _near(own)
                 row = {"k": k.unflatten(0, (2, count)), "negative": ~near}
                 if mask is not None:
                     row["mask"] = mask.unflatten(0, (2, count))
                 if arm.gaussian:
-                    row["noise"] = torch.randn(2, count, s.samples, dim, generator=g).to(k.device)
+                    row["noise"] = torch.randn(2, count, s.samples, dim, generator=g["samples"]).to(k.device)
                 if arm.mining != "semi_hard":
-                    row["scores"] = torch.rand(count, count, generator=g).to(k.device)
+                    row["scores"] = torch.rand(count, count, generator=g["mining"]).to(k.device)
             rows.append(row)
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     return draw
+
+
+def _near(own: Tensor) -> Tensor:
+    flat = own.flatten(1, -2)
+    return pa_mpjpe_pairs(flat, flat) <= KAPPA
 
 
 def missing(kind: str, n: int, generator: torch.Generator, device: Any, p_apply: float = 0.5) -> Tensor | None:
@@ -210,17 +219,17 @@ def train(
     poses: Tensor, match: Tensor | None, s: Setting, arm: Arm, seeds: Sequence[int], record: Recorder,
     build: Callable[[torch.Generator], nn.Module] | None = None,
 ) -> Many:  # fmt: skip
-    """All seeds in one pass: AdamW (weight decay 1e-4) under a cosine, no dropout of units.
+    """All seeds in one pass: Adam under a cosine, no dropout of units, no steps of biases that batch norm cancels.
 
-    Arms of a seed share their initial trunk, the order of poses and, where they draw alike, cameras and noise.
+    Arms of a seed share their initial trunk, the order of poses, cameras and noise.
     """
     drawn = {seed: streams(seed) for seed in seeds}
     make = build or (lambda generator: make_net(s, arm, generator))
     return fit_many(
         lambda seed: make(drawn[seed]["init"]).to(poses.device), seeds,
-        feed(poses, match, s, arm, [drawn[seed]["noise"] for seed in seeds]), step_of(arm, s.samples),
+        feed(poses, match, s, arm, seeds), step_of(arm, s.samples),
         budget=Budget(steps=s.steps), lr=s.lr, schedule=cosine(), order=[drawn[seed]["data"] for seed in seeds],
-        log=record.log,
+        freeze=cancelled, log=record.log,
     )  # fmt: skip
 
 
@@ -255,14 +264,14 @@ def test_views(
 
 
 @torch.no_grad()
-def across(views_of: Sequence[Any], match: Tensor, distance: Callable[[Any, Any], Tensor]) -> Metrics:
+def across(views_of: Sequence[Any], match: Tensor, distance: Callable[[Any, Any], Tensor]) -> dict[str, float]:
     """Hit@1, 10 and 20 in per cent, mean over queries and ordered pairs of cameras."""
     found = [hits(distance(views_of[a], views_of[b]), match) for a, b in permutations(range(len(views_of)), 2)]
     means = [100 * sum(column) / len(found) for column in zip(*found)]
     return dict(zip(("hit1", "hit10", "hit20"), means))
 
 
-def judge(net: nn.Module, t: Test) -> Metrics:
+def judge(net: nn.Module, t: Test) -> dict[str, float]:
     """`across` for an embedder, by the distance of means."""
     with torch.no_grad():
         means = net(t.k, t.mask).mean

@@ -39,9 +39,9 @@ from precis.contrastive.prvipe_loss import (
 
 __all__ = [
     "BODY25", "COCO17", "H36M17", "KeypointProfile", "Lifter3D", "MEDIAPIPE33", "MatchingSigmoid", "PoseEmbedder",
-    "PoseEmbedding", "PoseTrunk", "PrVIPE", "STD13_2D", "STD16_3D", "TemporalPoseEmbedder", "cancelled", "dtw_align", "hit_at_k",
-    "match_matrix", "matching_distance", "normalize_2d", "normalize_3d", "pa_mpjpe", "pa_mpjpe_pairs", "prior_kl",
-    "procrustes_2d", "project", "triplet_ratio_loss",
+    "PoseEmbedding", "PoseTrunk", "PrVIPE", "STD13_2D", "STD16_3D", "TemporalPoseEmbedder", "cancelled", "dtw_align",
+    "hit_at_k", "match_matrix", "matching_distance", "normalize_2d", "normalize_3d", "pa_mpjpe", "pa_mpjpe_pairs",
+    "prior_kl", "procrustes_2d", "project", "triplet_ratio_loss",
 ]  # fmt: skip
 
 

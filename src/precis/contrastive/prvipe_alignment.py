@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+CLOSE = 1e-3
 CHUNK = 1 << 18  # pairs at once: what their matrices take stays near the cache
 
 
@@ -51,13 +52,13 @@ def match_matrix(poses: Float[Tensor, "n j 3"], kappa: float | int = 0.1) -> Boo
 
     Most pairs are decided without a rotation: the root mean square after alignment needs none, and RMS/√J ≤ MPJPE ≤
     RMS; and joints p, q that a similarity of scale s leaves d_p and d_q off have d_p + d_q ≥ |s |y_p − y_q| −
-    |x_p − x_q||, so that joints taken in pairs bound MPJPE from below.  Computed in float32; what lies within 10⁻⁴ of
+    |x_p − x_q||, so that joints taken in pairs bound MPJPE from below.  Computed in float32; what lies within 10⁻³ of
     kappa, relative, is decided in float64.
     """
     exact = _centred(poses)
     x = exact.float()
     n, joints = x.shape[:2]
-    energy, wide = x.square().sum((1, 2)).clamp(min=1e-12), kappa * (1 + 1e-4)
+    energy, wide = x.square().sum((1, 2)).clamp(min=1e-12), kappa * (1 + CLOSE)
     apart = [(x[:, p] - x[:, q]).norm(dim=-1) for p, q in _pairings(joints, 5)]
     match = torch.eye(n, dtype=torch.bool, device=x.device)
     rows = max(1, CHUNK // n)
@@ -80,7 +81,7 @@ def match_matrix(poses: Float[Tensor, "n j 3"], kappa: float | int = 0.1) -> Boo
                 a, b, turn = t[some], y[some], h[:, :, i[some], j[some]].permute(2, 0, 1)
                 found = _of_pairs(x[a], x[b], turn.mT if swap else turn, root[i[some], j[some]])
                 match[a, b] = found <= kappa
-                near = ((found - kappa).abs() <= 1e-4 * kappa).nonzero()[:, 0]
+                near = ((found - kappa).abs() <= CLOSE * kappa).nonzero()[:, 0]
                 match[a[near], b[near]] = pa_mpjpe(exact[a[near]], exact[b[near]]) <= kappa
     return match
 
@@ -146,13 +147,15 @@ def _solved(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     d = _det(h)
     twice_d, last = 2 * d, 2 * b - a.square()
     root = (3 * a).sqrt()
-    tolerance = 4 * torch.finfo(root.dtype).eps
+    eps = torch.finfo(root.dtype).eps
     for _ in range(40):
         square = root.square()
         slope = (root * (square - a)).sub_(twice_d).mul_(4).clamp_(min=1e-30)
-        step = (square - 2 * a).mul_(square).sub_(root * twice_d, alpha=4).add_(last).div_(slope).clamp_(min=0)
+        value = (square - 2 * a).mul_(square).sub_(root * twice_d, alpha=4).add_(last)
+        value *= value > 2 * eps * square.square()  # at a double root (points on a line) the slope vanishes with it
+        step = value.div_(slope)
         root = root - step
-        if bool((step <= tolerance * root).all()):
+        if bool((step <= 4 * eps * root).all()):
             break
     return h, root
 

@@ -47,10 +47,10 @@ class KeypointProfile:
 
         Raises ValueError where this layout lacks a point.
         """
-        found = [_SAME.get(name, name) if name not in self.names else name for name in other.names]
+        found = [name if name in self.names else _SAME.get(name, name) for name in other.names]
         if "nose" in self.names and "head" in other.names:
             found[other.names.index("head")] = "nose"
-        if missing := [name for name in found if name not in self.names]:
+        if missing := [name for name, own in zip(other.names, found) if own not in self.names]:
             raise ValueError(f"the layout has no {', '.join(missing)}")
         return points[..., self.index(tuple(found)), :]
 

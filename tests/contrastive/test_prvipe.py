@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.helpers import check_component
 
 from precis.contrastive.prvipe import (
     Lifter3D,
@@ -14,7 +15,6 @@ from precis.contrastive.prvipe import (
     prior_kl,
 )
 from precis.contrastive.prvipe_loss import PoseEmbedding
-from tests.helpers import check_component
 
 K = torch.randn(5, 13, 2, generator=torch.Generator().manual_seed(0))
 MASK = torch.rand(5, 13, generator=torch.Generator().manual_seed(1)) > 0.3

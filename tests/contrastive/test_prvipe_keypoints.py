@@ -67,7 +67,7 @@ def test_a_cross_seen_from_all_sides():
     left, back, up, middle = project(cross, angle(0), angle(0), angle(0))[0]
     assert left.tolist() == [0.5, 0] and up.tolist() == [0, -0.5] and middle.tolist() == [0, 0]
     assert back.tolist() == [0, 0]
-    side = in_camera(cross, angle(90), angle(0), angle(0))[0]  # from the left: the left is nearer, the back to the right
+    side = in_camera(cross, angle(90), angle(0), angle(0))[0]  # its left is nearer, its back to the right
     assert side[0, 1] < -0.99 and side[1, 0] > 0.99
     above = in_camera(cross, angle(0), angle(90), angle(0))[0]
     assert above[2, 1] < -0.99

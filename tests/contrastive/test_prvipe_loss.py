@@ -39,7 +39,7 @@ def test_the_sigmoid_begins_where_the_paper_s_does_and_falls():
 
 def test_distance_is_the_logarithm_of_the_mean_over_pairs_of_samples():
     sigmoid, x, y = MatchingSigmoid().double(), normal(3, 5, 4), normal(3, 7, 4, seed=1)
-    slow = [-math.log(sum(float(sigmoid((a - b).norm())) for a in x[i] for b in y[i]) / 35) for i in range(3)]
+    slow = [-math.log(sum(float(sigmoid((a - b).norm()).detach()) for a in x[i] for b in y[i]) / 35) for i in range(3)]
     torch.testing.assert_close(matching_distance(x, y, sigmoid), torch.tensor(slow).double())
     same = normal(2, 4).requires_grad_()
     pairwise_l2(same, same).sum().backward()
@@ -106,10 +106,13 @@ def test_gradients_and_a_generator_that_makes_it_repeatable():
     mean, other, std = normal(4, 3), normal(4, 3, seed=1), 0.3 + normal(4, 3, seed=2).abs()
     noise = normal(2, 4, 5, 3, seed=3)
     apart = ~torch.eye(4, dtype=torch.bool)
-    loss = lambda m, o, s: triplet_ratio_loss(PoseEmbedding(m, s), PoseEmbedding(o, s), apart, sigmoid, noise=noise).loss
+
+    def loss(m, o, s):
+        return triplet_ratio_loss(PoseEmbedding(m, s), PoseEmbedding(o, s), apart, sigmoid, noise=noise).loss
+
     assert torch.autograd.gradcheck(loss, tuple(t.requires_grad_() for t in (mean, other, std)))
-    again = [triplet_ratio_loss(embedded(), embedded(seed=1), APART, sigmoid, generator=torch.Generator().manual_seed(5))
-             for _ in range(2)]  # fmt: skip
+    seeded = lambda: torch.Generator().manual_seed(5)
+    again = [triplet_ratio_loss(embedded(), embedded(seed=1), APART, sigmoid, generator=seeded()) for _ in range(2)]
     assert torch.equal(again[0].loss, again[1].loss)
 
 
@@ -118,7 +121,8 @@ def test_equal_poses_and_no_deviation_stay_finite():
     mean = torch.zeros(6, 4, requires_grad=True)
     std = torch.zeros(6, 4, requires_grad=True)
     e = PoseEmbedding(mean, std)
-    loss = triplet_ratio_loss(e, e, APART, sigmoid, generator=torch.Generator().manual_seed(0)).loss + prior_kl(mean, std)
+    g = torch.Generator().manual_seed(0)
+    loss = triplet_ratio_loss(e, e, APART, sigmoid, generator=g).loss + prior_kl(mean, std)
     loss.backward()
     assert loss.isfinite() and mean.grad.isfinite().all() and std.grad.isfinite().all()
 

@@ -81,8 +81,8 @@ ARMS = {
     "prvipe": Arm(), "point": Arm(gaussian=False), "fixed_cameras": Arm(augment=False),
     "independent": Arm(missing="random"), "structured": Arm(missing="groups"),
     "random_negatives": Arm(mining="random"), "shuffled_negatives": Arm(mining="shuffled"),
-    "mispaired": Arm(mispaired=True), "lifter": Arm(lifter=True), "triplet": Arm(pairwise=0, prior=0),
-    "with_pairwise": Arm(prior=0), "with_prior": Arm(pairwise=0),
+    "mispaired": Arm(mispaired=True), "lifter": Arm(lifter=True), "triplet": Arm(pairwise=0.0, prior=0.0),
+    "with_pairwise": Arm(prior=0.0), "with_prior": Arm(pairwise=0.0),
 }  # fmt: skip
 
 

@@ -32,9 +32,9 @@ def sample(tmp_path) -> Path:
 
 
 def test_the_sample_is_searched_across_its_views(tmp_path):
-    done = run(tmp_path / "out", **QUICK | {"steps": 25, "hidden": 32})
+    done = run(tmp_path / "out", **QUICK | {"steps": 80, "hidden": 32})
     m, folder = done.metrics, done.folder
-    assert m["poses"] == 120 and m["hit1"] > 5 and m["hit10"] > 40 and m["mean_std"] > 0
+    assert m["poses"] == 120 and m["hit1"] > 5 and m["hit10"] > 45 and m["mean_std"] > 0
     assert done.result["files"][0] == "gallery.png" and (folder / "ambiguity.png").stat().st_size > 5000
     rows = list(csv.DictReader((folder / "neighbours.csv").open()))
     assert len(rows) == 120 * 8 and all(r["id"].split()[1] != r["neighbour"].split()[1] for r in rows)
@@ -47,7 +47,8 @@ def test_the_sample_is_searched_across_its_views(tmp_path):
 def test_a_model_of_a_run_is_taken_by_another_and_two_files_are_searched_and_aligned(sample, tmp_path):
     first = run(tmp_path / "first", sample, **QUICK)
     lines = sample.read_text().splitlines()
-    (tmp_path / "front.csv").write_text("\n".join(line for line in lines if ",left," not in line and ",behind," not in line))
+    front = [line for line in lines if ",left," not in line and ",behind," not in line]
+    (tmp_path / "front.csv").write_text("\n".join(front))
     (tmp_path / "left.csv").write_text("\n".join([lines[0], *(line for line in lines if ",left," in line)]))
     done = run(tmp_path / "second", tmp_path / "front.csv", model=first.folder, index=tmp_path / "left.csv", align=True,
                query="07 front")  # fmt: skip
@@ -91,9 +92,9 @@ def test_json_of_coco_and_shares_of_the_picture(sample, tmp_path):
     (tmp_path / "people.json").write_text(json.dumps(people))
     whole = run(tmp_path / "a", tmp_path / "people.json", **QUICK)
     k = np.array([p["keypoints"] for p in people]).reshape(12, 17, 3)
-    k[..., :2] /= [640, 320]
+    k[..., :2] /= [1280, 640]
     np.save(tmp_path / "shares.npy", k)
-    again = run(tmp_path / "b", tmp_path / "shares.npy", **QUICK, image_size=(640, 320))
+    again = run(tmp_path / "b", tmp_path / "shares.npy", **QUICK, image_size=(1280, 640))
     means = [np.load(d.folder / "embeddings.npz")["mean"] for d in (whole, again)]
     assert np.allclose(*means, atol=1e-4)
     warned = run(tmp_path / "c", tmp_path / "shares.npy", **QUICK)

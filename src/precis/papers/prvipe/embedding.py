@@ -29,7 +29,7 @@ from precis.train.loop import Budget, fit, param_groups
 from precis.train.schedule import cosine
 
 from .pictures import draw_alignment, draw_ambiguity, draw_gallery
-from .reading import People, read_people
+from .reading import People, read_people, write_skipped
 from .recorded import read_recorded
 from .training import KAPPA, missing, views
 
@@ -51,6 +51,7 @@ def run_embedding(job: Any, work: Work) -> dict[str, float | None]:
     if lacking and not takes_masks:
         raise InputError(f"{lacking} rows lack points (no number, or a score below 0.1), and this embedder takes whole "
                          "poses only: train one with --occlusion", file=job.input)  # fmt: skip
+    write_skipped(work, *(p for p in (people, other) if p is not None))
     embedder, sigmoid = pair or _train(job, work)
     with torch.no_grad():
         e = embedder(people.k, people.mask)

@@ -27,10 +27,12 @@ class People(NamedTuple):
     ids: tuple[str, ...]
     views: np.ndarray | None
     poses: np.ndarray | None
+    skipped: tuple[tuple[str, int, str, str], ...]
+    rows: int
 
 
 def read_people(path: Path, job: Any, work: Work) -> People:
-    """Read, order, mask and normalise; rows that are no pose are left out and noted, and listed by `write_skipped`."""
+    """Read, order, mask and normalise; rows that are no pose are left out (`skipped`: file, row, id, reason)."""
     found = read_2d(path)
     points, mask = _thirteen(found, job.layout)
     if job.image_size is not None:
@@ -44,15 +46,14 @@ def read_people(path: Path, job: Any, work: Work) -> People:
         raise InputError(f"no row has {LEAST} valid points and two of shoulders and hips", file=path)
     why = {int(i): "fewer than two of shoulders and hips" if whole[i] else f"{int(mask[i].sum())} valid points of 13"
            for i in np.flatnonzero(~kept)}  # fmt: skip
-    if why:
-        _write_skipped(work, path, found, why)
     there = torch.from_numpy(mask[kept])
     k = torch.from_numpy(np.nan_to_num(points[kept])).float()
     if not np.isfinite(k.numpy()).all():
         raise InputError("a coordinate is too large", file=path)
     pick = lambda column: None if column is None else column[kept]
     ids = tuple(name for name, keep in zip(found.ids, kept) if keep)
-    return People(normalize_2d(k, there), there, ids, pick(found.views), pick(found.poses))
+    skipped = tuple((path.name, i + 1, found.ids[i], reason) for i, reason in why.items())
+    return People(normalize_2d(k, there), there, ids, pick(found.views), pick(found.poses), skipped, len(found.ids))
 
 
 def _thirteen(found: Keypoints, layout: str) -> tuple[np.ndarray, np.ndarray]:
@@ -84,10 +85,13 @@ def _profile(found: Keypoints, layout: str) -> KeypointProfile:
     return PROFILES[known]
 
 
-def _write_skipped(work: Work, path: Path, found: Keypoints, why: dict[int, str]) -> None:
-    file = work.folder / "skipped.csv"
-    before = file.read_text("utf-8").splitlines()[1:] if file.exists() else []
-    with writing(file) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
-        stream.write("\n".join(["file,row,id,reason", *before]) + "\n")
-        csv.writer(stream).writerows([path.name, i + 1, found.ids[i], reason] for i, reason in why.items())
-    work.note(f"{len(why)} of {len(found.ids)} rows of {path.name} are no whole pose and were left out: skipped.csv")
+def write_skipped(work: Work, *read: People) -> None:
+    """`skipped.csv`, if a row of any file was left out."""
+    for people in read:
+        if people.skipped:
+            work.note(f"{len(people.skipped)} of {people.rows} rows of {people.skipped[0][0]} are no whole pose and were "
+                      "left out: skipped.csv")  # fmt: skip
+    rows = [row for people in read for row in people.skipped]
+    if rows:
+        with writing(work.folder / "skipped.csv") as beside, beside.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([("file", "row", "id", "reason"), *rows])

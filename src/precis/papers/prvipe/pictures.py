@@ -123,7 +123,7 @@ def draw_alignment(a: People, b: People, distance: np.ndarray, path: np.ndarray)
         for row, (people, i) in enumerate(((a, int(path[at, 0])), (b, int(path[at, 1])))):
             sheet.person((row, column), people.k[i], people.mask[i], _short(people.ids[i]))
     sheet.draw()
-    figure.suptitle("Distance of every pair of frames with the best path, and frames that it brings together", fontsize=9)
+    figure.suptitle("Distance of every pair of frames with the best path, and frames that it joins", fontsize=9)
     return Chart(figure, "alignment of two sequences").png(130)
 
 

@@ -16,6 +16,7 @@ from precis.papers.work import writing
 
 SURE, LEAST = 0.1, 5  # a score below is a missing point; fewer points than that are no pose
 TORSO = [STD13_2D.names.index(name) for name in ("left_shoulder", "right_shoulder", "left_hip", "right_hip")]
+LAYOUTS = ", ".join(name for name in PROFILES if name != "std16")  # which is 3-D
 BY_COUNT = {13: "std13", 17: "coco17", 25: "body25", 33: "mediapipe33"}
 
 
@@ -62,7 +63,7 @@ def _thirteen(found: Keypoints, layout: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         chosen = profile.pick(torch.from_numpy(whole), STD13_2D).numpy()
     except ValueError as error:
-        raise InputError(f"{error}; known layouts are {', '.join(PROFILES)}", file=found.file) from None
+        raise InputError(f"{error}; known layouts are {LAYOUTS}", file=found.file) from None
     mask = np.isfinite(chosen[..., :2]).all(-1) & (chosen[..., 2] >= SURE)
     return np.where(mask[..., None], chosen[..., :2], np.nan), mask
 
@@ -80,7 +81,7 @@ def _profile(found: Keypoints, layout: str) -> KeypointProfile:
         return KeypointProfile(found.names)
     known = found.layout or BY_COUNT.get(count)
     if known is None:
-        raise InputError(f"{count} points without names: no known layout ({', '.join(PROFILES)}); name the columns "
+        raise InputError(f"{count} points without names: no known layout ({LAYOUTS}); name the columns "
                          "like left_hip_x", file=found.file)  # fmt: skip
     return PROFILES[known]
 
@@ -89,8 +90,8 @@ def write_skipped(work: Work, *read: People) -> None:
     """`skipped.csv`, if a row of any file was left out."""
     for people in read:
         if people.skipped:
-            work.note(f"{len(people.skipped)} of {people.rows} rows of {people.skipped[0][0]} are no whole pose and were "
-                      "left out: skipped.csv")  # fmt: skip
+            work.note(f"{len(people.skipped)} of {people.rows} rows of {people.skipped[0][0]} are no whole pose and "
+                      "were left out: skipped.csv")  # fmt: skip
     rows = [row for people in read for row in people.skipped]
     if rows:
         with writing(work.folder / "skipped.csv") as beside, beside.open("w", newline="", encoding="utf-8") as stream:

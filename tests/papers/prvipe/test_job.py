@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from precis.data.poses import procedural_skeleton
-from precis.errors import InputError
+from precis.errors import InputError, Stopped
 from precis.papers.catalogue import find
 from precis.papers.opening import make_job
 from precis.papers.prvipe.samples import three_views
@@ -21,9 +21,9 @@ def few_poses(monkeypatch):
     monkeypatch.setattr("precis.papers.prvipe.embedding.BATCH", 32)
 
 
-def run(out: Path, given=None, resume=False, **options) -> Finished:
+def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
     paper = find()["prvipe"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume)
+    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
 
 
 @pytest.fixture
@@ -58,6 +58,20 @@ def test_a_model_of_a_run_is_taken_by_another_and_two_files_are_searched_and_ali
     assert (done.folder / "alignment.png").stat().st_size > 5000 and done.metrics["alignment_cost"] > 0
     a, b = (np.load(d.folder / "embeddings.npz") for d in (first, done))
     assert np.allclose(a["mean"][:40], b["mean"], atol=1e-5) and b["ids"][6] == "07 front"
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(sample, tmp_path):
+    def stop(event):
+        if event["event"] == "log" and event["step"] >= 2:
+            raise Stopped("enough")
+
+    options = QUICK | {"steps": 6, "occlusion": True}
+    whole = run(tmp_path / "whole", sample, **options)
+    with pytest.raises(Stopped):
+        run(tmp_path / "part", sample, listen=stop, **options)
+    resumed = run(tmp_path / "part", sample, resume=True, **options)
+    a, b = (np.load(d.folder / "embeddings.npz")["mean"] for d in (whole, resumed))
+    assert np.array_equal(a, b) and whole.metrics == resumed.metrics
 
 
 def test_rows_that_lack_points_need_occlusion_and_hopeless_ones_are_skipped(sample, tmp_path):

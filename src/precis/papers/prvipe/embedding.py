@@ -1,7 +1,6 @@
 """Train or take an embedder, embed a user's keypoints, and say what is near to what."""
 
 import csv
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +101,15 @@ def _train(job: Any, work: Work) -> tuple[PoseEmbedder, MatchingSigmoid]:
     for name, p in model.named_parameters():
         p.requires_grad_(not cancelled(name))
     solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=3e-3, foreach=True)
-    folder = work.folder / TRAINING
-    fit(step, [0], budget=Budget(steps=job.steps), optimizer=solver, schedule=cosine(), log=work.log, folder=folder,
-        resume=work.resume, keep={"model": model, "generator": generators[1]})  # fmt: skip
+    fit(
+        step, [0], budget=Budget(steps=job.steps), optimizer=solver, schedule=cosine(), log=work.log,
+        folder=work.folder / TRAINING, resume=work.resume, keep={"model": model, "generator": generators[1]},
+    )  # fmt: skip
     model.eval().cpu()
     embedder, sigmoid = model.embedder, model.sigmoid
     assert isinstance(embedder, PoseEmbedder)
     save_model(work.folder, embedder, config)
     save_model(work.folder, sigmoid, {}, name="sigmoid")
-    shutil.rmtree(folder, ignore_errors=True)
     return embedder, sigmoid
 
 

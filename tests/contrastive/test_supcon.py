@@ -26,7 +26,10 @@ def made(b=6, v=2, d=4, seed=0, dtype=torch.float64):
 
 
 def by_loops(features, positive, temperature, form, empty="skip", first_only=False):
-    """The two equations term by term, also where libraries give 0 (one class alone) or NaN (no positive); positive(i, j): whether picture j is a positive of picture i."""
+    """The two equations term by term, also where libraries give 0 (one class alone) or NaN (no positive).
+
+    positive(i, j): whether picture j is a positive of picture i.
+    """
     views = features if features.ndim == 3 else features[:, None]
     b, v = views.shape[:2]
     z = [(i, k, (views[i, k] / views[i, k].norm()).tolist()) for i in range(b) for k in range(v)]
@@ -75,7 +78,7 @@ def test_a_mask_says_the_same_as_labels_and_more(form, chunk):
     labels = torch.tensor(LABELS["singletons"])
     torch.testing.assert_close(sup_con(z, mask=labels[:, None] == labels, **options), sup_con(z, labels, **options))
     torch.testing.assert_close(sup_con(z, mask=torch.eye(6), **options), nt_xent(z[:, 0], z[:, 1], 0.3))
-    uneven = (torch.rand(6, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()  # not symmetric, diagonal mixed
+    uneven = (torch.rand(6, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()  # diagonal mixed as well
     uneven[2] = 0
     expected = by_loops(z, lambda i, j: bool(uneven[i, j]), 0.3, form)
     assert float(sup_con(z, mask=uneven, **options)) == pytest.approx(expected, abs=1e-12)

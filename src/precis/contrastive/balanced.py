@@ -19,8 +19,8 @@ FEWEST = 4  # pictures of a class in a batch, at least
 class BalancedBatches(IndexBatches):
     """Indices [P·K] a batch: P = min(classes, ⌊size/4⌋) different classes, K = ⌊size/P⌋ pictures of each.
 
-    labels [N]: −1 is of no class, and left out.  Classes come in a new random order until each had its turn, so that all
-    appear equally often.  A class of less than K pictures repeats some in a batch, under other augmentations.  An epoch
+    labels [N]: −1 is of no class, and left out.  Classes come in a new random order until each had its turn, so that
+    all appear equally often.  A class of less than K pictures repeats some in a batch, under other augmentations.  An epoch
     is as many batches as its pictures would fill.  Resumes as `IndexBatches` does.
     """
 

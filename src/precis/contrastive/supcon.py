@@ -1,6 +1,7 @@
 """Supervised contrastive learning: pull together all views of a class, then fit a linear classifier on frozen features.
 
-    stage 1:  h = f(v),   z = g(h)/‖g(h)‖,   L = L_out(z, labels)            stage 2:  softmax(W h + b), f fixed, g dropped
+    stage 1:  h = f(v),   z = g(h)/‖g(h)‖,   L = L_out(z, labels)
+    stage 2:  softmax(W h + b), f fixed, g dropped
 
 Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu, Krishnan, NeurIPS 2020 (arXiv 2004.11362), §3.  The losses:
 `precis.contrastive.supcon_loss`; batches with enough of each class: `precis.contrastive.balanced`.
@@ -61,7 +62,10 @@ class LinearHead(nn.Module):
 
     @torch.no_grad()
     def fit(self, h: Float[Tensor, "n d"], y: Int[Tensor, "n"]) -> "LinearHead":
-        """Multinomial logistic regression by L-BFGS; labels of −1 are left out.  InputError for less than two classes."""
+        """Multinomial logistic regression by L-BFGS; labels of −1 are left out.
+
+        InputError for less than two classes.
+        """
         probe = LinearProbe(self.ridge, classes=len(self.bias)).fit(h, y)
         weight = probe.weight / probe.scale
         self.weight.copy_(weight)

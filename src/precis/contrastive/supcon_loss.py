@@ -4,9 +4,9 @@
 
     L_out = mean_i  −1/|P(i)| Σ_{p∈P(i)} ℓ_ip        L_in = mean_i  −log( 1/|P(i)| Σ_{p∈P(i)} exp ℓ_ip )
 
-Khosla et al., NeurIPS 2020, eqs. 2 and 3 (arXiv 2004.11362).  By Jensen's inequality L_in ≤ L_out.  Both have the gradient
-(1/τ) (Σ_p z_p (P_ip − X_ip) + Σ_n z_n P_in) with respect to the anchor, P the softmax over all others; X_ip is 1/|P(i)| for
-L_out, and for L_in the softmax over the positives alone: L_in pulls most on the positives that are close already (§3.2.1).
+Khosla et al., NeurIPS 2020, eqs. 2 and 3 (arXiv 2004.11362).  By Jensen's inequality L_in ≤ L_out.  Both have the
+gradient (1/τ) (Σ_p z_p (P_ip − X_ip) + Σ_n z_n P_in) with respect to the anchor, P the softmax over all others; X_ip is
+1/|P(i)| for L_out, and for L_in the softmax over the positives alone: L_in pulls most on those that are close already.
 
 L_out needs no mask of pairs: Σ_p s_ip is the product of z_i with the sum of its class.
 """
@@ -14,7 +14,6 @@ L_out needs no mask of pairs: Σ_p s_ip is the product of z_i with the sum of it
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint

@@ -3,27 +3,24 @@
 After the benchmark of Hendrycks and Dietterich, ICLR 2019 (arXiv 1903.12261); the strengths are the caller's.
 """
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import UInt8
 from scipy.ndimage import gaussian_filter
 
 from precis.errors import InputError
 
-Kind = Literal["noise", "blur", "contrast", "pixelate"]
-KINDS: tuple[Kind, ...] = ("noise", "blur", "contrast", "pixelate")
+KINDS = ("noise", "blur", "contrast", "pixelate")
 Number = int | float
 
 
 def corrupted(
-    images: UInt8[np.ndarray, "n c h w"], kind: Kind, strength: Number, seed: int = 0
+    images: UInt8[np.ndarray, "n c h w"], kind: str, strength: Number, seed: int = 0
 ) -> UInt8[np.ndarray, "n c h w"]:
     """The pictures under one corruption.
 
     strength: of `noise` the standard deviation, of a range of 1; of `blur` the Gaussian's, in pixels; of `contrast` the
-    share of it that is lost, down to the picture's mean (of all channels); of `pixelate` how many pixels of a side become
-    one (a number between whole ones: the side is divided by it, rounded).  0 (`pixelate`: 1) leaves pictures as they are.
+    share of it that is lost, down to the picture's mean (of all channels); of `pixelate` how many pixels of a side
+    become one (a number between whole ones: the side is divided by it, rounded).  0 (`pixelate`: 1) changes nothing.
     """
     if strength < 0 or (kind == "contrast" and strength > 1) or (kind == "pixelate" and strength < 1):
         raise InputError(f"{kind} has no strength {strength:g}")

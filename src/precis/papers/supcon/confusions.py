@@ -1,0 +1,43 @@
+"""The pairs of classes that a classifier confuses most, with pictures."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precis.lab.figures import contact_sheet
+from precis.papers.contrastive_maps import PLAIN, RIGHT, WRONG, framed
+from precis.papers.contrastive_pictures import Pictures
+
+ROWS, ERRORS, EACH = 6, 4, 2  # pairs, pictures taken for the other class, right ones of either class
+
+
+def confused_pairs(pictures: Pictures, tested: Tensor, said: Tensor) -> bytes | None:
+    """PNG: for each of the most confused pairs, in whichever direction, the errors between two right pictures of both.
+
+    tested [T]: places of the pictures; said [T]: the classifier's answers.  None where there is no error.
+    """
+    truth = pictures.labels[tested]
+    n = len(pictures.classes)
+    counts = torch.bincount(truth * n + said, minlength=n * n).view(n, n)
+    both = (counts + counts.T).triu(1)
+    worst = both.flatten().argsort(descending=True, stable=True)[:ROWS]
+    worst = worst[both.flatten()[worst] > 0].tolist()
+    if not worst:
+        return None
+    blank = np.full_like(framed(pictures.images[0], PLAIN), 255)
+    tiles, names = [], []
+    for pair in worst:
+        a, b = divmod(pair, n)
+        wrong = tested[((truth == a) & (said == b)) | ((truth == b) & (said == a))]
+        right = [tested[(truth == c) & (said == c)] for c in (a, b)]
+        for some, colour, wanted in ((right[0], RIGHT, EACH), (wrong, WRONG, ERRORS), (right[1], RIGHT, EACH)):
+            shown = [framed(pictures.images[i], colour) for i in some[:wanted].tolist()]
+            tiles += [*shown, *[blank] * (wanted - len(shown))]
+        first, second = (_short(pictures.classes[c]) for c in (a, b))
+        names.append(f"{first} for {second} {int(counts[b, a])}×, {second} for {first} {int(counts[a, b])}×")
+    head = [*["first class"] * EACH, *["taken for the other"] * ERRORS, *["second class"] * EACH]
+    return contact_sheet(tiles, columns=2 * EACH + ERRORS, header=head, rows=names, size=72, gap=6)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 18 else name[:17] + "…"

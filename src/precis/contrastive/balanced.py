@@ -20,8 +20,8 @@ class BalancedBatches(IndexBatches):
     """Indices [P·K] a batch: P = min(classes, ⌊size/4⌋) different classes, K = ⌊size/P⌋ pictures of each.
 
     labels [N]: −1 is of no class, and left out.  Classes come in a new random order until each had its turn, so that
-    all appear equally often.  A class of less than K pictures repeats some in a batch, under other augmentations.  An epoch
-    is as many batches as its pictures would fill.  Resumes as `IndexBatches` does.
+    all appear equally often.  A class of less than K pictures repeats some in a batch, under other augmentations.  An
+    epoch is as many batches as its pictures would fill.  Resumes as `IndexBatches` does.
     """
 
     def __init__(self, labels: Int[Tensor, "n"], size: int, generator: torch.Generator) -> None:

@@ -18,10 +18,12 @@ from precis.train.probe import embed, first_of_each
 from .training import Setting, classifier, make_model, permuted, train
 
 LETTERS = Setting("letters", train=728, test=600)
-CIFAR = Setting("cifar100", 32, train=10_000, test=10_000, encoder="conv:32x4", steps=380, lr=1e-3, views="supcon")
+CIFAR = Setting(
+    "cifar100", 32, train=10_000, test=10_000, encoder="conv:32x4", batch=512, steps=380, lr=1e-3, views="supcon",
+)  # fmt: skip
 CIFAR_GPU = Setting(
-    "cifar100", 32, train=50_000, test=10_000, encoder="resnet18:stem=small", steps=9700, lr=1e-3, views="supcon",
-    precision="bf16",
+    "cifar100", 32, train=50_000, test=10_000, encoder="resnet18:stem=small", batch=512, steps=9700, lr=1e-3,
+    views="supcon", precision="bf16",
 )  # fmt: skip
 
 
@@ -50,7 +52,7 @@ class Transfer(Claim):
         "smoke": Profile(Setting("letters", train=104, test=40, encoder="conv:8x2", batch=32, steps=2), seeds=2,
                          scale="104 letters"),
         "quick": Profile(LETTERS, seeds=3,
-                         scale="26 letters of 16×16, 28 each, then digits; 16–64 channels, 45 × 2×512"),
+                         scale="26 letters of 16×16, 28 each, then digits; 16–64 channels, 100 × 2×128"),
         "full": Profile(CIFAR, seeds=3, scale="CIFAR-100, 10,000 pictures, then CIFAR-10; 32–256 channels, 20 epochs "
                                               "of 2×512 (GPU: all, ResNet-18, 100 epochs)", threads=2, cuda=CIFAR_GPU),
     }  # fmt: skip

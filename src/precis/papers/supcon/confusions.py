@@ -28,13 +28,14 @@ def confused_pairs(pictures: Pictures, tested: Tensor, said: Tensor) -> bytes | 
     tiles, names = [], []
     for pair in worst:
         a, b = divmod(pair, n)
-        wrong = tested[((truth == a) & (said == b)) | ((truth == b) & (said == a))]
+        ways = [tested[(truth == c) & (said == d)] for c, d in ((a, b), (b, a))]
+        wrong = torch.cat([way[: ERRORS // 2] for way in ways] + [way[ERRORS // 2 :] for way in ways])
         right = [tested[(truth == c) & (said == c)] for c in (a, b)]
         for some, colour, wanted in ((right[0], RIGHT, EACH), (wrong, WRONG, ERRORS), (right[1], RIGHT, EACH)):
             shown = [framed(pictures.images[i], colour) for i in some[:wanted].tolist()]
             tiles += [*shown, *[blank] * (wanted - len(shown))]
         first, second = (_short(pictures.classes[c]) for c in (a, b))
-        names.append(f"{first} for {second} {int(counts[b, a])}×, {second} for {first} {int(counts[a, b])}×")
+        names.append(f"{first} as {second}: {int(counts[a, b])}, {second} as {first}: {int(counts[b, a])}")
     head = [*["first class"] * EACH, *["taken for the other"] * ERRORS, *["second class"] * EACH]
     return contact_sheet(tiles, columns=2 * EACH + ERRORS, header=head, rows=names, size=72, gap=6)
 

@@ -38,11 +38,11 @@ class Setting(base.Setting):
     train: int = 720
     test: int = 720
     encoder: str = "conv:16x3"
-    batch: int = 512
-    steps: int = 45
+    batch: int = 128
+    steps: int = 100
     temperature: float = 0.1
     corruptions: tuple[str, ...] = ("blur", "contrast", "pixelate")
-    minibatches: int = 32
+    minibatches: int = 16
     noise_batch: int = 256
 
 

@@ -64,10 +64,10 @@ class _Trainings(Claim):
 class OutVsIn(_Trainings):
     """Accuracy, in points, of the linear stage on test pictures (of typefaces that training did not see).  No margin.
 
-    An anchor has some 6 positives (on CIFAR-10 at full 100), among which L_in chooses and L_out does not; how many share
-    the pull, 1/ΣX², is shown and does not count.  Batches of 512 would hold four times as many, but in the time that a
-    quick check has, cross-entropy, which has the same batches, learns next to nothing with so few steps.  In the broken
-    arm the labels of the first stage are dealt to other pictures.
+    An anchor has some 6 positives (at full, on CIFAR-10, 100), among which L_in chooses and L_out does not; how many
+    share the pull, 1/ΣX², is shown and does not count.  Batches of 512 would hold four times as many, but in the time
+    of a quick check they leave so few steps that cross-entropy, which has the same batches, learns next to nothing.  In
+    the broken arm the labels of the first stage are dealt to other pictures.
     """
 
     name = "out_vs_in"

@@ -21,6 +21,7 @@ from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.supcon import LinearHead, SupConModel, sup_con
 from precis.nn.backbones import backbone
 from precis.nn.cost import saved_bytes
+from precis.train.classify import to_channels_last
 
 DIM, TAU = 128, 0.1
 
@@ -70,7 +71,7 @@ def _metric_learning() -> Callable[[Tensor, Tensor], Tensor] | None:
 
 def _step(repeats: int) -> dict[str, Any]:
     encoder = backbone("conv:24x3", (1, 8, 8))
-    model = SupConModel(encoder, ProjectionHead(96)).to(memory_format=torch.channels_last)
+    model: Any = to_channels_last(SupConModel(encoder, ProjectionHead(96)))
     views, y = [torch.rand(256, 1, 8, 8) for _ in range(2)], torch.arange(256) % 10
 
     def theirs() -> None:

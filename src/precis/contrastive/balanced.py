@@ -56,7 +56,7 @@ class BalancedBatches(IndexBatches):
         self.waiting = list(state["waiting"])
 
     def _pictures(self, c: int) -> Tensor:
-        rows, found = self.members[c], []
-        while sum(map(len, found)) < self.each:
-            found.append(rows[torch.randperm(len(rows), generator=self.generator)])
-        return torch.cat(found)[: self.each]
+        rows = self.members[c]
+        times = -(-self.each // len(rows))
+        orders = [rows[torch.randperm(len(rows), generator=self.generator)] for _ in range(times)]
+        return torch.cat(orders)[: self.each]

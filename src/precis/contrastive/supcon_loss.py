@@ -53,7 +53,7 @@ def sup_con(
         if contrast == "one":
             anchors = anchors[:: len(rows) // len(features)]
         others = log_sum_others(rows[anchors], rows, anchors, temperature, chunk)
-        count = pull.count[anchors]
+        count = pull.number[anchors]
         if reduction_form == "out":
             near = (rows[anchors] * pull.total[anchors]).sum(1) / (count.clamp(min=1) * temperature)
         else:
@@ -79,7 +79,7 @@ def positive_weights(
         rows = _rows(features, True)
         pull = _positives(rows, len(features), labels, None, unlabelled)
         anchors = torch.arange(len(rows), device=rows.device)
-        keep, has = _keep(anchors, pull), (pull.count > 0)[:, None]
+        keep, has = _keep(anchors, pull), (pull.number > 0)[:, None]
         s = torch.zeros_like(rows @ rows.T) if form == "out" else rows @ rows.T / temperature
         weights = torch.where(has, s.masked_fill(~keep & has, -torch.inf).softmax(1), 0)
     return weights.to(features.dtype)
@@ -90,7 +90,7 @@ class _Pull(NamedTuple):
     group of each row [N], or the mask of pictures [B,B] with the picture of each row [N]."""
 
     total: Tensor
-    count: Tensor
+    number: Tensor
     group: Tensor
     mask: Tensor | None
 
@@ -141,7 +141,7 @@ def _log_sum_positives(rows: Tensor, anchors: Tensor, pull: _Pull, temperature: 
     """log Σ_p exp s_ip of every anchor; of one without a positive some finite number, which nothing depends on."""
 
     def part(some: Tensor) -> Tensor:
-        keep = _keep(some, pull) | (pull.count[some, None] == 0)
+        keep = _keep(some, pull) | (pull.number[some, None] == 0)
         return (rows[some] @ rows.T / temperature).masked_fill(~keep, -torch.inf).logsumexp(1)
 
     if chunk is None or chunk >= len(anchors):

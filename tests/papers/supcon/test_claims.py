@@ -1,5 +1,6 @@
 """The claims' experiments, small: what is paired is paired, and broken arms are broken where they say."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from precis.contrastive.supcon import sup_con
 from precis.lab.recorder import TrialRecord
+from precis.papers.ntxent.arms import Pool
 from precis.papers.supcon.claims import Corruption, OutVsIn, Stability, Transfer, Views
 from precis.papers.supcon.gradients import GradientNoise, effective_positives
 from precis.papers.supcon.training import CrossEntropy, Setting, judge, linear_steps, make_model, permuted, train
@@ -55,17 +57,26 @@ def test_permuted_labels_are_as_many_of_each_class_for_other_pictures():
     assert float((labels == POOL.labels).float().mean()) < 0.15
 
 
-def test_training_on_labels_brings_what_permuted_ones_cannot(tmp_path):
-    s, found = replace(SMALL, steps=60, encoder="conv:8x2"), {}
+def test_true_labels_can_be_learned_and_permuted_ones_cannot(tmp_path):
+    """Pictures of four kinds, a bright quarter each."""
+    y = torch.arange(96) % 4
+    x = torch.randint(0, 90, (96, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    for i, kind in enumerate(y.tolist()):
+        x[i, :, 8 * (kind // 2) : 8 * (kind // 2) + 8, 8 * (kind % 2) : 8 * (kind % 2) + 8] += 150
+    pool = Pool(x.to(torch.uint8), y, x.to(torch.uint8), y)
+    s, last = replace(SMALL, batch=48, steps=30, encoder="conv:8x2"), {}
     for arm in ("out", "shuffled"):
-        model = make_model(arm, s, POOL, record(tmp_path, arm, lr=1e-2))
-        labels = POOL.labels if arm == "out" else permuted(POOL.labels, torch.Generator().manual_seed(0))
-        train(s, POOL, model, labels, record(tmp_path, arm, lr=1e-2))
-        found[arm] = judge(s, POOL, model)
-    assert found["out"]["accuracy"] > found["shuffled"]["accuracy"] + 3
-    one = found["out"]
-    assert one["accuracy"] == one["probe"] and one["corrupted"] == pytest.approx(
-        (one["blur"] + one["contrast"] + one["pixelate"]) / 3)
+        labels = y if arm == "out" else permuted(y, torch.Generator().manual_seed(0))
+        kept = record(tmp_path, arm, lr=1e-2)
+        train(s, pool, make_model("out", s, pool, kept), labels, kept)
+        last[arm] = kept.summary()["curves"]["loss"]["y"][-1]
+    assert last["out"] < math.log(95) - 0.5 and last["shuffled"] > last["out"] + 0.3
+
+
+def test_figures_of_a_judgement(tmp_path):
+    one = judge(SMALL, POOL, make_model("out", SMALL, POOL, record(tmp_path)))
+    assert one["accuracy"] == one["probe"] > 3
+    assert one["corrupted"] == pytest.approx((one["blur"] + one["contrast"] + one["pixelate"]) / 3)
     assert one["kept"] == pytest.approx(100 * one["corrupted"] / one["accuracy"])
 
 

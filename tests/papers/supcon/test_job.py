@@ -15,6 +15,7 @@ from precis.papers.contrastive_pictures import Pictures
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
 from precis.papers.supcon.beside import Beside
+from precis.papers.supcon.classifying import _batches, _classify_others
 from precis.papers.supcon.confusions import confused_pairs
 from precis.train.checkpoint import load_model
 
@@ -98,35 +99,44 @@ def test_each_network_is_trained_as_if_it_were_alone():
     torch.testing.assert_close(second["cross_entropy"], expected)
 
 
-def test_many_classes_make_balanced_batches_and_few_do_not(tmp_path):
-    images, labels = stripes(120, 15)
-    np.savez(tmp_path / "many.npz", images=images, labels=labels)
-    done = run(tmp_path / "out", tmp_path / "many.npz", **QUICK)
-    notes = " ".join(done.result["notes"])
-    assert "balanced: 4 classes with 4 pictures each" in notes and "1.1 of a class on average" in notes
-    done = run(tmp_path / "no", tmp_path / "many.npz", **QUICK, balanced="no")
-    assert "many have no positive but their own views" in " ".join(done.result["notes"])
+class Notes(list):
+    note = list.append
 
 
-def test_pictures_without_a_label(pictures, tmp_path):
-    images, labels = stripes()
-    labels = np.where(np.arange(90) < 60, labels, -1)
-    np.savez(tmp_path / "partly.npz", images=images, labels=labels)
-    part = run(tmp_path / "part", tmp_path / "partly.npz", **QUICK)
-    assert part.metrics["steps"] == 2 * (78 // 16) and part.metrics["predicted"] == 30
-    left = run(tmp_path / "left", tmp_path / "partly.npz", **QUICK, unlabelled="ignore")
-    assert left.metrics["steps"] == 2 * (48 // 16) and "30 pictures without a label are in no batch" in " ".join(
-        left.result["notes"])
+def plan(labels, batch=16, **options):
+    """The batches of a job with these labels of the pictures it trains on, and what it noted."""
+    notes, job = Notes(), make_job(find()["supcon"], None, **options)
+    made = _batches(job, notes, torch.as_tensor(labels), batch)
+    return None if made is None else made(torch.Generator().manual_seed(0)), " ".join(notes)
+
+
+def test_many_classes_make_balanced_batches_and_few_do_not():
+    many, few = np.arange(120) % 15, np.arange(120) % 4
+    made, notes = plan(many)
+    assert made.classes == made.each == 4
+    assert "4 classes with 4 pictures each" in notes and "1.1 of a class on average" in notes
+    made, notes = plan(many, balanced="no")
+    assert made is None and "many have no positive but their own views" in notes
+    assert plan(few) == (None, "") and plan(few, balanced="yes")[0].each == 4
+
+
+def test_pictures_without_a_label_take_part_or_are_left_out(tmp_path):
+    partly = np.where(np.arange(80) < 60, np.arange(80) % 4, -1)
+    assert plan(partly) == (None, "")
+    made, notes = plan(partly, unlabelled="ignore")
+    assert "20 pictures without a label are in no batch" in notes
+    assert max(int(i) for chosen in made for i in chosen) < 60
     with pytest.raises(InputError, match="leave --balanced at auto"):
-        run(tmp_path / "no", tmp_path / "partly.npz", **QUICK, unlabelled="ignore", balanced="no")
-    assert not (tmp_path / "no").exists()
+        plan(partly, unlabelled="ignore", balanced="no")
+    images, labels = stripes()
+    np.savez(tmp_path / "partly.npz", images=images, labels=np.where(np.arange(90) < 60, labels, np.nan))
+    done = run(tmp_path / "part", tmp_path / "partly.npz", **QUICK)
+    assert done.metrics["steps"] == 2 * (78 // 16) and done.metrics["predicted"] == 30
 
 
-def test_an_encoder_without_a_classifier_only_embeds(pictures, tmp_path):
-    paper = find()["ntxent"]
-    first = run_job(paper, make_job(paper, pictures, device="cpu", **QUICK), out=tmp_path / "ntxent")
-    done = run(tmp_path / "out", pictures, task="embed", model=str(first.folder))
-    assert "no classifier in ntxent" in " ".join(done.result["notes"]) and "classified" not in done.metrics
+def test_an_encoder_without_a_classifier_only_embeds(tmp_path):
+    notes, job = Notes(), make_job(find()["supcon"], None, task="embed", model=str(tmp_path))
+    assert _classify_others(job, notes) == {} and "no classifier in" in notes[0]
 
 
 def test_the_confused_are_shown_between_the_right():

@@ -49,7 +49,7 @@ def run_supcon(job: Any, work: Work) -> dict[str, float | None]:
         def loss(views: tuple[Tensor, ...], chosen: Tensor) -> Any:
             return model.loss(views, labels[chosen])
 
-        return Recipe(model, loss, job.n_views, _batches(job, work, pictures, labels.cpu(), batch))
+        return Recipe(model, loss, job.n_views, _batches(job, work, labels.cpu(), batch))
 
     metrics = run_contrastive(job, work, make)
     first = _classifier(work, *made[0]) if made else _classify_others(job, work)
@@ -65,7 +65,7 @@ def _check(job: Any, pictures: Pictures) -> None:
         raise InputError("at least two classes with two pictures to train on are wanted", file=job.input)
 
 
-def _batches(job: Any, work: Work, pictures: Pictures, labels: Tensor, batch: int) -> Any:
+def _batches(job: Any, work: Work, labels: Tensor, batch: int) -> Any:
     """A function generator → batches; None: the plain ones."""
     known = labels[labels >= 0]
     missing = len(labels) - len(known)

@@ -25,15 +25,16 @@ def confused_pairs(pictures: Pictures, tested: Tensor, said: Tensor) -> bytes | 
     if not worst:
         return None
     blank = np.full_like(framed(pictures.images[0], PLAIN), 255)
-    tiles, names = [], []
+    tiles: list[np.ndarray] = []
+    names: list[str] = []
     for pair in worst:
         a, b = divmod(pair, n)
         ways = [tested[(truth == c) & (said == d)] for c, d in ((a, b), (b, a))]
         wrong = torch.cat([way[: ERRORS // 2] for way in ways] + [way[ERRORS // 2 :] for way in ways])
         right = [tested[(truth == c) & (said == c)] for c in (a, b)]
         for some, colour, wanted in ((right[0], RIGHT, EACH), (wrong, WRONG, ERRORS), (right[1], RIGHT, EACH)):
-            shown = [framed(pictures.images[i], colour) for i in some[:wanted].tolist()]
-            tiles += [*shown, *[blank] * (wanted - len(shown))]
+            sights = [framed(pictures.images[i], colour) for i in some[:wanted].tolist()]
+            tiles += [*sights, *[blank] * (wanted - len(sights))]
         first, second = (_short(pictures.classes[c]) for c in (a, b))
         names.append(f"{first} as {second}: {int(counts[a, b])}, {second} as {first}: {int(counts[b, a])}")
     head = [*["first class"] * EACH, *["taken for the other"] * ERRORS, *["second class"] * EACH]

@@ -18,10 +18,11 @@ install: $(VENV)/.installed-$(EXTRAS)
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.$(if $(filter-out base,$*),[$*])'
 	touch $@
 
-demo: install
+demo:
+	$(MAKE) install EXTRAS=base
 	$(BIN)/python tools/demo.py
 
 test: lint types imports suite

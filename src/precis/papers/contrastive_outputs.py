@@ -21,6 +21,8 @@ from precis.train.classify import score
 from precis.train.loop import Curve
 from precis.train.probe import LinearProbe, knn_predict, nearest
 
+CHUNK = 32_768  # rows compared at once, against 1,024 queries: 134 MB
+
 
 class Embedded(NamedTuple):
     """Representations h [N,D], z [N,·] (None without a head) of the pictures, h of the user's own queries, and the mean
@@ -66,7 +68,7 @@ def _arrays(folder: Path, e: Embedded) -> None:
 
 def _neighbours(h: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of every row other than itself: (cosine, index), [N,k] each."""
-    cosine, index = nearest(h, h, k + 1)
+    cosine, index = nearest(h, h, k + 1, chunk=CHUNK)
     itself = index == torch.arange(len(h), device=h.device)[:, None]
     itself[~itself.any(1), -1] = True  # crowded out by exact copies: the last goes
     keep = (~itself).nonzero()[:, 1].view(len(h), k)
@@ -83,7 +85,7 @@ def _neighbours_table(folder: Path, names: tuple[str, ...], cosine: np.ndarray, 
 
 def _query(work: Work, e: Embedded, name: str, picture: Tensor, h: Tensor, k: int) -> None:
     """`query_<name>.png`, and the neighbours in words."""
-    cosine, index = nearest(e.h, h, k)
+    cosine, index = nearest(e.h, h, k, chunk=CHUNK)
     some = min(ACROSS, k)
     tiles = [framed(picture, PLAIN), *[framed(e.pictures.images[j], PLAIN) for j in index[0, :some].tolist()]]
     words = ["query", *[f"{c:.2f}" for c in cosine[0, :some].tolist()]]
@@ -101,7 +103,7 @@ def _judge(job: Any, work: Work, e: Embedded) -> dict[str, float | None]:
     labels = p.labels.to(e.h.device)
     metrics: dict[str, float | None] = {}
     if len(val):
-        votes = knn_predict(e.h[train], labels[train], e.h[val], k, classes=n)
+        votes = knn_predict(e.h[train], labels[train], e.h[val], k, classes=n, chunk=CHUNK)
         found = score(votes.argmax(1), labels[val], n)
         metrics |= {"knn_accuracy": found.value, "knn_low": found.interval[0], "knn_high": found.interval[1]}
         result = LinearProbe(classes=n).fit(e.h[train], labels[train]).accuracy(e.h[val], labels[val])
@@ -113,7 +115,7 @@ def _judge(job: Any, work: Work, e: Embedded) -> dict[str, float | None]:
     unknown = torch.from_numpy(np.flatnonzero(p.labels.numpy() < 0))
     if len(unknown):
         known = torch.from_numpy(np.flatnonzero(p.labels.numpy() >= 0))
-        shares = knn_predict(e.h[known], labels[known], e.h[unknown], min(job.k, len(known)), classes=n)
+        shares = knn_predict(e.h[known], labels[known], e.h[unknown], min(job.k, len(known)), classes=n, chunk=CHUNK)
         share, best = shares.max(1)
         with writing(work.folder / "predictions.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)

@@ -7,8 +7,7 @@ from precis.contrastive.supcon_loss import sup_con
 g = torch.Generator().manual_seed(0)
 z, labels = torch.randn(6, 2, 8, generator=g), torch.tensor([0, 1, 0, -1, 2, 1])
 mask = (torch.rand(6, 6, generator=g) < 0.5).float()
-for options in ({"labels": labels}, {"labels": labels, "reduction_form": "in"}, {"mask": mask, "empty": "zero"},
-                {"labels": labels, "contrast": "one"}):  # fmt: skip
+for options in ({"labels": labels, "reduction_form": "in"}, {"mask": mask, "empty": "zero", "contrast": "one"}):
     grads = []
     for call in (sup_con, torch.compile(sup_con, fullgraph=True, backend="aot_eager")):
         a = z.clone().requires_grad_()

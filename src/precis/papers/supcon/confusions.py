@@ -20,8 +20,8 @@ def confused_pairs(pictures: Pictures, tested: Tensor, said: Tensor) -> bytes | 
     n = len(pictures.classes)
     counts = torch.bincount(truth * n + said, minlength=n * n).view(n, n)
     both = (counts + counts.T).triu(1)
-    worst = both.flatten().argsort(descending=True, stable=True)[:ROWS]
-    worst = worst[both.flatten()[worst] > 0].tolist()
+    order = both.flatten().argsort(descending=True, stable=True)[:ROWS]
+    worst = order[both.flatten()[order] > 0].tolist()
     if not worst:
         return None
     blank = np.full_like(framed(pictures.images[0], PLAIN), 255)

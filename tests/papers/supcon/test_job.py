@@ -124,6 +124,7 @@ def test_many_classes_make_balanced_batches_and_few_do_not():
     assert "4 classes with 4 pictures each" in notes and "1.1 of a class on average" in notes
     made, notes = plan(many, balanced="no")
     assert made is None and "many have no positive but their own views" in notes
+    assert plan(many, batch=6)[0] is None  # no room for two classes with four each
     assert plan(few) == (None, "") and plan(few, balanced="yes")[0].each == 4
 
 

@@ -65,9 +65,9 @@ class OutVsIn(_Trainings):
     """Accuracy, in points, of the linear stage on test pictures (of typefaces that training did not see).  No margin.
 
     An anchor has some 6 positives (at full, on CIFAR-10, 100), among which L_in chooses and L_out does not; how many
-    share the pull, 1/ΣX², is shown and does not count.  Batches of 512 would hold four times as many, but in the time
-    of a quick check they leave so few steps that cross-entropy, which has the same batches, learns next to nothing.  In
-    the broken arm the labels of the first stage are dealt to other pictures.
+    share the pull, 1/ΣX², in batches of twice the size, is shown and does not count.  Batches of 512 would hold four
+    times as many, but in the time of a quick check they leave so few steps that cross-entropy, which has the same
+    batches, learns next to nothing.  In the broken arm the labels of the first stage are dealt to other pictures.
     """
 
     name = "out_vs_in"

@@ -23,6 +23,7 @@ from .beside import Beside
 from .confusions import confused_pairs
 
 FEW = 2  # pictures of a class in a batch on average, below which batches are balanced
+LEAST = 8  # pictures that a balanced batch has room for, at least
 NAME, LIST = "classifier", "classes.json"
 
 
@@ -71,7 +72,8 @@ def _batches(job: Any, work: Work, labels: Tensor, batch: int) -> Any:
     missing = len(labels) - len(known)
     mean = batch * len(known) / len(labels) / len(known.unique())
     left_out = bool(missing) and job.unlabelled == "ignore"
-    if job.balanced == "no" or not (job.balanced == "yes" or left_out or mean < FEW):
+    few = mean < FEW and batch >= LEAST
+    if job.balanced == "no" or not (job.balanced == "yes" or left_out or few):
         if left_out:
             raise InputError("--unlabelled ignore draws balanced batches: leave --balanced at auto")
         if mean < FEW:

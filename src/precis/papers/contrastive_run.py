@@ -1,8 +1,7 @@
 """Training and embedding for the contrastive papers' jobs: what they do alike, whatever the loss."""
 
 import math
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,12 +35,14 @@ class Recipe(NamedTuple):
     """What a paper brings: `model(x) -> (h, z)` with `encoder` and `head` inside, and the loss of so many views.
 
     loss(views, chosen): a loss, or a dict with a "loss", of as many batches of views as `views` says; `chosen` are
-    places among the pictures that are trained on (`pictures.trained`).
+    places among the pictures that are trained on (`pictures.trained`).  batches(generator): what `chosen` goes through;
+    None: plain batches in random order.
     """
 
     model: nn.Module
     loss: Callable[[tuple[Tensor, ...], Tensor], Any]
     views: int = 2
+    batches: Callable[[torch.Generator], Iterable[Tensor]] | None = None
 
 
 Make = Callable[[Any, Pictures, nn.Module, ProjectionHead, int, torch.Generator], Recipe]
@@ -61,13 +62,12 @@ def run_contrastive(job: Any, work: Work, make: Make, *, read: Read = read_pictu
     batch = _batch(job, len(pictures.trained))
     generator = torch.Generator().manual_seed(job.seed + 1)
     head = ProjectionHead(int(encoder.out_dim), generator=generator)  # type: ignore[arg-type]
-    recipe = make(job, pictures, encoder, head, batch, generator)
     queries = _queries(job, config["in_shape"])
+    recipe = make(job, pictures, encoder, head, batch, generator)
     write_skipped(pictures, work)
     run = _train(job, work, pictures, recipe, encoder, batch)
     save_model(work.folder, encoder, config, component=COMPONENT)
     save_model(work.folder, head, {"dim_in": int(encoder.out_dim)}, name="head")  # type: ignore[arg-type]
-    shutil.rmtree(work.folder / TRAINING, ignore_errors=True)
     metrics = write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), run.curves["loss"])
     return metrics | {"loss": run.curves["loss"].values[-1], "steps": float(run.steps), "batch": float(batch)}
 
@@ -197,7 +197,9 @@ def _train(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn
         made = to_input(views(x.repeat(recipe.views, 1, 1, 1), noise))
         return recipe.loss(made.split(len(x)), chosen)
 
-    batches = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
+    batches: Iterable[Tensor] = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
+    if recipe.batches is not None:
+        batches = recipe.batches(order)
     return fit(
         step, batches, budget=budget, optimizer=solver, schedule=warmup(0.05, cosine()), log=work.log,
         precision="bf16" if work.device == "cuda" else "fp32", folder=work.folder / TRAINING, resume=work.resume,

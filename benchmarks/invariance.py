@@ -17,7 +17,7 @@ from precis.data.toy_clips import draw, render
 from precis.data.toy_objects import toy_objects
 from precis.lab.timing import interleaved
 
-CASES = ((8, 24, 8, 192), (100, 10, 8, 512), (20, 100, 8, 2048))  # targets, bases, transforms, units
+CASES = ((8, 24, 8, 192), (20, 20, 8, 512))  # targets, bases, transforms, units
 K, PICTURES = 10, 512
 
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from precis.contrastive.ntxent_loss import uniformity
-from precis.errors import InputError
 from precis.lab.figures import contact_sheet, curves, heat_map
 from precis.nn.representation import effective_rank
 from precis.papers.contrastive_maps import ACROSS, PLAIN, dots, framed, gallery, mosaic, places
@@ -77,12 +76,10 @@ def _neighbours(h: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _neighbours_apart(h: Tensor, k: int, apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `_neighbours`, of rows of another group; fewer than k where the largest group leaves no more."""
+    """As `_neighbours`, of rows of another group (there are two at least); fewer where the largest leaves no k."""
     _, group, counts = np.unique(apart, return_inverse=True, return_counts=True)
     largest = int(counts.max())
     k = min(k, len(h) - largest)
-    if k < 1:
-        raise InputError("neighbours are looked for in other clips, and there is only one")
     cosine, index = (x.cpu().numpy() for x in nearest(h, h, min(len(h), k + largest), chunk=CHUNK))
     other = group[index] != group[:, None]
     keep = np.argsort(~other, 1, kind="stable")[:, :k]  # the nearest of another group first

@@ -171,6 +171,12 @@ def test_what_cannot_be_done_is_told_and_leaves_no_folder(folder, tmp_path, opti
     assert not (tmp_path / "out").exists()
 
 
+def test_an_array_is_no_clip(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((40, 8, 8), np.uint8))
+    with pytest.raises(InputError, match="sets of pictures are for --measure"):
+        run(tmp_path / "out", tmp_path / "x.npz", **QUICK)
+
+
 def test_sets_that_cannot_be_measured(measured, tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Flatten()), tmp_path / "flat.pt")
     net = (str(tmp_path / "flat.pt"),)

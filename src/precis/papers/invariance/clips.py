@@ -39,6 +39,9 @@ def find_clips(given: str) -> list[Found]:
     """Every folder that holds pictures is a clip, and every animated file or video; in natural order of their names."""
     root = Path(given).expanduser()
     if not root.is_dir():
+        if "frames" not in kinds_of(root):
+            words = "a folder of clips, an animated file or a video is wanted; sets of pictures are for --measure ENCODER"
+            raise InputError(words, file=root)
         return [Found(root.stem, root)]
     found = []
     for folder in sorted({root, *(p for p in root.rglob("*") if p.is_dir())}, key=lambda p: natural(p.as_posix())):

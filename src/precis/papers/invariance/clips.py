@@ -40,7 +40,7 @@ def find_clips(given: str) -> list[Found]:
     root = Path(given).expanduser()
     if not root.is_dir():
         if "frames" not in kinds_of(root):
-            words = "a folder of clips, an animated file or a video is wanted; sets of pictures are for --measure ENCODER"
+            words = "a folder of clips, or an animated file, is wanted; sets of pictures are for --measure ENCODER"
             raise InputError(words, file=root)
         return [Found(root.stem, root)]
     found = []

@@ -162,6 +162,7 @@ def test_rendered_objects_need_no_input(folder, tmp_path, monkeypatch):
     ({"synthetic": True}, "--synthetic takes the place of INPUT"),
     ({"measure": ("none.py:f",), "gap": "3"}, "not for --measure"),
     ({"measure": ("none.py:f",)}, "none.py"),
+    ({"measure": ("a.py:f", "a.py:f")}, "names an encoder twice"),
     ({"labels": "none.csv"}, "none.csv"),
     ({"group": "patient"}, "kept together already"),
 ])  # fmt: skip

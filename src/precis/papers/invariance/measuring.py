@@ -49,7 +49,11 @@ class Set(NamedTuple):
 
 def measure(job: Any, work: Work) -> dict[str, float | None]:
     """Score every encoder of --measure; `invariance.csv`, `invariance.png` and `units.png`."""
+    if len(set(job.measure)) < len(job.measure):
+        raise InputError("--measure names an encoder twice")
     encoders = [_encoder(spec, job, work) for spec in job.measure]
+    if len({e.name for e in encoders}) < len(encoders):
+        encoders = [e._replace(name=spec) for e, spec in zip(encoders, job.measure)]
     kept: dict[tuple[int, int], dict[str, Set]] = {}
     rows: list[dict[str, Any]] = []
     shown: list[Shown] = []

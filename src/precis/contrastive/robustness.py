@@ -2,8 +2,8 @@
 
     robust accuracy = share of x with  argmax f(x′) = y  for every x′ tried in the ball around x
 
-x itself is one of those tried, so that a picture that is told wrong without an attack is not robust, and radius 0 is the
-plain accuracy.  Supervised training: min E max_{‖δ‖ ≤ ε} cross-entropy(f(x + δ), y); Madry et al., ICLR 2018 (arXiv
+x itself is one of those tried, so that a picture that is told wrong without an attack is not robust, and radius 0 is
+the plain accuracy.  Supervised training: min E max_{‖δ‖ ≤ ε} cross-entropy(f(x + δ), y); Madry et al., ICLR 2018 (arXiv
 1706.06083).  Pictures are uint8, or float in 0 … 1; radii are in values of 0 … 1.
 """
 
@@ -62,7 +62,8 @@ def robust_correct(
     A restart attacks only what is right until then.  The net is in evaluation mode meanwhile.
     """
     with evaluating(model):
-        kept = [_correct(model, to_input(a), b.long(), attack, generator) for a, b in zip(x.split(batch), y.split(batch))]
+        parts = zip(x.split(batch), y.long().split(batch))
+        kept = [_correct(model, to_input(some), own, attack, generator) for some, own in parts]
     return torch.cat(kept)
 
 

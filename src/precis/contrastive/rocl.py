@@ -4,9 +4,9 @@
 
 a and b are two views of each picture; the instance attack moves a so that the net takes it for another picture, and
 training keeps a, b and ã together.  NT-Xent₃ takes all three pairs of views for positives.  No label is used before a
-linear layer is fitted on the frozen encoder: on pictures as they are (LE) or on attacked ones (r-LE).  Kim, Tack, Hwang,
-NeurIPS 2020, §3 (arXiv 2006.07589).  Radii are in values of 0 … 1: a net standardises its pictures itself.  How a
-classifier's robustness is measured, and its supervised counterpart: `precis.contrastive.robustness`.
+linear layer is fitted on the frozen encoder: on pictures as they are (LE) or on attacked ones (r-LE).  Kim, Tack,
+Hwang, NeurIPS 2020, §3 (arXiv 2006.07589).  Radii are in values of 0 … 1: a net standardises its pictures itself.  How
+a classifier's robustness is measured, and its supervised counterpart: `precis.contrastive.robustness`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from precis.contrastive.ntxent_loss import _full_precision, _unit, _wide, log_sum_others, nt_xent
 from precis.contrastive.robustness import (
-    AttackSpec, Smoothed, SupervisedAT, robust_accuracy, robust_correct, robust_linear,
+    AttackSpec,
+    Smoothed,
+    SupervisedAT,
+    robust_accuracy,
+    robust_correct,
+    robust_linear,
 )  # fmt: skip
 from precis.nn.attacks import evaluating, pgd
 
@@ -62,9 +67,9 @@ def instance_attack(
 ) -> Float[Tensor, "b *shape"]:  # fmt: skip
     """x attacked so that it is told worse from other pictures: `pgd` on NT-Xent(embed(x), target_z).
 
-    target_z: embeddings of another view of the same pictures, constant here, so that they are made once.  `attack`: eps,
-    alpha, steps, norm, random_start, bounds, generator of `pgd`.  Put `embed`'s module in evaluation mode around it
-    (`precis.nn.attacks.evaluating`).
+    target_z: embeddings of another view of the same pictures, constant here, so that they are made once.  `attack`:
+    eps, alpha, steps, norm, random_start, bounds, generator of `pgd`.  Put `embed`'s module in evaluation mode around
+    it (`precis.nn.attacks.evaluating`).
     """
     target = target_z.detach()
 

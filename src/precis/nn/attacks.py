@@ -3,8 +3,8 @@
     x ← Π( x + α · ascent(∇ₓ loss(x)) ),   Π: onto the ball ‖x − x₀‖ ≤ ε, then into the bounds
 
 ascent is the steepest direction of the norm: the sign (ℓ∞), the gradient over its length (ℓ2), the signs of the largest
-hundredth of the entries (ℓ1; Tramèr and Boneh, NeurIPS 2019).  Projected gradient descent: Madry et al., ICLR 2018, §2.1
-(arXiv 1706.06083); a single step of α = ε is the fast gradient sign method, Goodfellow et al., ICLR 2015 (arXiv
+hundredth of the entries (ℓ1; Tramèr and Boneh, NeurIPS 2019).  Projected gradient descent: Madry et al., ICLR 2018,
+§2.1 (arXiv 1706.06083); a single step of α = ε is the fast gradient sign method, Goodfellow et al., ICLR 2015 (arXiv
 1412.6572).  Only the input is differentiated: weights get no gradient.  A net in training mode would move its batch
 statistics by being looked at: `evaluating` keeps it from that.
 """

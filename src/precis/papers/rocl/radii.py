@@ -1,4 +1,4 @@
-"""The radii of the norms that no training sees, fixed before any method was compared: `python -m precis.papers.rocl.radii`.
+"""Radii for norms that no training sees, fixed before methods were compared: `python -m precis.papers.rocl.radii`.
 
 The larger of each pair takes 50 points from an ordinary classifier (seeds that no verdict uses, held-out training
 pictures); the smaller is in the paper's proportion to it, 0.25 to 0.5 (ℓ2) and 7.84 to 12 (ℓ1).

@@ -72,7 +72,9 @@ def _correct(
 ) -> Tensor:
     with torch.no_grad():
         right = model(x).argmax(1) == y
-    for _ in range(0 if attack is None or attack.eps == 0 else attack.restarts):
+    if attack is None or attack.eps == 0:
+        return right
+    for _ in range(attack.restarts):
         left = right.nonzero()[:, 0]
         if not len(left):
             break

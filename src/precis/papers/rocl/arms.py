@@ -118,7 +118,7 @@ def classifier(
 def judge(s: Plan, net: nn.Module, pool: Pool, seed: int) -> Metrics:
     """Percentages of test pictures told right: `clean`, and under the ℓ∞ attack of more steps than in training
     (`robust`)."""
-    return _shares(net, pool, seed, {"clean": None, "robust": AttackSpec("robust", s.eps, steps=s.test_steps)})
+    return {**_shares(net, pool, seed, {"clean": None, "robust": AttackSpec("robust", s.eps, steps=s.test_steps)})}
 
 
 def judge_strong(s: Plan, net: nn.Module, pool: Pool, seed: int) -> float:

@@ -50,7 +50,7 @@ def run_rocl(job: Any, work: Work) -> dict[str, float | None]:
         seen.update(pictures=pictures, encoder=encoder)
 
         def loss(views: tuple[Tensor, ...], chosen: Tensor) -> dict[str, Tensor]:
-            total, parts = rocl.loss(*views, model.starts)
+            total, parts = rocl.loss(views[0], views[1], model.starts)
             return {"loss": total, "clean": parts.clean}
 
         return Recipe(model, loss, passes=10 + 2 * job.steps)
@@ -166,8 +166,8 @@ def _sheet(classes: tuple[str, ...], t: _Test, eps: float, starts: torch.Generat
             change = 0.5 + 10 * (m[i] - x[at])
             good = answers[i] == int(t.y[at])
             tiles += [framed(_bytes(change), GREY), framed(_bytes(m[i]), RIGHT if good else WRONG)]
-            words += ["change ×10", f"attacked: {_short(classes[answers[i]])}"]
-    header = ["picture", "attack on", "linear layer", "attack on", "robust layer"]
+            words += ["", f"attacked: {_short(classes[answers[i]])}"]
+    header = ["picture", "change ×10", "linear layer", "change ×10", "robust layer"]
     return contact_sheet(tiles, words, columns=5, header=header, size=112)
 
 

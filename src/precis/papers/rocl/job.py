@@ -20,7 +20,7 @@ class RobustEmbed(ContrastiveJob):
     picture still found among the others?  --task embed --model DIR embeds other pictures.
     """
 
-    task: Annotated[
+    task: Annotated[  # type: ignore[assignment]
         Literal["train", "embed", "attack"],
         Doc("train an encoder; embed INPUT with the one that --model names; or attack that one"),
     ] = "train"

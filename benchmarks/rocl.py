@@ -20,6 +20,7 @@ from precis.contrastive.rocl import RoCL, multi_view_nt_xent
 from precis.lab.timing import interleaved
 from precis.nn.attacks import pgd
 from precis.nn.backbones import backbone
+from precis.train.classify import to_channels_last
 
 EPS, ALPHA = 8 / 255, 0.007
 
@@ -43,7 +44,7 @@ def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats:
 def _step(spec: str, channels: int, size: int, steps: int, repeats: int) -> dict[str, Any]:
     encoder = backbone(spec, (channels, size, size))
     mine = RoCL(encoder, ProjectionHead(encoder.out_dim), EPS, ALPHA, steps)  # type: ignore[arg-type]
-    mine = mine.to(memory_format=torch.channels_last)
+    to_channels_last(mine)
     theirs = copy.deepcopy(mine)
     a, b = (torch.rand(128, channels, size, size).contiguous(memory_format=torch.channels_last) for _ in range(2))
     start = (a + EPS * (2 * torch.rand_like(a) - 1)).clamp(0, 1)
@@ -69,7 +70,7 @@ def plain_step(model: RoCL, a: Tensor, b: Tensor, moved: Tensor) -> None:
 def _attack(repeats: int) -> dict[str, Any]:
     from captum.robust import PGD
 
-    net = backbone("conv:32x4", (3, 32, 32), 10).eval().to(memory_format=torch.channels_last)
+    net = to_channels_last(backbone("conv:32x4", (3, 32, 32), 10).eval())
     x, y = torch.rand(128, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.arange(128) % 10
     each = lambda logits, labels: F.cross_entropy(logits, labels, reduction="none")
     peer = PGD(net, each, lower_bound=0.0, upper_bound=1.0)

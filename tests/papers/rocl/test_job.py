@@ -3,9 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from precis.errors import InputError, Stopped
+from precis.nn.backbones import backbone
 from precis.papers.catalogue import find
+from precis.papers.contrastive_pictures import Pictures
+from precis.papers.contrastive_run import _budget
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
 
@@ -85,16 +89,11 @@ def test_without_labels_there_is_no_classifier_to_attack(tmp_path):
     assert "robust_accuracy" not in done.metrics and not (done.folder / "robustness.png").exists()
 
 
-def test_the_default_length_counts_the_attack(pictures, tmp_path):
-    from precis.nn.backbones import backbone
-    from precis.papers.contrastive_run import _budget
-
-    class Seen:
-        images, trained = np.zeros((5000, 1, 8, 8), np.uint8), np.arange(5000)
-
-    job = make_job(find()["rocl"], None)
-    net = backbone("conv:48x4", (1, 8, 8))
-    plain, attacked = (_budget(job, Seen, net, passes).epochs for passes in (6, 24))  # type: ignore[arg-type]
+def test_the_default_length_counts_the_attack():
+    n = 5000
+    p = Pictures._make((torch.zeros(n, 1, 8, 8), torch.zeros(n), (), (), np.zeros(n, bool), np.zeros(n, bool), (), None))
+    job, net = make_job(find()["rocl"], None), backbone("conv:48x4", (1, 8, 8))
+    plain, attacked = (_budget(job, p, net, passes).epochs for passes in (6, 24))
     assert plain == pytest.approx(4 * attacked, rel=0.3)
 
 

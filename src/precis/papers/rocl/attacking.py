@@ -150,12 +150,12 @@ def _affordable(p: Pictures, encoder: nn.Module) -> int:
 
 
 def _sheet(classes: tuple[str, ...], t: _Test, eps: float, starts: torch.Generator) -> bytes:
-    """A few pictures that are told right: as they are, the change ten times enlarged, and attacked, for both layers."""
+    """A few pictures that are told right: as they are, and for both layers the change, enlarged, and attacked."""
     nets = list(t.nets.values())
     x = to_input(t.x)
     right = torch.stack([predict(net, x).argmax(1) == t.y for net in nets]).all(0).nonzero()[:, 0]
     chosen = right[:PICTURED] if len(right) >= 2 else torch.arange(min(PICTURED, len(x)), device=x.device)
-    tiles, words = [], []
+    tiles, words, factor = [], [], _enlarged(eps)
     moved = [attacked(net, x[chosen], t.y[chosen], AttackSpec("", eps, steps=STEPS), starts) for net in nets]
     said = [predict(net, m).argmax(1).tolist() for net, m in zip(nets, moved)]
     before = predict(nets[0], x[chosen]).argmax(1).tolist()
@@ -163,11 +163,11 @@ def _sheet(classes: tuple[str, ...], t: _Test, eps: float, starts: torch.Generat
         tiles.append(framed(_bytes(x[at]), GREY))
         words.append(f"as it is: {_short(classes[before[i]])}")
         for m, answers in zip(moved, said):
-            change = 0.5 + 10 * (m[i] - x[at])
+            change = 0.5 + factor * (m[i] - x[at])
             good = answers[i] == int(t.y[at])
             tiles += [framed(_bytes(change), GREY), framed(_bytes(m[i]), RIGHT if good else WRONG)]
             words += ["", f"attacked: {_short(classes[answers[i]])}"]
-    header = ["picture", "change ×10", "linear layer", "change ×10", "robust layer"]
+    header = ["picture", f"change ×{factor:.3g}", "linear layer", f"change ×{factor:.3g}", "robust layer"]
     return contact_sheet(tiles, words, columns=5, header=header, size=112)
 
 
@@ -202,7 +202,7 @@ def _attack_encoder(job: Any, work: Work, eps: float) -> dict[str, float | None]
     line = (255 * eps * np.array(SHARES), 100 * np.array(list(shares.values())))
     chart = curves({"views": line}, x_label="radius of the attack, in 255ths", y_label="views found again (%)")
     _save(work.folder / "robustness.png", chart.png())
-    _save(work.folder / "attacks.png", _mistaken(a, worst, b, taken))
+    _save(work.folder / "attacks.png", _mistaken(a, worst, b, taken, _enlarged(eps)))
     work.show("attacks.png")
     work.show("robustness.png")
     work.note(f"a view of each of {len(a)} pictures is looked for among other views of them, at {255 * eps:.3g}/255, "
@@ -218,16 +218,21 @@ def _against(net: nn.Module, a: Tensor, bank: Tensor, eps: float, generator: tor
                       for s in parts])  # fmt: skip
 
 
-def _mistaken(a: Tensor, moved: Tensor, b: Tensor, taken: Tensor) -> bytes:
+def _mistaken(a: Tensor, moved: Tensor, b: Tensor, taken: Tensor, factor: float) -> bytes:
     """Views before and after the attack, and the view that each is then taken for."""
     wrong = (taken != torch.arange(len(taken), device=taken.device)).nonzero()[:, 0]
     chosen = (wrong if len(wrong) else torch.arange(len(a)))[:PICTURED].tolist()
     tiles = []
     for i in chosen:
         same = int(taken[i]) == i
-        tiles += [framed(_bytes(a[i]), GREY), framed(_bytes(0.5 + 10 * (moved[i] - a[i])), GREY),
+        tiles += [framed(_bytes(a[i]), GREY), framed(_bytes(0.5 + factor * (moved[i] - a[i])), GREY),
                   framed(_bytes(moved[i]), GREY), framed(_bytes(b[taken[i]]), RIGHT if same else WRONG)]  # fmt: skip
-    return contact_sheet(tiles, columns=4, header=["view", "change ×10", "attacked", "taken for"], size=112)
+    return contact_sheet(tiles, columns=4, header=["view", f"change ×{factor:.3g}", "attacked", "taken for"], size=112)
+
+
+def _enlarged(eps: float) -> float:
+    """Tenfold, or as far as changes of that size can be shown."""
+    return min(10.0, 0.5 / eps)
 
 
 def _short(name: str) -> str:

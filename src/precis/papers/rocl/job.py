@@ -20,10 +20,10 @@ class RobustEmbed(ContrastiveJob):
     picture still found among the others?  --task embed --model DIR embeds other pictures.
     """
 
-    task: Annotated[  # type: ignore[assignment]
+    task: Annotated[
         Literal["train", "embed", "attack"],
         Doc("train an encoder; embed INPUT with the one that --model names; or attack that one"),
-    ] = "train"
+    ] = "train"  # type: ignore[assignment]
     attack: Annotated[
         Path | None, Doc("folder of a run whose encoder to attack; short for --task attack --model DIR")
     ] = None

@@ -10,10 +10,12 @@ from PIL import Image
 
 CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "rocl" / "assets" / "card.webp"
 SIZE = (480, 300)
+HEAD, ROW, ROWS = 34, 178, 3  # of the sheet, in pixels: its header, a row of pictures with captions, rows shown
 
 
 def main(run: Path) -> None:
-    sheet = Image.open(run / "robustness.png").convert("RGB")
+    sheet = Image.open(run / "attacks.png").convert("RGB")
+    sheet = sheet.crop((0, 0, sheet.width, HEAD + ROWS * ROW))
     scale = min(SIZE[0] / sheet.width, SIZE[1] / sheet.height)
     sheet = sheet.resize((round(sheet.width * scale), round(sheet.height * scale)), Image.Resampling.LANCZOS)
     card = Image.new("RGB", SIZE, "white")

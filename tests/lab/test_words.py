@@ -77,6 +77,13 @@ def test_sentences_name_arms_and_direction(hypothesis, effect, start):
     assert words.sentence(row(hypothesis, effect)) == f"{start}, 95{P} interval 8.3 to 9.9, 5 seeds"
 
 
+def test_a_difference_of_nothing_is_neither_above_nor_below():
+    said = words.sentence(row(h.Greater("psnr", "siren", "relu"), -0.004, (-1.1, 1.2)))
+    assert said == f"siren's psnr is level with relu's, 95{P} interval −1.1 to 1.2, 5 seeds"
+    same = words.sentence(row(h.Less("error", "siren", "relu"), 0.0, None))
+    assert same == "siren's error is equal to relu's, 5 seeds"
+
+
 def test_sentences_of_other_rows():
     beats = h.Greater("psnr", "siren", "relu")
     assert f"98.33{P} interval" in words.sentence(row(beats, 9.1), 1 / 60)

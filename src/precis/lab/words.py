@@ -182,6 +182,8 @@ def _two_arms(kind: Row, effect: Number, size: str) -> str:
     if pair is None or not metric:
         return ""
     a, b = kind["a"], kind["b"]
+    if not size.strip("0."):
+        return f"{a}'s {metric} is {'level with' if effect else 'equal to'} {b}'s"
     up = effect >= 0 if pair == (a, b) else effect < 0
     where = "above" if up else "below"
     return f"{a}'s {metric} is {size} {where} {b}'s"

@@ -1,6 +1,6 @@
 """The picture of rocl's card, from a run of the job on the built-in sample:
 
-    precis run rocl --eps 0.1 --out robust && python tools/rocl_picture.py robust
+    precis run rocl --eps 0.1 --epochs 30 --out robust && python tools/rocl_picture.py robust
 """
 
 import sys

@@ -146,12 +146,13 @@ def test_run_that_fails(cli, toy, tmp_path):
     assert "row 3: the row is empty" in done.stderr.splitlines()[-1] and not (tmp_path / "bad").exists()
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on(cli, toy, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on(cli, toy, tmp_path, number):
     command = ("run", "toy_run", "--steps", "200", "--pause", "0.05", "--out", "out", "--device", "cpu")
     process = cli.start(*command)
     events = tmp_path / "out" / "events.jsonl"
     wait_for(lambda: events.exists() and events.read_text().count('"log"') >= 3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and out == "" and "Traceback" not in err and "--resume goes on" in err
     done = int((tmp_path / "out" / "checkpoint.txt").read_text())

@@ -31,7 +31,7 @@ GOOD, BAD, WIDE = table(a=spread(5), b=spread(1)[::-1]), table(a=spread(1), b=sp
     ("t", "verdict", "reason"),
     [
         (GOOD, "supported", "its hypothesis holds"),
-        (BAD, "contradicted", "the opposite was found: m of a above b by 1"),
+        (BAD, "contradicted", "ruled out by what was measured: m of a above b by 1"),
         (WIDE, "inconclusive", "undecided: m of a above b by 1, its interval lies on both sides"),
     ],
 )

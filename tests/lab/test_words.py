@@ -74,7 +74,19 @@ def row(hypothesis, effect, interval=(8.31, 9.92), **changes):
     ],
 )
 def test_sentences_name_arms_and_direction(hypothesis, effect, start):
-    assert words.sentence(row(hypothesis, effect)) == f"{start}, 95{P} interval 8.3 to 9.9, 5 seeds"
+    counted = (8.31, 9.92) if effect > 0 else (-9.92, -8.31)
+    assert words.sentence(row(hypothesis, effect, counted)) == f"{start}, 95{P} interval 8.3 to 9.9, 5 seeds"
+
+
+def test_what_was_claimed_stands_beside_a_row_that_does_not_hold():
+    missed = row(h.Greater("psnr", "siren", "relu", by=3), -0.5, (-1.2, 0.25), holds=False)
+    assert words.sentence(missed) == (
+        f"siren's psnr is 0.5 below relu's, 95{P} interval −0.2 to 1.2, 5 seeds; 3 above was claimed"
+    )
+    worse = row(h.NotWorse("error", "siren", "relu", 1.0, maximise=False), -2.5, (-3.1, -1.9), holds=None)
+    assert words.sentence(worse) == (
+        f"siren's error is 2.5 above relu's, 95{P} interval 1.9 to 3.1, 5 seeds; at most 1 above was claimed"
+    )
 
 
 def test_a_difference_of_nothing_is_neither_above_nor_below():

@@ -1,5 +1,6 @@
 """The short commands: show, report, serve, new, data, doctor."""
 
+import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,7 +69,7 @@ class Serve:
 
 @dataclass(kw_only=True)
 class New:
-    """A folder for a paper of your own: summary.md, job.py and claims.py that work as written."""
+    """A folder for a paper of your own: summary.md, method.py, job.py and claims.py that work as written."""
 
     id: Annotated[Positional[str], Doc("its id, in snake_case")]
     into: Annotated[Path, Doc("the folder to make it in")] = Path(".")
@@ -77,8 +78,9 @@ class New:
         from precis.papers.new import write_paper
 
         folder = write_paper(self.id, self.into)
-        print(f"{folder}: summary.md, job.py and claims.py\n")
-        print(f"  export PRECIS_PAPERS={folder.parent.resolve()}    so that it is found")
+        made = ", ".join(sorted(file.name for file in folder.iterdir()))
+        print(f"{folder}: {made}.  So that it is found, and next:\n")
+        print(f"  export PRECIS_PAPERS={shlex.quote(str(folder.parent.resolve()))}")
         print(f"  precis show {folder.name}")
         print(f"  precis run {folder.name}")
         print(f"  precis check {folder.name} --profile smoke")

@@ -60,7 +60,7 @@ def parse(paper: Paper, args: list[str]) -> tuple[Common, Job]:
     first = (job_class.__doc__ or "").strip().split("\n")[0]
     parsed: Any = tyro.cli(
         both, args=args, prog=f"precis run {paper.id}", description=f"{paper.title}\n\n{first}",
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        config=(tyro.conf.OmitArgPrefixes,),
     )
     return parsed.common, parsed.job
 
@@ -83,7 +83,10 @@ def _do(paper: Paper, job: Job, common: Common, stopping: Any) -> int:
 
 @contextmanager
 def stop_button() -> Iterator[Any]:
-    """Ctrl-C asks the work to stop at its next step, so that it can leave a checkpoint; once more stops at once."""
+    """Ctrl-C asks the work to stop at its next step, so that it can leave a checkpoint; once more stops at once.
+
+    So does SIGTERM, by which `timeout` and the schedulers of clusters announce that the time is over.
+    """
     asked = threading.Event()
 
     def press(*_: object) -> None:
@@ -92,8 +95,9 @@ def stop_button() -> Iterator[Any]:
         asked.set()
         sys.stderr.write("\nstopping after this step; Ctrl-C again stops at once\n")
 
-    before = signal.signal(signal.SIGINT, press)
+    before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -74,7 +74,8 @@ def _verdict(
         )
     contradicted = [row for row in counting if row["holds"] is False]
     if contradicted:
-        return "contradicted", "the opposite was found: " + _listed(row["text"] + _noted(row) for row in contradicted)
+        missed = _listed(row["text"] + _noted(row) for row in contradicted)
+        return "contradicted", f"ruled out by what was measured: {missed}"
     undecided = [row for row in counting if row["holds"] is None]
     if undecided:
         return "inconclusive", "undecided: " + _listed(

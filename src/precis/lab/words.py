@@ -90,11 +90,14 @@ def sentence(row: Row, alpha: Number = 0.05) -> str:
     kind = as_played(row)
     width = interval[1] - interval[0] if interval else 0.0
     size = _written(abs(float(effect)), _decimals(width, 2) if width else _decimals(effect, 4), 4)
-    said = _two_arms(kind, effect, size) or f"{row.get('text', '')}: {'−' if effect < 0 else ''}{size}"
+    said, turned = _two_arms(kind, effect, size)
+    said = said or f"{row.get('text', '')}: {'−' if effect < 0 else ''}{size}"
+    interval = (-interval[1], -interval[0]) if interval and turned else interval
     exact = kind.get("kind") == "Exact"
     level = f"{100 * (1 - alpha):.4g}\u00a0% interval"
     parts = [said, f"{level} {interval_words(interval)}" if interval else "exact" if exact else "", replications(row)]
-    return ", ".join(part for part in parts if part)
+    asked = "" if row.get("holds") else _asked(kind)
+    return ", ".join(part for part in parts if part) + (f"; {asked} was claimed" if said and asked else "")
 
 
 def fields_of(hypothesis: Any) -> dict[str, Any]:
@@ -176,17 +179,32 @@ def claimed_side(kind: Row) -> tuple[Number | None, Number | None] | None:
     return None
 
 
-def _two_arms(kind: Row, effect: Number, size: str) -> str:
-    """The arm that the claim names first stands first, whichever way the effect is counted."""
+def _two_arms(kind: Row, effect: Number, size: str) -> tuple[str, bool]:
+    """The arm that the claim names first stands first, whichever way the effect is counted; and whether an interval of
+    the effect has to be turned round to go with that."""
     pair, metric = pair_of(kind), kind.get("metric")
     if pair is None or not metric:
-        return ""
+        return "", False
     a, b = kind["a"], kind["b"]
+    straight = pair == (a, b)
     if not size.strip("0."):
-        return f"{a}'s {metric} is {'level with' if effect else 'equal to'} {b}'s"
-    up = effect >= 0 if pair == (a, b) else effect < 0
-    where = "above" if up else "below"
-    return f"{a}'s {metric} is {size} {where} {b}'s"
+        said, turned = f"is {'level with' if effect else 'equal to'}", not straight
+    else:
+        up, turned = (effect >= 0) == straight, effect < 0
+        said = f"is {size} {'above' if up else 'below'}"
+    return f"{a}'s {metric} {said} {b}'s", turned
+
+
+def _asked(kind: Row) -> str:
+    """What a claim of two arms says beyond a direction."""
+    if pair_of(kind) is None:
+        return ""
+    name, by = kind["kind"], kind.get("by")
+    if name in ("Greater", "Less") and by:
+        return f"{by:.3g} {'above' if name == 'Greater' else 'below'}"
+    if name == "NotWorse":
+        return f"at most {kind['margin']:.3g} {'above' if kind.get('maximise') is False else 'below'}"
+    return f"at most {kind['within']:.3g} apart" if name == "Equivalent" else ""
 
 
 def held(row: Row) -> str:

@@ -1,7 +1,6 @@
 """Training and embedding for the contrastive papers' jobs: what they do alike, whatever the loss."""
 
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,13 +60,12 @@ def run_contrastive(job: Any, work: Work, make: Make) -> dict[str, float | None]
     batch = _batch(job, len(pictures.trained))
     generator = torch.Generator().manual_seed(job.seed + 1)
     head = ProjectionHead(int(encoder.out_dim), generator=generator)  # type: ignore[arg-type]
-    recipe = make(job, pictures, encoder, head, batch, generator)
     queries = _queries(job, config["in_shape"])
+    recipe = make(job, pictures, encoder, head, batch, generator)
     write_skipped(pictures, work)
     run = _train(job, work, pictures, recipe, encoder, batch)
     save_model(work.folder, encoder, config, component=COMPONENT)
     save_model(work.folder, head, {"dim_in": int(encoder.out_dim)}, name="head")  # type: ignore[arg-type]
-    shutil.rmtree(work.folder / TRAINING, ignore_errors=True)
     metrics = write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), run.curves["loss"])
     return metrics | {"loss": run.curves["loss"].values[-1], "steps": float(run.steps), "batch": float(batch)}
 

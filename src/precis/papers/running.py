@@ -70,7 +70,8 @@ def run_job(
         except RunFailed as error:
             raise RunFailed(f"{error} (what was finished is in {folder})") from error
         except Stopped as error:
-            raise Stopped(f"stopped; --out {shlex.quote(str(folder))} --resume goes on") from error
+            how = f"--out {shlex.quote(str(folder))} --resume"
+            raise Stopped(f"stopped; the same command with {how} goes on") from error
         except (MemoryError, OSError, RuntimeError) as error:
             if failure := _failure(error, folder):
                 raise failure from error
@@ -91,6 +92,8 @@ def check_input(given: str, kinds: tuple[str, ...]) -> None:
     path = Path(given).expanduser()
     if not path.exists():
         raise InputError(f"no such file or folder; INPUT is {_either(kinds)}", file=given)
+    if path.is_dir() and not any(path.iterdir()) or path.is_file() and not path.stat().st_size:
+        raise InputError(f"is empty; INPUT must be {_either(kinds)}", file=given)
     from precis.data import kinds_of
 
     found = kinds_of(path)
@@ -194,7 +197,8 @@ def _failure(error: Exception, folder: Path) -> RunFailed | None:
 
 
 def _either(kinds: tuple[str, ...] | list[str]) -> str:
-    return " or ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else list(kinds))
+    named = ["images (a folder or an archive of them)" if kind == "images" else kind for kind in kinds]
+    return " or ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
 
 
 def _absolute(given: str) -> str:

@@ -135,8 +135,15 @@ class RunFolder:
         whole |= {"files": self.files()}
         write_json(self.folder / RESULT, whole)
         (self.folder / BEGUN).unlink(missing_ok=True)
+        self._drop_checkpoints()
         self.close()
         return dict(whole)
+
+    def _drop_checkpoints(self) -> None:
+        """Hidden folders with states of a training: kept up to here, so that what comes after it need not repeat it."""
+        for folder in self.folder.glob(".*"):
+            if folder.is_dir() and any(file.suffix == ".safetensors" for file in folder.rglob("*")):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         self._events.close()

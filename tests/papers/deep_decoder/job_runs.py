@@ -11,12 +11,13 @@ from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
 
 
-def run(out: Path, given: Any = None, **options: Any) -> Finished:
+def run(out: Path, given: Any = None, resume: bool = False, listen: Any = None, **options: Any) -> Finished:
     """`precis run deep_decoder`, by default for 40 steps."""
     paper = find()["deep_decoder"]
     if options.get("task") != "decompress" and Path(str(given)).suffix != ".pdd":
         options = {"steps": 40, **options}
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out)
+    job = make_job(paper, given, device="cpu", **options)
+    return run_job(paper, job, out=out, resume=resume, listen=listen)
 
 
 def smooth(h: int = 24, w: int = 32, channels: int = 3) -> np.ndarray:

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.papers.deep_decoder.job_runs import run, saved, smooth
 
 from precis.data.images import as_float, read_image
-from precis.errors import InputError
+from precis.errors import InputError, Stopped
 from precis.papers.catalogue import find
 from precis.papers.opening import make_job
 
@@ -38,6 +38,23 @@ def test_a_code_and_its_picture_in_a_fresh_process(tmp_path: Path) -> None:
     found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     assert found["settings"]["task"] == "decompress" or found["task"] == "decompress"
     assert np.array_equal(pixels(tmp_path / "d" / "decoded.png"), made)
+
+
+def test_a_run_that_was_cut_off_after_its_training_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object) -> None:
+        raise Stopped("killed")
+
+    picture = saved(tmp_path, smooth(24, 24))
+    with monkeypatch.context() as patch:
+        patch.setattr("precis.papers.running._result", cut_off)
+        with pytest.raises(Stopped):
+            run(tmp_path / "c", picture, ratio=0.25, steps=20)
+    steps: list[int] = []
+    listen = lambda event: steps.append(event["step"]) if event["event"] == "log" else None
+    run(tmp_path / "c", picture, ratio=0.25, steps=20, resume=True, listen=listen)
+    assert set(steps) <= {20} and not (tmp_path / "c" / ".checkpoint").exists()
 
 
 def test_bytes_are_a_promise(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Pictures between file and decoder, the decoder of a job, and what all tasks write."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,13 +93,12 @@ def watch(work: Work, name: str, truth: Tensor | None = None) -> Callable[[int, 
 
 
 def finish(job: Any, work: Work, net: DeepDecoder) -> Metrics:
-    """Save the weights, drop the checkpoint; the size of the model."""
+    """Save the weights; the size of the model."""
     net.requires_grad_(False)
     save_model(work.folder, net, {
         "width": net.width, "layers": net.layers, "out_ch": net.out_ch, "upsample": net.upsample, "order": net.order,
         "sigmoid": net.sigmoid,
     })  # fmt: skip
-    shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     return {"width": net.width, "layers": net.layers, "parameters": sum(p.numel() for p in net.parameters())}
 
 

@@ -108,7 +108,6 @@ def restore(job: Any, work: Work, problem: Problem) -> Restored:
             fits[-1].append(_finished(place) or _fit(job, work, problem, window, place, turn))
     mean = lambda name: [torch.stack([fit[name] for fit in runs]).mean(0) for runs in fits]
     best, ema, last = (blend(mean(name), where, size, problem.factor) for name in ("best", "ema", "last"))
-    shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     every = [fit for runs in fits for fit in runs]
     return Restored(
         best, ema, last, [fit["at"] for fit in every], every[0]["curve"], sum(fit["backtracks"] for fit in every)

@@ -40,7 +40,7 @@ class GroupNormJob(Job):
     pictures: Annotated[int, Doc("use so many pictures at most, drawn at random"), Range(20)] = 2000
     labels: Annotated[str, Doc("auto, or a CSV of file and label")] = "auto"
     background: Annotated[str, Doc("colour under transparent pictures")] = "white"
-    keep_going: Annotated[bool, Doc("go on when more than 5 %% of the pictures cannot be read")] = False
+    keep_going: Annotated[bool, Doc("go on when more than 5 % of the pictures cannot be read")] = False
 
     # Both.
     groups: Annotated[

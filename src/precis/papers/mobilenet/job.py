@@ -51,7 +51,7 @@ class MobileNetJob(Job):
     predict: Annotated[Path | None, Doc("set of other pictures to classify with the trained net")] = None
     labels: Annotated[str, Doc("auto, or a CSV of file and label")] = "auto"
     background: Annotated[str, Doc("colour under transparent pictures")] = "white"
-    keep_going: Annotated[bool, Doc("go on when more than 5 %% of the pictures cannot be read")] = False
+    keep_going: Annotated[bool, Doc("go on when more than 5 % of the pictures cannot be read")] = False
 
     def sample(self, folder: Path) -> str:
         """Tiles of eight photographs, a folder each: which photograph is a tile of?"""

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,7 +57,6 @@ def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
     trained = trained.cpu()
     metrics |= _latency(trained, pictures.images[pictures.val[:1]])
     metrics |= export_all(trained, formats, pictures.images[:: max(1, len(pictures.images) // 8)][:8], work)
-    shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     return metrics
 
 

@@ -1,6 +1,5 @@
 """A run: read, learn, render, write."""
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +41,6 @@ def run_scene(job: Any, work: Work) -> Metrics:
         poses_of(job.render_poses, place)  # what is wrong with it is said before the training
     learned = (learn_fast if job.model == "fast" else learn_dense)(job, work, place)
     metrics = write_everything(job, work, place, learned)
-    shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     return metrics
 
 

@@ -1,6 +1,5 @@
 """The job's model and how it is trained."""
 
-import shutil
 from typing import Any, Literal, cast
 
 import torch
@@ -94,7 +93,6 @@ def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
     )  # fmt: skip
     model.eval().requires_grad_(False)
     save_model(work.folder, model, arguments)
-    shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     return model, float(bands_of(job))
 
 

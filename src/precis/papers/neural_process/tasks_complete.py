@@ -21,7 +21,7 @@ from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.train.checkpoint import save_model
 
-from .common import Metrics, batch_of, draw, finish, training, width_of, write, write_curve
+from .common import Metrics, batch_of, draw, size_of, training, width_of, write, write_curve
 from .pictures import SHOWN, completion_sheet, numpy, veiled
 from .tasks_functions import build
 
@@ -54,7 +54,7 @@ def run_complete(job: Any, work: Work) -> Metrics:
     shown = test[:SHOWN] if one is None else one[None].to(work.device)
     metrics |= show(work, net, shown, asked, draw(job, "eval"), alone=one is not None)
     write_curve(work, run, "−log Q per pixel (nats)")
-    return metrics | {"train_images": len(train), "held_out_images": len(test)} | finish(work, net)
+    return metrics | {"train_images": len(train), "held_out_images": len(test)} | size_of(net)
 
 
 def load_set(job: Any, work: Work, size: int, least: int = FEWEST) -> Tensor:

@@ -17,7 +17,7 @@ from precis.papers.job import Work
 from precis.train.checkpoint import save_model
 
 from .classes import class_labels, make_few_shot, quarter_turns
-from .common import Metrics, batch_of, draw, finish, training, width_of, write, write_curve
+from .common import Metrics, batch_of, draw, size_of, training, width_of, write, write_curve
 from .pictures import numpy
 
 TRAINED, TESTED, QUERIES = 0.7, 400, 3
@@ -51,7 +51,7 @@ def run_few_shot(job: Any, work: Work) -> Metrics:
     return metrics | {
         "chance": 1 / ways, "train_classes": len(labels[train_rows].unique()),
         "test_classes": len(labels[test_rows].unique()),
-    } | finish(work, net)  # fmt: skip
+    } | size_of(net)  # fmt: skip
 
 
 def load_classes(job: Any, work: Work, size: int) -> tuple[Tensor, Tensor, int]:

@@ -18,7 +18,7 @@ from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.train.checkpoint import save_model
 
-from .common import Metrics, batch_of, draw, finish, training, width_of, write, write_curve
+from .common import Metrics, batch_of, draw, size_of, training, width_of, write, write_curve
 from .peers import Shared, alone, own_gp, shared_gp
 from .pictures import predictions_chart
 from .reading import Function, Functions, read_functions
@@ -92,7 +92,7 @@ def run_functions(job: Any, work: Work) -> Metrics:
         write(work, "predictions.png", predictions_chart(net, scale, held, found, pooled).png())
         work.show("predictions.png")
     write_curve(work, run, "−log Q per target, standardised (nats)")
-    return metrics | {"train_functions": len(train), "held_out_functions": len(held), "predictions": rows} | finish(
+    return metrics | {"train_functions": len(train), "held_out_functions": len(held), "predictions": rows} | size_of(
         work, net
     )  # fmt: skip
 

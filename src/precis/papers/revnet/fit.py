@@ -1,7 +1,6 @@
 """The job: choose batch or depth by the memory that there is, train, and say what it took."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +63,6 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
         beside.write_bytes(draw_memory(lines, batch, units, need, limit))
     work.show("memory.png")
     _tell(job, work, found, need, batch, units, limit, lines)
-    shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     return {
         "accuracy": found.value, "accuracy_low": found.interval[0], "accuracy_high": found.interval[1],
         "kept_mib": need.kept(batch) / 2**20, "step_mib": need.total(batch) / 2**20, "batch": float(batch),

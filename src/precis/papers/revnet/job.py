@@ -50,7 +50,7 @@ class RevNetJob(Job):
     val: Annotated[float, Doc("share of the pictures that accuracy is measured on"), Range(0.05, 0.8)] = 0.2
     labels: Annotated[str, Doc("auto, or a CSV of file and label")] = "auto"
     background: Annotated[str, Doc("colour under transparent pictures")] = "white"
-    keep_going: Annotated[bool, Doc("go on when more than 5 %% of the pictures cannot be read")] = False
+    keep_going: Annotated[bool, Doc("go on when more than 5 % of the pictures cannot be read")] = False
 
     def sample(self, folder: Path) -> str:
         """Handwritten digits."""

@@ -1,6 +1,5 @@
 """What all tasks share: the net, how it is trained and saved, pictures of numbers."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,14 +62,13 @@ def batch_of(job: Any) -> int:
 
 
 def finish(work: Work, net: nn.Module) -> Metrics:
-    """Save the weights, drop the checkpoint; what the model takes."""
+    """Save the weights; what the model takes."""
     net.requires_grad_(False)
     if isinstance(net, Siren):
         save_model(work.folder, net, {
             "in_dim": net.in_dim, "out_dim": net.out_dim, "width": net.width, "hidden_layers": net.hidden_layers,
             "omega": net.omega, "first_omega": net.first_omega,
         })  # fmt: skip
-    shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     size = (work.folder / "model.safetensors").stat().st_size
     return {"parameters": sum(p.numel() for p in net.parameters()), "model_bytes": size}
 

@@ -58,7 +58,7 @@ class VariationalDropoutJob(Job):
     test_share: Annotated[float, Doc("share for the test, where the data bring none"), Range(0.05, 0.5)] = 0.2
     rows: Annotated[int | None, Doc("use so many training examples at most"), Range(20)] = None
     background: Annotated[str, Doc("colour under transparent pictures")] = "white"
-    keep_going: Annotated[bool, Doc("go on when more than 5 %% of the pictures cannot be read")] = False
+    keep_going: Annotated[bool, Doc("go on when more than 5 % of the pictures cannot be read")] = False
 
     def sample(self, folder: Path) -> str:
         """Handwritten digits."""

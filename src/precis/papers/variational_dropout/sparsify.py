@@ -4,7 +4,6 @@ import copy
 import csv
 import io
 import math
-import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -70,8 +69,6 @@ def sparsify(job: Any, work: Work) -> dict[str, float | None]:
         with MaskedTraining(pruned, masks):
             run("finetune", pruned, lambda x, y, _: {"loss": F.cross_entropy(pruned(x), y)})
     metrics = export(work, net, dense, pruned, masks, data) | metrics
-    for phase, _ in phases:
-        shutil.rmtree(work.folder / f".{phase}", ignore_errors=True)
     return {name: None if value is None else float(value) for name, value in metrics.items()}
 
 

@@ -14,7 +14,7 @@ SIZE = (480, 300)
 
 def main(run: Path) -> None:
     sheet = Image.open(run / "hardness.png").convert("RGB")
-    sheet = sheet.crop((sheet.width // 2, 0, sheet.width, sheet.height))  # the last batch
+    sheet = sheet.crop((sheet.width // 2, 0, sheet.width, sheet.height))  # after training
     scale = min(SIZE[0] / sheet.width, SIZE[1] / sheet.height)
     sheet = sheet.resize((round(sheet.width * scale), round(sheet.height * scale)), Image.Resampling.LANCZOS)
     card = Image.new("RGB", SIZE, "white")

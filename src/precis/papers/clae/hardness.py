@@ -14,11 +14,14 @@ from precis.contrastive.robustness import AttackSpec, robust_accuracy, robust_li
 from precis.errors import InputError
 from precis.nn.attacks import parse_eps
 from precis.papers.contrastive_pictures import Pictures
-from precis.papers.contrastive_run import Recipe, run_contrastive
+from precis.papers.contrastive_run import Recipe, _views_name, run_contrastive
 from precis.papers.job import Work
 from precis.papers.work import writing
+from precis.train.augment import preset
+from precis.train.classify import to_input
 
 TEMPERATURES = {"nt_xent": 0.5, "plain": 0.1, "uel": 0.1}
+PAIRS = 256  # pictures whose pairs are looked at
 ATTACKED = 500  # held-out pictures, at most, of the accuracy under an attack
 COLOURS = {"clean": "#2b7bba", "adversarial": "#cc4f0a"}
 
@@ -43,20 +46,19 @@ def run_clae(job: Any, work: Work) -> dict[str, float | None]:
     ) -> Recipe:
         tau = job.temperature or TEMPERATURES[job.base]
         model = CLAE(with_dual_bn(encoder), head, eps, job.weight, tau, job.base, source=job.source)
-        seen.update(pictures=pictures, encoder=encoder, last=None, model=model)
+        views = _views(job, pictures, work.device)
+        seen.update(pictures=pictures, encoder=encoder, model=model, views=views)
+        snapshots.append(_snapshot(model.to(work.device), views))
 
         def loss(views: tuple[Tensor, ...], chosen: Tensor) -> dict[str, Tensor]:
-            if not snapshots:
-                snapshots.append(_snapshot(model, views))
-            seen["last"] = views
             total, parts = model.loss(views[0], views[1])
             return {"loss": total, "clean": parts.clean, "adversarial": parts.adversarial}
 
         return Recipe(model, loss, passes=13 if job.weight else 6)
 
     metrics = run_contrastive(job, work, make)
-    if seen.get("last") is not None:
-        snapshots.append(_snapshot(seen["model"], seen["last"]))
+    if seen:
+        snapshots.append(_snapshot(seen["model"], seen["views"]))
         with writing(work.folder / "hardness.png") as beside:
             beside.write_bytes(_picture(snapshots))
         work.show("hardness.png")
@@ -68,9 +70,16 @@ def run_clae(job: Any, work: Work) -> dict[str, float | None]:
     return metrics
 
 
+def _views(job: Any, p: Pictures, device: str) -> tuple[Tensor, Tensor]:
+    """Two views of some pictures of the training."""
+    x = p.images[torch.from_numpy(p.trained[:: max(1, len(p.trained) // PAIRS)][:PAIRS])].to(device)
+    views, noise = preset(_views_name(job, p), int(x.shape[-1])), torch.Generator().manual_seed(job.seed)
+    return to_input(views(x, noise)), to_input(views(x, noise))
+
+
 @torch.no_grad()
 def _snapshot(model: CLAE, views: tuple[Tensor, ...]) -> Snapshot:
-    """The pairs of one batch as the losses see them, with batch statistics; nothing of the model moves."""
+    """The pairs of a batch as the losses see them, with batch statistics; nothing of the model moves."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
     was = model.training
     model.train()
@@ -88,12 +97,12 @@ def _snapshot(model: CLAE, views: tuple[Tensor, ...]) -> Snapshot:
 
 
 def _picture(snapshots: list[Snapshot]) -> bytes:
-    """Histograms of cosines in the first and in the last batch: positives filled, negatives as lines."""
+    """Histograms of cosines before and after training: positives filled, negatives as lines."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(snapshots), 3.2), layout="constrained")
     bins = np.linspace(-1, 1, 61).tolist()
-    for i, (title, shot) in enumerate(zip(("first batch", "last batch"), snapshots)):
+    for i, (title, shot) in enumerate(zip(("before training", "after training"), snapshots)):
         axes = figure.add_subplot(1, len(snapshots), i + 1)
         for name, colour in COLOURS.items():
             axes.hist(shot.positives[name], bins, density=True, color=colour, alpha=0.45, label=f"same picture, {name}")

@@ -48,7 +48,7 @@ def test_an_embedding_is_learned_on_harder_pairs_and_one_set_of_norms_is_kept(pi
     encoder = load_model(folder)  # refuses weights that it does not know
     assert np.allclose(embed(encoder, torch.from_numpy(halves()[0])).numpy(), np.load(folder / "embeddings.npz")["h"],
                        atol=1e-5)  # fmt: skip
-    assert "not meant to be robust" in " ".join(done.result["notes"])
+    assert "does not aim at robustness" in " ".join(done.result["notes"])
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):

@@ -1,7 +1,7 @@
 """Training and embedding for the contrastive papers' jobs: what they do alike, whatever the loss."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,13 +35,15 @@ class Recipe(NamedTuple):
     """What a paper brings: `model(x) -> (h, z)` with `encoder` and `head` inside, and the loss of so many views.
 
     loss(views, chosen): a loss, or a dict with a "loss", of as many batches of views as `views` says; `chosen` are
-    places among the pictures that are trained on (`pictures.trained`).  passes: of a picture through the net a step,
-    from which the default length follows; forward and backward of both views are six.
+    places among the pictures that are trained on (`pictures.trained`).  batches(generator): what `chosen` goes through;
+    None: plain batches in random order.  passes: of a picture through the net a step, from which the default length
+    follows; forward and backward of both views are six.
     """
 
     model: nn.Module
     loss: Callable[[tuple[Tensor, ...], Tensor], Any]
     views: int = 2
+    batches: Callable[[torch.Generator], Iterable[Tensor]] | None = None
     passes: int = 6
 
 
@@ -195,7 +197,9 @@ def _train(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn
         made = to_input(views(x.repeat(recipe.views, 1, 1, 1), noise))
         return recipe.loss(made.split(len(x)), chosen)
 
-    batches = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
+    batches: Iterable[Tensor] = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
+    if recipe.batches is not None:
+        batches = recipe.batches(order)
     return fit(
         step, batches, budget=budget, optimizer=solver, schedule=warmup(0.05, cosine()), log=work.log,
         precision="bf16" if work.device == "cuda" else "fp32", folder=work.folder / TRAINING, resume=work.resume,

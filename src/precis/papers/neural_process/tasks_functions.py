@@ -92,9 +92,8 @@ def run_functions(job: Any, work: Work) -> Metrics:
         write(work, "predictions.png", predictions_chart(net, scale, held, found, pooled).png())
         work.show("predictions.png")
     write_curve(work, run, "−log Q per target, standardised (nats)")
-    return metrics | {"train_functions": len(train), "held_out_functions": len(held), "predictions": rows} | size_of(
-        work, net
-    )  # fmt: skip
+    counts = {"train_functions": len(train), "held_out_functions": len(held), "predictions": rows}
+    return metrics | counts | size_of(net)
 
 
 def split(functions: list[Function], generator: torch.Generator) -> tuple[list[Function], list[Function]]:

@@ -1,0 +1,143 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from precis.data.poses import procedural_skeleton
+from precis.errors import InputError, Stopped
+from precis.papers.catalogue import find
+from precis.papers.opening import make_job
+from precis.papers.prvipe.samples import three_views
+from precis.papers.running import Finished, run_job
+
+QUICK = {"steps": 2, "hidden": 16, "dim": 4}
+
+
+@pytest.fixture(autouse=True)
+def few_poses(monkeypatch):
+    monkeypatch.setattr("precis.papers.prvipe.embedding.POSES", 120)
+    monkeypatch.setattr("precis.papers.prvipe.embedding.BATCH", 32)
+
+
+def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
+    paper = find()["prvipe"]
+    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+
+
+@pytest.fixture
+def sample(tmp_path) -> Path:
+    return three_views(tmp_path / "three_views.csv")
+
+
+def test_the_sample_is_searched_across_its_views(tmp_path):
+    done = run(tmp_path / "out", **QUICK | {"steps": 80, "hidden": 32})
+    m, folder = done.metrics, done.folder
+    assert m["poses"] == 120 and m["hit1"] > 5 and m["hit10"] > 45 and m["mean_std"] > 0
+    assert done.result["files"][0] == "gallery.png" and (folder / "ambiguity.png").stat().st_size > 5000
+    rows = list(csv.DictReader((folder / "neighbours.csv").open()))
+    assert len(rows) == 120 * 8 and all(r["id"].split()[1] != r["neighbour"].split()[1] for r in rows)
+    assert float(rows[0]["distance"]) <= float(rows[7]["distance"]) and 0.05 <= float(rows[0]["probability"]) <= 0.95
+    arrays = np.load(folder / "embeddings.npz")
+    assert arrays["mean"].shape == arrays["std"].shape == (120, 4) and (arrays["std"] > 0).all()
+    assert "never seen real motion" in " ".join(done.result["notes"]) and not (folder / ".training").exists()
+
+
+def test_a_model_of_a_run_is_taken_by_another_and_two_files_are_searched_and_aligned(sample, tmp_path):
+    first = run(tmp_path / "first", sample, **QUICK)
+    lines = sample.read_text().splitlines()
+    front = [line for line in lines if ",left," not in line and ",behind," not in line]
+    (tmp_path / "front.csv").write_text("\n".join(front))
+    (tmp_path / "left.csv").write_text("\n".join([lines[0], *(line for line in lines if ",left," in line)]))
+    done = run(tmp_path / "second", tmp_path / "front.csv", model=first.folder, index=tmp_path / "left.csv", align=True,
+               query="07 front")  # fmt: skip
+    assert not (done.folder / "model.safetensors").exists()
+    path = [(r["first"], r["second"]) for r in csv.DictReader((done.folder / "alignment.csv").open())]
+    assert path[0] == ("01 front", "01 left") and path[-1] == ("40 front", "40 left") and len(path) >= 40
+    assert (done.folder / "alignment.png").stat().st_size > 5000 and done.metrics["alignment_cost"] > 0
+    a, b = (np.load(d.folder / "embeddings.npz") for d in (first, done))
+    assert np.allclose(a["mean"][:40], b["mean"], atol=1e-5) and b["ids"][6] == "07 front"
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(sample, tmp_path):
+    def stop(event):
+        if event["event"] == "log" and event["step"] >= 2:
+            raise Stopped("enough")
+
+    options = QUICK | {"steps": 6, "occlusion": True}
+    whole = run(tmp_path / "whole", sample, **options)
+    with pytest.raises(Stopped):
+        run(tmp_path / "part", sample, listen=stop, **options)
+    resumed = run(tmp_path / "part", sample, resume=True, **options)
+    a, b = (np.load(d.folder / "embeddings.npz")["mean"] for d in (whole, resumed))
+    assert np.array_equal(a, b) and whole.metrics == resumed.metrics
+
+
+def test_rows_that_lack_points_need_occlusion_and_hopeless_ones_are_skipped(sample, tmp_path):
+    rows = list(csv.reader(sample.open()))
+    at = rows[0].index
+    rows[3][at("left_wrist_x")] = ""
+    for name in ("left_hip", "right_hip", "left_shoulder", "right_shoulder"):
+        rows[5][at(f"{name}_x")] = ""
+    rows[6][3:] = [""] * len(rows[6][3:])
+    with (tmp_path / "gaps.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    with pytest.raises(InputError, match="1 rows lack points.*--occlusion"):
+        run(tmp_path / "no", tmp_path / "gaps.csv", **QUICK)
+    assert not (tmp_path / "no").exists()
+    done = run(tmp_path / "out", tmp_path / "gaps.csv", **QUICK, occlusion=True)
+    skipped = list(csv.DictReader((done.folder / "skipped.csv").open()))
+    assert [r["row"] for r in skipped] == ["5", "6"] and "shoulders and hips" in skipped[0]["reason"]
+    assert done.metrics["poses"] == 118 and (~np.load(done.folder / "embeddings.npz")["mask"]).sum() == 1
+
+
+def test_motion_capture_of_one_s_own_is_trained_on(sample, tmp_path):
+    np.save(tmp_path / "mocap.npy", procedural_skeleton(80, seed=1).poses[:, 0])
+    done = run(tmp_path / "out", sample, **QUICK, train=tmp_path / "mocap.npy")
+    assert "trained on 80 poses of mocap.npy" in done.result["notes"]
+
+
+def test_json_of_coco_and_shares_of_the_picture(sample, tmp_path):
+    rows = list(csv.DictReader(sample.open()))
+    points = [[float(v or 0) for k, v in r.items() if k.endswith(("_x", "_y"))] for r in rows[:12]]
+    people = [{"image_id": i, "keypoints": [v for x, y in zip(p[::2], p[1::2]) for v in (x, y, float(x > 0))]}
+              for i, p in enumerate(points)]  # fmt: skip
+    (tmp_path / "people.json").write_text(json.dumps(people))
+    whole = run(tmp_path / "a", tmp_path / "people.json", **QUICK)
+    k = np.array([p["keypoints"] for p in people]).reshape(12, 17, 3)
+    k[..., :2] /= [1280, 640]
+    np.save(tmp_path / "shares.npy", k)
+    again = run(tmp_path / "b", tmp_path / "shares.npy", **QUICK, image_size=(1280, 640))
+    means = [np.load(d.folder / "embeddings.npz")["mean"] for d in (whole, again)]
+    assert np.allclose(*means, atol=1e-4)
+    warned = run(tmp_path / "c", tmp_path / "shares.npy", **QUICK)
+    assert "--image-size W H" in " ".join(warned.result["notes"])
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"query": "nobody"}, "no row is called 'nobody'"),
+    ({"align": True}, "--align needs a second sequence"),
+    ({"model": Path("nowhere")}, "the folder of a run of prvipe"),
+    ({"index": Path("none.csv")}, "none.csv"),
+    ({"train": Path("none.bvh")}, "none.bvh"),
+    ({"layout": "coco17"}, "the file names them"),
+    ({"model": Path("a"), "train": Path("b")}, "--model and --train"),
+    ({"neighbours": 0}, "--neighbours must be at least 1"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_told_and_leaves_no_folder(sample, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        run(tmp_path / "out", sample, **QUICK | options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_layouts(tmp_path):
+    k = np.random.default_rng(0).uniform(0, 500, (6, 21, 2))
+    np.save(tmp_path / "hand.npy", k)
+    with pytest.raises(InputError, match="21 points without names: no known layout .std13, h36m17, coco17"):
+        run(tmp_path / "out", tmp_path / "hand.npy", **QUICK)
+    np.save(tmp_path / "body.npy", k[:, :17])
+    with pytest.raises(InputError, match="--layout mediapipe33 has 33 points, and here are 17"):
+        run(tmp_path / "out", tmp_path / "body.npy", **QUICK, layout="mediapipe33")
+    a, b = (run(tmp_path / name, tmp_path / "body.npy", **QUICK, layout=name) for name in ("coco17", "h36m17"))
+    assert not np.allclose(*(np.load(d.folder / "embeddings.npz")["mean"] for d in (a, b)))

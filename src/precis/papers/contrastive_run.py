@@ -26,7 +26,7 @@ from precis.train.schedule import cosine, warmup
 
 TRAINING = ".training"
 QUERIES = 24
-MACS = 6e12  # multiply-adds of some ten minutes on two cores; forward and backward of both views are six passes
+MACS = 6e12  # multiply-adds of some ten minutes on two cores
 STEMS = {"resnet18", "resnet34", "resnet50"}
 COMPONENT = "precis.nn.backbones:backbone"
 
@@ -36,13 +36,15 @@ class Recipe(NamedTuple):
 
     loss(views, chosen): a loss, or a dict with a "loss", of as many batches of views as `views` says; `chosen` are
     places among the pictures that are trained on (`pictures.trained`).  batches(generator): what `chosen` goes through;
-    None: plain batches in random order.
+    None: plain batches in random order.  passes: of a picture through the net a step, from which the default length
+    follows; forward and backward of both views are six.
     """
 
     model: nn.Module
     loss: Callable[[tuple[Tensor, ...], Tensor], Any]
     views: int = 2
     batches: Callable[[torch.Generator], Iterable[Tensor]] | None = None
+    passes: int = 6
 
 
 Make = Callable[[Any, Pictures, nn.Module, ProjectionHead, int, torch.Generator], Recipe]
@@ -168,19 +170,19 @@ def _views_name(job: Any, pictures: Pictures) -> str:
     return str(job.augment) if job.augment != "auto" else "glyph" if channels == 1 and size <= 32 else "simclr"
 
 
-def _budget(job: Any, pictures: Pictures, encoder: nn.Module) -> Budget:
+def _budget(job: Any, pictures: Pictures, encoder: nn.Module, passes: int) -> Budget:
     if job.minutes is not None:
         return Budget(minutes=job.minutes)
     if job.epochs is not None:
         return Budget(epochs=job.epochs)
     one = torch.zeros(1, *pictures.images.shape[1:])
     macs = count(encoder, one).macs
-    return Budget(epochs=float(min(100, max(2, MACS // (6 * macs * len(pictures.trained))))))
+    return Budget(epochs=float(min(100, max(2, MACS // (passes * macs * len(pictures.trained))))))
 
 
 def _train(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn.Module, batch: int) -> Run:
     """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up, on pictures augmented on the device."""
-    name, budget = _views_name(job, pictures), _budget(job, pictures, encoder)
+    name, budget = _views_name(job, pictures), _budget(job, pictures, encoder, recipe.passes)
     views = preset(name, int(pictures.images.shape[-1]))
     if job.augment == "auto":
         work.note(f"the views are made by the preset {name}" + (" (no flips)" if name == "glyph" else ""))

@@ -38,8 +38,8 @@ class Embedded(NamedTuple):
 def write_outputs(job: Any, work: Work, e: Embedded, loss: Curve | None) -> dict[str, float | None]:
     """Every file but the weights; returns the metrics, with those that labels give first."""
     _arrays(work.folder, e)
-    k = min(job.k, len(e.h) - 1)
-    cosine, index = _neighbours(e.h, k)
+    k, apart = min(job.k, len(e.h) - 1), e.pictures.apart
+    cosine, index = _neighbours(e.h, k) if apart is None else _neighbours_apart(e.h, k, apart)
     _neighbours_table(work.folder, e.pictures.names, cosine, index)
     rng = np.random.default_rng(job.seed)
     _save(work.folder / "gallery.png", gallery(e.pictures, index, rng))
@@ -73,6 +73,17 @@ def _neighbours(h: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     itself[~itself.any(1), -1] = True  # crowded out by exact copies: the last goes
     keep = (~itself).nonzero()[:, 1].view(len(h), k)
     return cosine.gather(1, keep).cpu().numpy(), index.gather(1, keep).cpu().numpy()
+
+
+def _neighbours_apart(h: Tensor, k: int, apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `_neighbours`, of rows of another group (there are two at least); fewer where the largest leaves no k."""
+    _, group, counts = np.unique(apart, return_inverse=True, return_counts=True)
+    largest = int(counts.max())
+    k = min(k, len(h) - largest)
+    cosine, index = (x.cpu().numpy() for x in nearest(h, h, min(len(h), k + largest), chunk=CHUNK))
+    other = group[index] != group[:, None]
+    keep = np.argsort(~other, 1, kind="stable")[:, :k]  # the nearest of another group first
+    return np.take_along_axis(cosine, keep, 1), np.take_along_axis(index, keep, 1)
 
 
 def _neighbours_table(folder: Path, names: tuple[str, ...], cosine: np.ndarray, index: np.ndarray) -> None:

@@ -25,7 +25,8 @@ LEAST = 32
 
 class Pictures(NamedTuple):
     """`images` uint8 [N,C,S,S]; `labels` [N], −1: none; `held` [N]: kept out of training; `repeated` [N]: an exact
-    duplicate of an earlier picture, which training leaves out; `lone`: classes with one labelled picture (or group)."""
+    duplicate of an earlier picture, which training leaves out; `lone`: classes with one labelled picture (or group);
+    `apart` [N], if given: those of one number (frames of a clip) are not listed as each other's neighbours."""
 
     images: Tensor
     labels: Tensor
@@ -35,6 +36,7 @@ class Pictures(NamedTuple):
     repeated: np.ndarray
     lone: tuple[str, ...]
     source: ImageSet
+    apart: np.ndarray | None = None
 
     @property
     def labelled(self) -> bool:

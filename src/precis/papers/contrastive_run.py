@@ -48,16 +48,18 @@ class Recipe(NamedTuple):
 
 
 Make = Callable[[Any, Pictures, nn.Module, ProjectionHead, int, torch.Generator], Recipe]
+Read = Callable[[Any, Work, int | None, int | None], Pictures]
 
 
-def run_contrastive(job: Any, work: Work, make: Make) -> dict[str, float | None]:
+def run_contrastive(job: Any, work: Work, make: Make, *, read: Read = read_pictures) -> dict[str, float | None]:
     """Train (or load) an encoder, embed every picture, write what there is to see, and return the metrics.
 
-    make(job, pictures, encoder, head, batch, generator): the paper's `Recipe`.
+    make(job, pictures, encoder, head, batch, generator): the paper's `Recipe`.  read(job, work, channels, size): its
+    pictures, where INPUT is no plain set of them; `channels` and `size`, if given, are what a finished encoder wants.
     """
     if job.task == "embed":
-        return _embed(job, work)
-    pictures = read_pictures(job, work)
+        return _embed(job, work, read)
+    pictures = read(job, work, None, None)
     encoder, config = _encoder(job, pictures, work)
     batch = _batch(job, len(pictures.trained))
     generator = torch.Generator().manual_seed(job.seed + 1)
@@ -72,7 +74,7 @@ def run_contrastive(job: Any, work: Work, make: Make) -> dict[str, float | None]
     return metrics | {"loss": run.curves["loss"].values[-1], "steps": float(run.steps), "batch": float(batch)}
 
 
-def _embed(job: Any, work: Work) -> dict[str, float | None]:
+def _embed(job: Any, work: Work, read: Read) -> dict[str, float | None]:
     folder = Path(job.model)
     if not folder.is_dir():
         raise InputError("--task embed: --model must be the folder of a run", file=folder)
@@ -80,7 +82,7 @@ def _embed(job: Any, work: Work) -> dict[str, float | None]:
     encoder, head = load_model(folder, device=work.device), None
     if (folder / "head.json").exists():
         head = load_model(folder, name="head", device=work.device)
-    pictures = read_pictures(job, work, channels, size)
+    pictures = read(job, work, channels, size)
     queries = _queries(job, [channels, size, size])
     write_skipped(pictures, work)
     return write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), None)

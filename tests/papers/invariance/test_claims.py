@@ -1,0 +1,117 @@
+"""The claims' experiments, small: what is paired is paired, and broken arms are broken where they say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from precis.contrastive.invariance import frame_pairs
+from precis.lab.recorder import TrialRecord
+from precis.papers.invariance.arms import (
+    Singles,
+    made_clips,
+    made_scenes,
+    object_crops,
+    singles,
+    train_moco,
+    train_supervised,
+    views_of,
+)
+from precis.papers.invariance.claims import Deformation, FrameTemporal, ObjectCentric, Occlusion, Region, Still
+from precis.papers.invariance.claims_factors import SMOKE
+from precis.papers.invariance.claims_scenes import _region_pairs
+
+TINY = replace(SMOKE, pictures=64, test=32, encoder="conv:4x2", batch=16, steps=1, bases=2, scenes=20)
+
+
+def record(tmp_path: Path, arm: str = "arm", seed: int = 0) -> TrialRecord:
+    return TrialRecord(tmp_path / "record" / f"{arm}{seed}", seed)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return made_scenes(TINY)
+
+
+def test_views_are_what_the_arms_say():
+    whole, bare, crops = (views_of(TINY, kind) for kind in ("all", "no_crop", "supervised"))
+    assert whole.crop == crops.crop == (0.2, 1.0) and whole.blur_p == 0 and bare.crop is None
+    assert bare.jitter == whole.jitter and crops.jitter is None and crops.grey_p == 0
+
+
+def test_pairs_are_learned_to_be_recognised_and_labels_to_be_told(tmp_path):
+    s = replace(SMOKE, pictures=64, test=32, steps=60, lr=1e-2, queue=64, encoder="conv:8x3")
+    x = singles(s)
+    other = x.images[torch.randperm(64, generator=torch.Generator().manual_seed(9))]
+    right = train_moco(s, x.images, x.images, record(tmp_path, "a"))[1]
+    wrong = train_moco(s, x.images, other, record(tmp_path, "b"))[1]
+    assert right < wrong - 0.15
+    assert train_supervised(s, x.images, x.labels, record(tmp_path, "c"))[1] < 1.9
+
+
+def test_frames_of_a_gap_have_other_partners_and_crossed_ones_are_of_other_clips(tmp_path, monkeypatch):
+    seen = {}
+
+    def train(s, first, second, record, *, fitted):
+        seen[record.folder.name] = first, second
+        raise StopIteration
+
+    monkeypatch.setattr("precis.papers.invariance.claims_clips.train_moco", train)
+    frames = torch.arange(8 * 6).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
+    for arm in ("frames", "same", "crossed"):
+        with pytest.raises(StopIteration):
+            FrameTemporal().trial(arm, 1, TINY, (frames, []), record(tmp_path, arm, 1))
+    first = {arm: a[:, 0, 0, 0] for arm, (a, _) in ((k[:-1], v) for k, v in seen.items())}
+    second = {arm: b[:, 0, 0, 0] for arm, (_, b) in ((k[:-1], v) for k, v in seen.items())}
+    assert torch.equal(first["frames"], first["same"]) and torch.equal(first["frames"], first["crossed"])
+    assert torch.equal(second["same"], first["same"])
+    assert (second["frames"] - first["frames"]).abs().eq(TINY.gap).all()
+    assert len({int(x) for x in (second["frames"] - first["frames"])}) == 2  # either of the two is the query
+    clip = lambda x: x // 6
+    assert clip(second["frames"]).equal(clip(first["frames"]))
+    assert clip(second["crossed"]).ne(clip(first["crossed"])).all()
+    assert sorted(second["crossed"].tolist()) == sorted(second["frames"].tolist())
+    assert len(frame_pairs([6] * 8, TINY.gap)) == len(first["frames"])
+
+
+def test_crops_hold_objects_and_crops_elsewhere_are_as_large(scenes):
+    crops, away = (object_crops(TINY, scenes, where) for where in ("objects", "elsewhere"))
+    assert crops.shape == away.shape == (20, 3, 16, 16) and not torch.equal(crops, away)
+    assert scenes.crops.shape[1:] == (3, 16, 16) and len(scenes.crops) == len(scenes.labels)
+    assert set(scenes.labels.tolist()) <= set(range(8)) and scenes.present.sum(1).min() >= 1
+
+
+def test_regions_are_one_a_frame_and_swapped_ones_of_another_object():
+    made = made_clips(TINY, TINY.objects)
+    boxes = torch.from_numpy(made.boxes)
+    pairs, squares, swapped = _region_pairs(TINY, boxes)
+    assert len(pairs.unique(dim=0)) == len(pairs) and (pairs[:, 1] - pairs[:, 0]).eq(TINY.gap).all()
+    middle = (squares[:, 1, :2] + squares[:, 1, 2:]) / 2
+    other = (swapped[:, :2] + swapped[:, 2:]) / 2
+    assert (middle - other).norm(dim=1).min() > 1 and len(pairs) <= len(frame_pairs([6] * 8, TINY.gap))
+
+
+@pytest.mark.parametrize(("claim", "arms"), [
+    (Occlusion, ("no_crop", "permuted")), (Deformation, ("crossed",)), (ObjectCentric, ("elsewhere",)),
+    (Region, ("swapped", "frames")), (Still, ("frames", "same")),
+])  # fmt: skip
+def test_claims_give_the_figures_that_their_hypotheses_read(claim, arms, tmp_path):
+    s = replace(TINY, moving=claim is not Still)
+    data = claim().load(s, None)
+    wanted = {h.metric for h in claim.hypotheses} | {p.metric for p in claim.preconditions}
+    rows = [claim().trial(arm, 0, s, data, record(tmp_path, arm)) for arm in arms]
+    assert all(wanted <= set(row) and all(v == v for v in row.values()) for row in rows)
+    if claim is Still:
+        assert rows[0] == rows[1]  # the same pictures
+    else:
+        assert rows[0] != claim().trial("random", 0, s, data, record(tmp_path, "random"))
+
+
+def test_arms_of_a_seed_share_their_start():
+    from precis.lab.trial import streams
+    from precis.papers.invariance.arms import make_encoder
+
+    x = Singles(*(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8) for _ in range(4))).images
+    a, b = (make_encoder(TINY, x, streams(4)) for _ in range(2))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))

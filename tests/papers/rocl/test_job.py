@@ -9,7 +9,7 @@ from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
 from precis.papers.catalogue import find
 from precis.papers.contrastive_pictures import Pictures
-from precis.papers.contrastive_run import _budget
+from precis.papers.contrastive_run import budget_of
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
 
@@ -93,7 +93,7 @@ def test_the_default_length_counts_the_attack():
     n, no = 5000, np.zeros(5000, bool)
     p = Pictures._make((torch.zeros(n, 1, 8, 8), torch.zeros(n), (), (), no, no, (), None))
     job, net = make_job(find()["rocl"], None), backbone("conv:96x3", (1, 8, 8))
-    plain, attacked = (_budget(job, p, net, passes).epochs for passes in (6, 24))
+    plain, attacked = (budget_of(job, p, net, passes).epochs for passes in (6, 24))
     assert plain == pytest.approx(4 * attacked, rel=0.3)
 
 

@@ -14,7 +14,7 @@ from precis.contrastive.robustness import AttackSpec, robust_accuracy, robust_li
 from precis.errors import InputError
 from precis.nn.attacks import parse_eps
 from precis.papers.contrastive_pictures import Pictures
-from precis.papers.contrastive_run import Recipe, _views_name, run_contrastive
+from precis.papers.contrastive_run import Recipe, run_contrastive, views_name
 from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.train.augment import preset
@@ -73,7 +73,7 @@ def run_clae(job: Any, work: Work) -> dict[str, float | None]:
 def _views(job: Any, p: Pictures, device: str) -> tuple[Tensor, Tensor]:
     """Two views of some pictures of the training."""
     x = p.images[torch.from_numpy(p.trained[:: max(1, len(p.trained) // PAIRS)][:PAIRS])].to(device)
-    views, noise = preset(_views_name(job, p), int(x.shape[-1])), torch.Generator().manual_seed(job.seed)
+    views, noise = preset(views_name(job, p), int(x.shape[-1])), torch.Generator().manual_seed(job.seed)
     return to_input(views(x, noise)), to_input(views(x, noise))
 
 

@@ -17,7 +17,7 @@ from precis.nn.attacks import evaluating, parse_eps
 from precis.nn.cost import count
 from precis.papers.contrastive_maps import framed
 from precis.papers.contrastive_pictures import Pictures, read_pictures, write_skipped
-from precis.papers.contrastive_run import Recipe, _shape_of, _views_name, run_contrastive
+from precis.papers.contrastive_run import Recipe, run_contrastive, shape_of, views_name
 from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.train.augment import preset
@@ -176,7 +176,7 @@ def _attack_encoder(job: Any, work: Work, eps: float) -> dict[str, float | None]
     folder = Path(job.model)
     if not folder.is_dir():
         raise InputError("the encoder to attack is the folder of a run that trained", file=folder)
-    channels, size = _shape_of(folder)
+    channels, size = shape_of(folder)
     encoder = load_model(folder, device=work.device)
     head = load_model(folder, name="head", device=work.device) if (folder / "head.json").exists() else nn.Identity()
     net = nn.Sequential(encoder, head)
@@ -186,7 +186,7 @@ def _attack_encoder(job: Any, work: Work, eps: float) -> dict[str, float | None]
     chosen = np.sort(np.random.default_rng(job.seed).permutation(np.flatnonzero(~p.repeated))[:wanted])
     if len(chosen) < 2:
         raise InputError("two different pictures at the least are wanted", file=job.input)
-    views, noise = preset(_views_name(job, p), size), torch.Generator().manual_seed(job.seed)
+    views, noise = preset(views_name(job, p), size), torch.Generator().manual_seed(job.seed)
     x = p.images[torch.from_numpy(chosen)].to(work.device)
     a, b = (to_input(views(x, noise)) for _ in range(2))
     with evaluating(net):

@@ -170,7 +170,7 @@ def _views_name(job: Any, pictures: Pictures) -> str:
     return str(job.augment) if job.augment != "auto" else "glyph" if channels == 1 and size <= 32 else "simclr"
 
 
-def _budget(job: Any, pictures: Pictures, encoder: nn.Module, passes: int) -> Budget:
+def _budget(job: Any, pictures: Pictures, encoder: nn.Module, passes: int = 6) -> Budget:
     if job.minutes is not None:
         return Budget(minutes=job.minutes)
     if job.epochs is not None:

@@ -1,5 +1,6 @@
 """Training and embedding for the contrastive papers' jobs: what they do alike, whatever the loss."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,7 +27,8 @@ from precis.train.schedule import cosine, warmup
 
 TRAINING = ".training"
 QUERIES = 24
-MACS = 6e12  # multiply-adds of some ten minutes on two cores; forward and backward of both views are six passes
+MACS = 6e12  # multiply-adds of some ten minutes on two cores
+PASSES = 6  # forward and backward of two views
 STEMS = {"resnet18", "resnet34", "resnet50"}
 COMPONENT = "precis.nn.backbones:backbone"
 
@@ -36,13 +38,15 @@ class Recipe(NamedTuple):
 
     loss(views, chosen): a loss, or a dict with a "loss", of as many batches of views as `views` says; `chosen` are
     places among the pictures that are trained on (`pictures.trained`).  batches(generator): what `chosen` goes through;
-    None: plain batches in random order.
+    None: plain batches in random order.  passes: of a picture through the net a step, from which the default length
+    follows; forward and backward of both views are six.
     """
 
     model: nn.Module
     loss: Callable[[tuple[Tensor, ...], Tensor], Any]
     views: int = 2
     batches: Callable[[torch.Generator], Iterable[Tensor]] | None = None
+    passes: int = PASSES
 
 
 Make = Callable[[Any, Pictures, nn.Module, ProjectionHead, int, torch.Generator], Recipe]
@@ -65,7 +69,7 @@ def run_contrastive(job: Any, work: Work, make: Make, *, read: Read = read_pictu
     queries = _queries(job, config["in_shape"])
     recipe = make(job, pictures, encoder, head, batch, generator)
     write_skipped(pictures, work)
-    run = _train(job, work, pictures, recipe, encoder, batch)
+    run = train_recipe(job, work, pictures, recipe, encoder, batch)
     save_model(work.folder, encoder, config, component=COMPONENT)
     save_model(work.folder, head, {"dim_in": int(encoder.out_dim)}, name="head")  # type: ignore[arg-type]
     metrics = write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), run.curves["loss"])
@@ -76,7 +80,7 @@ def _embed(job: Any, work: Work, read: Read) -> dict[str, float | None]:
     folder = Path(job.model)
     if not folder.is_dir():
         raise InputError("--task embed: --model must be the folder of a run", file=folder)
-    channels, size = _shape_of(folder)
+    channels, size = shape_of(folder)
     encoder, head = load_model(folder, device=work.device), None
     if (folder / "head.json").exists():
         head = load_model(folder, name="head", device=work.device)
@@ -94,7 +98,7 @@ def _embedded(
     h = embed(encoder, pictures.images)
     project = (lambda x: x) if head is None else head.eval()
     some = pictures.images[:: max(1, len(h) // 1000)]
-    views, noise = preset(_views_name(job, pictures), int(some.shape[-1])), torch.Generator().manual_seed(job.seed)
+    views, noise = preset(views_name(job, pictures), int(some.shape[-1])), torch.Generator().manual_seed(job.seed)
     apart = alignment(*(project(embed(encoder, views(some, noise))) for _ in range(2)))
     asked = {name: (x[0], embed(encoder, x)) for name, x in queries.items()}
     return Embedded(pictures, h, None if head is None else project(h), asked, float(apart))
@@ -127,7 +131,7 @@ def _encoder(job: Any, pictures: Pictures, work: Work) -> tuple[nn.Module, dict[
         work.note(f"the encoder is {spec}; --model names another")
     config = {"spec": spec, "in_shape": shape}
     if job.init is not None:
-        channels, size = _shape_of(job.init)
+        channels, size = shape_of(job.init)
         encoder = load_model(job.init, device=work.device)
         if [channels, size] != shape[:2] or not hasattr(encoder, "out_dim"):
             raise InputError(f"its encoder is for {channels} × {size} × {size} pictures, these are "
@@ -149,7 +153,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return arguments
 
 
-def _shape_of(folder: Path) -> tuple[int, int]:
+def shape_of(folder: Path) -> tuple[int, int]:
     """Channels and side of the pictures that the encoder in a folder wants."""
     if not (folder / "config.json").is_file():
         raise InputError("there is no config.json in it: the folder of a run that trained is wanted", file=folder)
@@ -165,24 +169,24 @@ def _batch(job: Any, n: int) -> int:
     return max(2, min(256, 2 ** int(math.log2(max(n / 2, 2)))))
 
 
-def _views_name(job: Any, pictures: Pictures) -> str:
+def views_name(job: Any, pictures: Pictures) -> str:
     channels, size = pictures.images.shape[1:3]
     return str(job.augment) if job.augment != "auto" else "glyph" if channels == 1 and size <= 32 else "simclr"
 
 
-def _budget(job: Any, pictures: Pictures, encoder: nn.Module) -> Budget:
+def budget_of(job: Any, pictures: Pictures, encoder: nn.Module, passes: int = PASSES) -> Budget:
     if job.minutes is not None:
         return Budget(minutes=job.minutes)
     if job.epochs is not None:
         return Budget(epochs=job.epochs)
     one = torch.zeros(1, *pictures.images.shape[1:])
-    macs = count(encoder, one).macs
-    return Budget(epochs=float(min(100, max(2, MACS // (6 * macs * len(pictures.trained))))))
+    macs = count(copy.deepcopy(encoder).eval(), one).macs
+    return Budget(epochs=float(min(100, max(2, MACS // (passes * macs * len(pictures.trained))))))
 
 
-def _train(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn.Module, batch: int) -> Run:
+def train_recipe(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn.Module, batch: int) -> Run:
     """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up, on pictures augmented on the device."""
-    name, budget = _views_name(job, pictures), _budget(job, pictures, encoder)
+    name, budget = views_name(job, pictures), budget_of(job, pictures, encoder, recipe.passes)
     views = preset(name, int(pictures.images.shape[-1]))
     if job.augment == "auto":
         work.note(f"the views are made by the preset {name}" + (" (no flips)" if name == "glyph" else ""))

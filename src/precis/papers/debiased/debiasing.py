@@ -15,7 +15,7 @@ from precis.errors import InputError
 from precis.lab.figures import contact_sheet
 from precis.papers.contrastive_maps import PLAIN, RIGHT, WRONG, framed
 from precis.papers.contrastive_pictures import Pictures
-from precis.papers.contrastive_run import Recipe, _views_name, run_contrastive
+from precis.papers.contrastive_run import Recipe, run_contrastive, views_name
 from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.train.augment import preset
@@ -93,7 +93,7 @@ def chosen_tau(job: Any, work: Work, pictures: Pictures) -> float:
 @torch.no_grad()
 def floor_share(job: Any, model: DebiasedSimCLR, pictures: Pictures, batch: int, device: str) -> float:
     """Share of anchors at the floor, of the trained model on some batches of its pictures."""
-    views = preset(_views_name(job, pictures), int(pictures.images.shape[-1]))
+    views = preset(views_name(job, pictures), int(pictures.images.shape[-1]))
     noise = torch.Generator().manual_seed(job.seed)
     order = torch.randperm(len(pictures.trained), generator=noise).numpy()
     model.eval()

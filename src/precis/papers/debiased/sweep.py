@@ -15,7 +15,7 @@ from torch import nn
 from precis.contrastive.debiased import DebiasedSimCLR
 from precis.errors import InputError
 from precis.papers.contrastive_pictures import Pictures
-from precis.papers.contrastive_run import Recipe, _budget, _train
+from precis.papers.contrastive_run import Recipe, budget_of, train_recipe
 from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.train.classify import score
@@ -42,7 +42,8 @@ def sweep(
             model = build(tau, copy.deepcopy(encoder), copy.deepcopy(head))
             with tempfile.TemporaryDirectory() as scratch:
                 brief = _Brief(work, Path(scratch), work.device, i, len(values))
-                run = _train(_briefly(job, pictures, encoder), brief, pictures, recipe(model), model.encoder, batch)
+                brief_job = _briefly(job, pictures, encoder)
+                run = train_recipe(brief_job, brief, pictures, recipe(model), model.encoder, batch)
             rows.append((tau, _told(job, pictures, model.encoder, memory, held), run.curves["at_floor"].values[-1]))
         with writing(work.folder / FILE) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("tau_plus", "knn_accuracy", "at_floor"), *rows])
@@ -80,7 +81,7 @@ class _Brief:
 
 
 def _briefly(job: Any, pictures: Pictures, encoder: nn.Module) -> Any:
-    budget = _budget(job, pictures, encoder)
+    budget = budget_of(job, pictures, encoder)
     if budget.minutes is not None:
         return replace(job, minutes=SHARE * budget.minutes)
     return replace(job, epochs=SHARE * (budget.epochs or 1.0))

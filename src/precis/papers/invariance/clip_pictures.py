@@ -12,7 +12,7 @@ from precis.data.imageset import ImageSet
 from precis.data.stack import square
 from precis.errors import InputError
 from precis.papers.contrastive_pictures import LEAST, SIZES, Pictures, _hold_out, as_channels
-from precis.papers.contrastive_run import Recipe, _views_name
+from precis.papers.contrastive_run import Recipe, views_name
 from precis.papers.job import Work
 from precis.train.augment import preset
 from precis.train.classify import to_input
@@ -74,7 +74,7 @@ class ClipTraining:
         trained = torch.from_numpy(pictures.trained)
         half = min(4096, len(trained) // 2) // (2 * batch) * (2 * batch)
         model = MoCo(encoder, head, max(2 * batch, half), 0.99, job.temperature or 0.2, generator=generator)
-        views = preset(_views_name(job, pictures), int(pictures.images.shape[-1]))
+        views = preset(views_name(job, pictures), int(pictures.images.shape[-1]))
 
         def loss(made: tuple[Tensor, ...], chosen: Tensor) -> Tensor:
             x = pictures.images[self.partner[trained[chosen.cpu()]]].to(made[0].device)

@@ -17,7 +17,7 @@ from precis.data.toy_clips import CHANGES, changes
 from precis.data.toy_shapes import SHAPES
 from precis.errors import InputError
 from precis.papers.contrastive_pictures import as_channels
-from precis.papers.contrastive_run import _shape_of
+from precis.papers.contrastive_run import shape_of
 from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.train.checkpoint import load_model
@@ -97,7 +97,7 @@ def measure(job: Any, work: Work) -> dict[str, float | None]:
 def _encoder(spec: str, job: Any, work: Work) -> Encoder:
     path = Path(spec).expanduser()
     if path.is_dir():
-        channels, size = _shape_of(path)
+        channels, size = shape_of(path)
         if job.size not in (None, size):
             raise InputError(f"--size {job.size}: this encoder was trained on {size} pixels", file=path)
         return Encoder(path.name or spec, load_model(path, device=work.device), channels, size)

@@ -1,0 +1,106 @@
+"""What the claims have in common: training with one of the adversaries, and how hard an attacked pair is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from precis.contrastive.clae import CLAE, clae_adversary, to_dual_bn
+from precis.contrastive.ntxent import ProjectionHead, nt_xent
+from precis.lab.claim import Metrics, Recorder
+from precis.nn.attacks import evaluating
+from precis.papers.ntxent.arms import Pool, Setting, make_encoder, views_of
+from precis.train.classify import to_channels_last, to_input
+from precis.train.feed import index_batches
+from precis.train.loop import Budget, fit, param_groups
+from precis.train.schedule import cosine, warmup
+
+HELD = 8  # batches of test pictures on which hardness is measured, at most
+
+
+@dataclass(frozen=True)
+class Plan(Setting):
+    """A `Setting`, the smaller encoder beside it, and the size ε of the adversary's step."""
+
+    small: str = "conv:12x3"
+    eps: float = 0.05
+
+
+class _Noise(CLAE):
+    """A random sign of size ε in the adversary's place."""
+
+    generator: torch.Generator
+
+    def adversary(self, v1: Tensor, v2: Tensor) -> Tensor:
+        return noisy(v1, self.eps, self.generator)
+
+
+def noisy(x: Tensor, eps: float | int, generator: torch.Generator) -> Tensor:
+    """Every value moved by eps, up or down at random, within 0 … 1."""
+    up = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device) < 0.5
+    return (x + eps * (2 * up.to(x.dtype) - 1)).clamp(0, 1)
+
+
+def make_model(arm: str, s: Plan, pool: Pool, streams: Mapping[str, torch.Generator]) -> CLAE:
+    """SimCLR (no adversary), CLAE, CLAE with one set of batch norms ("shared"), or with noise: equal at their start."""
+    encoder = make_encoder(s, pool, streams["init"])
+    width: int = encoder.out_dim  # type: ignore[assignment]
+    head = ProjectionHead(width, generator=streams["init"])
+    if arm in ("clae", "noise"):
+        to_dual_bn(encoder)
+    kind = _Noise if arm == "noise" else CLAE
+    model = kind(encoder, head, s.eps, 0.0 if arm == "simclr" else 1.0, s.temperature)
+    if isinstance(model, _Noise):
+        model.generator = streams["eval"]
+    return model
+
+
+def train(s: Plan, pool: Pool, model: CLAE, streams: Mapping[str, torch.Generator], record: Recorder) -> None:
+    """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up.  `data` orders the batches, `noise` the views."""
+    device, views = pool.images.device, views_of(s)
+    to_channels_last(model.to(device)).train()
+    solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=s.lr, foreach=True)
+
+    def step(chosen: Tensor) -> dict[str, Tensor]:
+        x = pool.images[chosen.to(device)]
+        v1, v2 = to_input(views(torch.cat([x, x]), streams["noise"])).split(len(x))
+        total, parts = model.loss(v1, v2)
+        return {"loss": total, "clean": parts.clean, "adversarial": parts.adversarial}
+
+    run = fit(
+        step, index_batches(len(pool.images), min(s.batch, len(pool.images)), streams["data"], drop_last=True),
+        budget=Budget(steps=s.steps), optimizer=solver, schedule=warmup(0.05, cosine()), precision=s.precision,
+        log=record.log,
+    )  # fmt: skip
+    for name, curve in run.curves.items():
+        record.curve(f"{name}, {s.encoder}", *curve)
+
+
+def hardness(s: Plan, pool: Pool, model: CLAE, generator: torch.Generator) -> Metrics:
+    """On views of test pictures, in evaluation mode with clean statistics: by how much NT-Xent (nats) of (x_i, x) rises
+    above that of (x_i, x_i) if x is the adversary's, or has noise of that size; and by how much the cosine of the
+    hardest negative does."""
+    views, rows = views_of(s), []
+    embed = lambda x: model(x)[1]
+    with evaluating(model):
+        for some in pool.test_images.split(s.batch)[:HELD]:
+            if len(some) < 2:
+                continue
+            x = to_input(views(some, generator))
+            moved = clae_adversary(embed, x, eps=s.eps, temperature=s.temperature)
+            with torch.no_grad():
+                z, attacked, noise = (embed(v) for v in (x, moved, noisy(x, s.eps, generator)))
+                losses = torch.stack([nt_xent(z, other, s.temperature) for other in (z, attacked, noise)])
+                rows.append(torch.cat([losses, torch.stack([_hardest(z, z), _hardest(z, attacked)])]))
+    same, attack, noise, before, after = torch.stack(rows).mean(0).tolist()
+    rises = {"rise": attack - same, "rise_noise": noise - same, "excess": attack - noise}
+    return {**rises, "hardest_change": after - before}
+
+
+def _hardest(a: Tensor, b: Tensor) -> Tensor:
+    """The mean over a's rows of the largest cosine with another row of b."""
+    s = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
+    return s.masked_fill(torch.eye(len(s), dtype=torch.bool, device=s.device), -torch.inf).amax(1).mean()
+

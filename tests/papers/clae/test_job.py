@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from precis.errors import InputError, Stopped
+from precis.papers.catalogue import find
+from precis.papers.opening import make_job
+from precis.papers.running import Finished, run_job
+from precis.train.checkpoint import load_model
+from precis.train.probe import embed
+
+QUICK = {"epochs": 2.0, "model": "conv:4x2", "batch": 16, "eps": "0.05"}
+
+
+def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
+    paper = find()["clae"]
+    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+
+
+def halves(n=90, seed=0):
+    """Pictures of two kinds: bright at the top, bright at the bottom."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(2, size=n)
+    images = rng.integers(0, 100, (n, 1, 8, 8))
+    for image, label in zip(images, labels):
+        image[:, 4 * label : 4 * label + 4] += 150
+    return images.astype(np.uint8), labels
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    images, labels = halves()
+    np.savez(tmp_path / "halves.npz", images=images, labels=labels)
+    return tmp_path / "halves.npz"
+
+
+def test_an_embedding_is_learned_on_harder_pairs_and_one_set_of_norms_is_kept(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, **QUICK)
+    m, folder = done.metrics, done.folder
+    assert m["knn_accuracy"] > 0.9 and m["steps"] == 2 * (72 // 16) and 0 <= m["attacked_accuracy"] <= 1
+    assert -1 <= m["negatives_cosine"] <= 1 and -1 <= m["negatives_cosine_adversarial"] <= 1
+    assert done.result["files"][0] == "gallery.png" and (folder / "hardness.png").stat().st_size > 5000
+    config = json.loads((folder / "config.json").read_text())
+    assert config["component"] == "precis.nn.backbones:backbone"
+    encoder = load_model(folder)  # refuses weights that it does not know
+    assert np.allclose(embed(encoder, torch.from_numpy(halves()[0])).numpy(), np.load(folder / "embeddings.npz")["h"],
+                       atol=1e-5)  # fmt: skip
+    assert "does not aim at robustness" in " ".join(done.result["notes"])
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):
+    whole = run(tmp_path / "whole", pictures, **QUICK)
+
+    def stop(event):
+        if event["event"] == "log" and event["step"] >= 1:
+            raise Stopped("enough")
+
+    with pytest.raises(Stopped):
+        run(tmp_path / "part", pictures, listen=stop, **QUICK)
+    resumed = run(tmp_path / "part", pictures, resume=True, **QUICK)
+    a, b = (np.load(d.folder / "embeddings.npz")["h"] for d in (whole, resumed))
+    assert np.array_equal(a, b) and whole.metrics == resumed.metrics
+
+
+def test_without_a_weight_it_is_the_base_method(pictures, tmp_path):
+    images, _ = halves(40)
+    np.save(tmp_path / "bare.npy", images)
+    found = [run(tmp_path / f"{i}", tmp_path / "bare.npy", **QUICK | {"eps": eps, "weight": 0.0})
+             for i, eps in enumerate(("0", "0.1"))]  # fmt: skip
+    a, b = (np.load(d.folder / "embeddings.npz")["h"] for d in found)
+    assert np.array_equal(a, b) and "attacked_accuracy" not in found[0].metrics
+    other = run(tmp_path / "uel", tmp_path / "bare.npy", **QUICK, base="uel", source="other")
+    assert not np.array_equal(np.load(other.folder / "embeddings.npz")["h"], a)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"eps": "much"}, "a radius is written 8/255"),
+    ({"eps": "0"}, "--eps 0 is no adversary"),
+    ({"weight": -1.0}, "--weight must be at least"),
+    ({"batch": 80}, "--batch 80 is more than the 72 pictures"),
+    ({"task": "embed", "model": "auto"}, "needs --model DIR"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_told_and_leaves_no_folder(pictures, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        run(tmp_path / "out", pictures, **QUICK | options)
+    assert not (tmp_path / "out").exists()

@@ -91,7 +91,7 @@ def test_without_labels_there_is_no_classifier_to_attack(tmp_path):
 
 def test_the_default_length_counts_the_attack():
     n, no = 5000, np.zeros(5000, bool)
-    p = Pictures._make((torch.zeros(n, 1, 8, 8), torch.zeros(n), (), (), no, no, (), None))
+    p = Pictures._make((torch.zeros(n, 1, 8, 8), torch.zeros(n), (), (), no, no, (), None, None))
     job, net = make_job(find()["rocl"], None), backbone("conv:96x3", (1, 8, 8))
     plain, attacked = (budget_of(job, p, net, passes).epochs for passes in (6, 24))
     assert plain == pytest.approx(4 * attacked, rel=0.3)

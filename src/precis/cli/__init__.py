@@ -79,9 +79,11 @@ def _command(args: list[str]) -> int:
 
     import tyro
 
+    from precis.cli.usage import read
+
     module = {"list": "listing", "check": "check", "sweep": "check"}.get(name, "commands")
     command = getattr(import_module(f"precis.cli.{module}"), name.capitalize())
-    chosen: Any = tyro.cli(command, args=rest, prog=f"precis {name}", config=(tyro.conf.FlagCreatePairsOff,))
+    chosen: Any = read(command, f"precis {name}", args=rest, config=(tyro.conf.FlagCreatePairsOff,))
     return int(chosen())
 
 

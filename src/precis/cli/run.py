@@ -14,6 +14,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.cli.listing import print_json
+from precis.cli.usage import read
 from precis.errors import InputError
 from precis.papers.catalogue import Paper, find
 from precis.papers.job import Job
@@ -58,8 +59,8 @@ def parse(paper: Paper, args: list[str]) -> tuple[Common, Job]:
         kw_only=True,
     )
     first = (job_class.__doc__ or "").strip().split("\n")[0]
-    parsed: Any = tyro.cli(
-        both, args=args, prog=f"precis run {paper.id}", description=f"{paper.title}\n\n{first}",
+    parsed: Any = read(
+        both, f"precis run {paper.id}", args=args, description=f"{paper.title}\n\n{first}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
     return parsed.common, parsed.job

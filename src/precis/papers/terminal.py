@@ -90,7 +90,7 @@ def commands(paper: Paper) -> RenderableType:
                   (f"precis run {paper.id} --help", "its input and options")]
     if (paper.source.folder / "claims.py").exists():
         first = next(iter(paper.claims))
-        lines += [(f"precis check {paper.id}", "all claims, about two minutes"),
+        lines += [(f"precis check {paper.id}", "all claims at the quick profile, some minutes"),
                   (f"precis check {paper.id}/{first}", "one claim")]
     grid = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for command, what in lines:

@@ -134,6 +134,8 @@ class RunFolder:
         whole |= {"seconds": round(self.seconds, 3), "peak_memory_mb": peak_memory_mb(self.device)}
         whole |= {"files": self.files()}
         write_json(self.folder / RESULT, whole)
+        for file in self.folder.rglob("*.safetensors"):  # safetensors makes them for their owner alone
+            file.chmod((self.folder / RESULT).stat().st_mode)
         (self.folder / BEGUN).unlink(missing_ok=True)
         self._drop_checkpoints()
         self.close()

@@ -34,6 +34,7 @@ def test_a_code_and_its_picture_in_a_fresh_process(tmp_path: Path) -> None:
     assert abs(done.metrics["psnr"] - done.metrics["psnr_unrounded"]) < 0.3
     assert done.metrics["bytes_jpeg"] <= max(done.metrics["bytes"], 700) and done.metrics["psnr_jpeg"] > 10
     assert {"overview.png", "error.png", "loss.png", "model.safetensors", "config.json"} <= set(done.result["files"])
+    assert len({(tmp_path / "c" / name).stat().st_mode for name in ("model.safetensors", "report.md")}) == 1
     command = [sys.executable, "-m", "precis", "run", "deep_decoder", str(code), "--out", str(tmp_path / "d"), "--json"]
     found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     assert found["settings"]["task"] == "decompress" or found["task"] == "decompress"

@@ -1,0 +1,31 @@
+"""What is wrong on the command line, in one line."""
+
+import pytest
+
+from precis.cli import main
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run siren --stps 3", "no option --stps; did you mean --steps?; see precis run siren --help"),
+        ("run siren --steps abc", "--steps must be a whole number, got 'abc'; see precis run siren --help"),
+        ("run siren --lr x", "--lr must be a number, got 'x'; see precis run siren --help"),
+        ("run deep_image_prior x.png --size 96",
+         "--size must be one of middle, paper, small, got '96'; see precis run deep_image_prior --help"),
+        ("run siren a b", "too many arguments: b; see precis run siren --help"),
+        ("check siren --profile fast",
+         "--profile must be one of full, paper, quick, smoke, got 'fast'; see precis check --help"),
+        ("serve --port x", "--port must be a whole number, got 'x'; see precis serve --help"),
+        ("show", "missing: a paper's id or alias; see precis show --help"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_told_in_one_line(capsys, command, said):
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err == f"precis: {said}\n"
+
+
+def test_help_is_no_slip(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "siren", "--help"])
+    assert stop.value.code == 0 and "--steps" in capsys.readouterr().out

@@ -14,6 +14,7 @@ SHOWN, ACROSS, ABREAST = 24, 8, 2  # queries of the gallery, neighbours of each,
 TSNE_LIMIT = 20_000
 GRID = (24, 15)  # cells of the map of pictures
 RIGHT, WRONG, PLAIN = (0, 158, 115), (204, 79, 10), (200, 203, 208)
+ASKED = (20, 20, 20)  # the frame of a picture whose neighbours follow
 
 
 def gallery(p: Pictures, index: np.ndarray, rng: np.random.Generator) -> bytes:
@@ -23,7 +24,7 @@ def gallery(p: Pictures, index: np.ndarray, rng: np.random.Generator) -> bytes:
     across, abreast = min(ACROSS, index.shape[1]), min(ABREAST, len(chosen))
     labels, tiles = p.labels.numpy(), []
     for i in chosen[: len(chosen) // abreast * abreast]:
-        tiles.append(framed(p.images[i], PLAIN))
+        tiles.append(framed(p.images[i], ASKED))
         for j in index[i, :across]:
             known = labels[i] >= 0 and labels[j] >= 0
             tiles.append(framed(p.images[j], PLAIN if not known else RIGHT if labels[i] == labels[j] else WRONG))

@@ -144,7 +144,8 @@ class RunFolder:
     def _drop_checkpoints(self) -> None:
         """Hidden folders with states of a training: kept up to here, so that what comes after it need not repeat it."""
         for folder in self.folder.glob(".*"):
-            if folder.is_dir() and any(file.suffix == ".safetensors" for file in folder.rglob("*")):
+            files = [file for file in folder.rglob("*") if file.is_file()]
+            if folder.is_dir() and (not files or any(file.suffix == ".safetensors" for file in files)):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:

@@ -152,8 +152,7 @@ def _fit(
     }  # fmt: skip
     if fits == 1:
         save_model(work.folder, net, {name: list(v) if isinstance(v, tuple) else v for name, v in arguments.items()})
-    else:
-        save_state(place.with_suffix(".safetensors"), made)
+    save_state(place.with_suffix(".safetensors"), made)
     shutil.rmtree(place, ignore_errors=True)
     return made
 

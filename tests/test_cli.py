@@ -133,7 +133,7 @@ def test_run_refuses_what_is_wrong(cli, toy, tmp_path):
     assert "did you mean" in cli.refused("run", "toy_rum")
     for wrong in (["--stepz", "3"], ["--task", "sideways"], ["--steps", "many"], ["a", "b"]):
         done = cli("run", "toy_run", *wrong, code=2)
-        assert done.stdout == "" and "╭" in done.stderr
+        assert done.stdout == "" and done.stderr.startswith("precis: ") and done.stderr.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     assert (tmp_path / "full" / "mine").read_text() == "precious"
 

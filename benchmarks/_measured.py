@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from precis.lab.timing import Timing
+from precis.lab.timing import Timing, interleaved
 
 _RESET = Path("/proc/self/clear_refs")
 
@@ -27,6 +27,18 @@ def columns(what: str, threads: int, timing: Timing, steps: int) -> dict[str, An
         "what": what, "threads": threads, "plain ms/step": 1e3 * timing.medians["plain"] / steps,
         "ours ms/step": 1e3 * timing.medians["ours"] / steps, "ratio": timing.ratio,
         "interval": between(timing.interval),
+    }  # fmt: skip
+
+
+def versus(
+    what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int, **more: Any
+) -> dict[str, Any]:  # fmt: skip
+    """A row that times "ours" against "theirs" in turns; `ratio` is theirs over ours."""
+    timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
+    return {
+        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
+        "ratio": timing.ratio, "95 %": f"{timing.interval[0]:.2f}…{timing.interval[1]:.2f}",
+        "threads": torch.get_num_threads(), **more,
     }  # fmt: skip
 
 

@@ -6,15 +6,14 @@ ours; in the last row "theirs" is SimCLR's step, so that the ratio is below 1.
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks._measured import versus
 from precis.contrastive.clae import CLAE, adversarial_bn, to_dual_bn
 from precis.contrastive.ntxent import ProjectionHead, SimCLR, nt_xent
-from precis.lab.timing import interleaved
 from precis.nn.backbones import backbone
 from precis.train.classify import to_channels_last
 
@@ -22,15 +21,6 @@ from precis.train.classify import to_channels_last
 def rows(repeats: int = 9) -> list[dict[str, Any]]:
     """A row a comparison; medians of interleaved repetitions."""
     return [*_rows("conv:24x3", 1, 16, repeats), *_rows("conv:32x4", 3, 32, max(3, repeats // 2))]
-
-
-def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
-        "ratio": timing.ratio, "95 %": f"{timing.interval[0]:.2f}…{timing.interval[1]:.2f}",
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip
 
 
 def _rows(spec: str, channels: int, size: int, repeats: int) -> list[dict[str, Any]]:
@@ -44,8 +34,8 @@ def _rows(spec: str, channels: int, size: int, repeats: int) -> list[dict[str, A
     ours = lambda: mine.loss(a, b)[0].backward()
     name = f"CLAE step, {spec}, 2 × 128 of {size}×{size}"
     return [
-        _row(name, ours, lambda: plain_step(theirs, a, b), repeats),
-        _row(f"{name}, against SimCLR's", ours, lambda: plain.loss(a, b).backward(), repeats),  # type: ignore[operator]
+        versus(name, ours, lambda: plain_step(theirs, a, b), repeats),
+        versus(f"{name}, against SimCLR's", ours, lambda: plain.loss(a, b).backward(), repeats),  # type: ignore[operator]
     ]
 
 

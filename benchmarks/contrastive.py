@@ -19,9 +19,9 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from benchmarks._measured import versus
 from benchmarks.vision import pillow_simclr
 from precis.contrastive.ntxent import ProjectionHead, SimCLR, nt_xent
-from precis.lab.timing import interleaved
 from precis.nn.backbones import backbone
 from precis.nn.cost import saved_bytes
 from precis.train.augment import preset
@@ -36,15 +36,6 @@ def rows(repeats: int = 9) -> list[dict[str, Any]]:
     return [*_losses(repeats), _step(repeats), _views(few), *(_vote(chunk, few) for chunk in (4096, 32_768))]
 
 
-def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int, **more: Any) -> dict[str, Any]:
-    timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
-        "ratio": timing.ratio, "95 %": f"{timing.interval[0]:.2f}…{timing.interval[1]:.2f}",
-        "threads": torch.get_num_threads(), **more,
-    }  # fmt: skip
-
-
 def _losses(repeats: int) -> list[dict[str, Any]]:
     found = []
     for n, chunk, peer in ((64, None, _metric_learning()), (256, None, plain), (1024, None, plain), (1024, 256, plain)):
@@ -56,7 +47,7 @@ def _losses(repeats: int) -> list[dict[str, Any]]:
         kept = {"saved MB": saved_bytes(ours) / 2**20, "their MB": saved_bytes(theirs) / 2**20}
         name = f"NT-Xent, 2 × {n} × {DIM}" + (f", chunks of {chunk}" if chunk else "")
         name += ", against plain torch" if peer is plain else ", against metric learning"
-        found.append(_row(name, _backward(ours), _backward(theirs), repeats, **kept))
+        found.append(versus(name, _backward(ours), _backward(theirs), repeats, **kept))
     return found
 
 
@@ -87,7 +78,7 @@ def _step(repeats: int) -> dict[str, Any]:
     model = SimCLR(encoder, ProjectionHead(96)).to(memory_format=torch.channels_last)
     v1, v2 = (torch.rand(256, 1, 8, 8) for _ in range(2))
     apart = lambda: nt_xent(model(v1)[1], model(v2)[1], 0.5).backward()
-    return _row("SimCLR step, 2 × 256 of 8×8, one pass", lambda: model.loss(v1, v2).backward(), apart, repeats)
+    return versus("SimCLR step, 2 × 256 of 8×8, one pass", lambda: model.loss(v1, v2).backward(), apart, repeats)
 
 
 def _views(repeats: int) -> dict[str, Any]:
@@ -96,7 +87,7 @@ def _views(repeats: int) -> dict[str, Any]:
     views, generator = preset("simclr", 32), torch.Generator().manual_seed(0)
     ours = lambda: views(torch.cat([images, images]), generator)
     theirs = lambda: torch.stack([pillow_simclr(p) for p in (*pillow, *pillow)])
-    return _row("two views of 256 pictures of 32×32", ours, theirs, repeats)
+    return versus("two views of 256 pictures of 32×32", ours, theirs, repeats)
 
 
 def _vote(chunk: int, repeats: int) -> dict[str, Any]:
@@ -114,4 +105,4 @@ def _vote(chunk: int, repeats: int) -> dict[str, Any]:
         return votes / votes.sum(1, keepdims=True)
 
     name = f"{K}-NN vote, {QUERIES} among {BANK:,}, chunks of {chunk:,}"
-    return _row(name, lambda: knn_predict(bank, labels, query, K, classes=10, chunk=chunk), theirs, repeats)
+    return versus(name, lambda: knn_predict(bank, labels, query, K, classes=10, chunk=chunk), theirs, repeats)

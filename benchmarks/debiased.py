@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks._measured import versus
 from precis.contrastive.debiased import DebiasedSimCLR, debiased_nt_xent
 from precis.contrastive.ntxent import ProjectionHead
-from precis.lab.timing import interleaved
 from precis.nn.backbones import backbone
 from precis.nn.cost import saved_bytes
 
@@ -59,7 +59,7 @@ def _loss(n: int, chunk: int | None, repeats: int) -> dict[str, Any]:
     torch.testing.assert_close(ours(), theirs(), atol=1e-4, rtol=1e-4)
     kept = {"saved MB": saved_bytes(ours) / 2**20, "their MB": saved_bytes(theirs) / 2**20}
     name = f"loss, 2 × {n} × {DIM}" + (f", chunks of {chunk}" if chunk else "")
-    return _row(name, lambda: ours().backward(), lambda: theirs().backward(), repeats, **kept)
+    return versus(name, lambda: ours().backward(), lambda: theirs().backward(), repeats, **kept)
 
 
 def _model(shape: tuple[int, int, int]) -> DebiasedSimCLR:
@@ -72,20 +72,11 @@ def _step(n: int, shape: tuple[int, int, int], repeats: int) -> dict[str, Any]:
     v1, v2 = (torch.rand(n, *shape) for _ in range(2))
     apart = lambda: form(*(F.normalize(model(v)[1], dim=1) for v in (v1, v2))).backward()
     name = f"step, 2 × {n} of {shape[1]}×{shape[2]}"
-    return _row(name, lambda: model.loss(v1, v2).backward(), apart, repeats)
+    return versus(name, lambda: model.loss(v1, v2).backward(), apart, repeats)
 
 
 def _positives(repeats: int) -> dict[str, Any]:
     model = _model((1, 8, 8))
     views = torch.rand(5, 256, 1, 8, 8)
     four, one = (lambda k=k: model.loss(*views[:k]).backward() for k in (5, 2))
-    return _row("step with M = 1, against one with M = 4", one, four, repeats)
-
-
-def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int, **more: Any) -> dict[str, Any]:
-    timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
-        "ratio": timing.ratio, "95 %": f"{timing.interval[0]:.2f}…{timing.interval[1]:.2f}",
-        "threads": torch.get_num_threads(), **more,
-    }  # fmt: skip
+    return versus("step with M = 1, against one with M = 4", one, four, repeats)

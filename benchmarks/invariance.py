@@ -5,17 +5,16 @@ units ranked and scored on the same pictures; ours sorts once.  Both give the sa
 Rendered: pictures a second, against `toy_objects`, whose grounds come from a generator.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks._measured import versus
 from precis.contrastive.invariance import invariance_score
 from precis.data.toy_clips import draw, render
 from precis.data.toy_objects import toy_objects
-from precis.lab.timing import interleaved
 
 CASES = ((8, 24, 8, 192), (20, 20, 8, 512))  # targets, bases, transforms, units
 K, PICTURES = 10, 512
@@ -25,15 +24,6 @@ def rows(repeats: int = 9) -> list[dict[str, Any]]:
     """A row a comparison; medians of interleaved repetitions."""
     few = max(3, repeats // 2)
     return [*(_score(case, few) for case in CASES), _rendered(few)]
-
-
-def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int, **more: Any) -> dict[str, Any]:
-    timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
-        "ratio": timing.ratio, "95 %": f"{timing.interval[0]:.2f}…{timing.interval[1]:.2f}",
-        "threads": torch.get_num_threads(), **more,
-    }  # fmt: skip
 
 
 def _score(case: tuple[int, int, int, int], repeats: int) -> dict[str, Any]:
@@ -46,7 +36,7 @@ def _score(case: tuple[int, int, int, int], repeats: int) -> dict[str, Any]:
     theirs = lambda: plain(f, target, base)
     if abs(ours() - theirs()) > 1e-3:
         raise AssertionError(f"ours {ours()}, theirs {theirs()}")
-    return _row(f"score, {n:,} pictures of {targets} targets, {units} units", ours, theirs, repeats)
+    return versus(f"score, {n:,} pictures of {targets} targets, {units} units", ours, theirs, repeats)
 
 
 def plain(f: Tensor, target: Tensor, base: Tensor) -> float:
@@ -62,6 +52,6 @@ def plain(f: Tensor, target: Tensor, base: Tensor) -> float:
 
 def _rendered(repeats: int) -> dict[str, Any]:
     f = draw(PICTURES, 1, 0)
-    row = _row(f"{PICTURES} pictures of 32×32 rendered", lambda: render(f, 32),
+    row = versus(f"{PICTURES} pictures of 32×32 rendered", lambda: render(f, 32),
                lambda: toy_objects(PICTURES, generator=0, size=32), repeats)  # fmt: skip
     return row | {"pictures/s": 1e3 * PICTURES / row["ours ms"]}

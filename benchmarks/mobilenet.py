@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precis.lab.timing import interleaved
+from benchmarks._measured import versus
 from precis.papers.mobilenet.memory import peak_bytes
 from precis.train.classify import to_channels_last
 from precis.vision.mobilenet import STAGES, MobileNetV2, channels_of
@@ -45,12 +45,7 @@ def _row(
     what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int, grad: bool = False
 ) -> dict[str, Any]:
     with torch.set_grad_enabled(grad):
-        timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
-        "ratio": timing.ratio, "95 %": f"{timing.interval[0]:.2f}…{timing.interval[1]:.2f}",
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip
+        return versus(what, ours, theirs, repeats)
 
 
 class Plain(nn.Module):

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
-from benchmarks._measured import between
+from benchmarks._measured import versus
 from precis.contrastive.prvipe import PoseEmbedder, PrVIPE, match_matrix, matching_distance, normalize_3d, pa_mpjpe
 from precis.contrastive.prvipe_loss import PoseEmbedding, pairwise_l2, prior_kl
 from precis.data.poses import procedural_skeleton
-from precis.lab.timing import interleaved
 from precis.papers.prvipe.training import ARMS, Setting, train
 
 POSES, BATCH, SAMPLES, HIDDEN = 600, 128, 20, 256
@@ -31,10 +30,10 @@ def rows(repeats: int = 5) -> list[dict[str, Any]]:
     """A row a comparison; medians of interleaved repetitions."""
     poses = normalize_3d(torch.from_numpy(procedural_skeleton(POSES, seed=0).poses[:, 0]))
     return [
-        _row(f"matches of {POSES}² pairs, against a decomposition a pair", lambda: match_matrix(poses),
-             lambda: _by_decomposition(poses), repeats),
-        _row(f"training step, {BATCH} poses, against all sampled distances", *_steps(), repeats),
-        _row("three seeds of 10 steps, against one after another", *_seeds(poses), repeats),
+        versus(f"matches of {POSES}² pairs, against a decomposition a pair", lambda: match_matrix(poses),
+               lambda: _by_decomposition(poses), repeats),
+        versus(f"training step, {BATCH} poses, against all sampled distances", *_steps(), repeats),
+        versus("three seeds of 10 steps, against one after another", *_seeds(poses), repeats),
     ]  # fmt: skip
 
 
@@ -81,11 +80,3 @@ def _seeds(poses: torch.Tensor) -> tuple[Callable[[], None], Callable[[], None]]
             run((seed,))
 
     return lambda: run((0, 1, 2)), singly
-
-
-def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
-        "ratio": timing.ratio, "95 %": between(timing.interval), "threads": torch.get_num_threads(),
-    }  # fmt: skip

@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from benchmarks._measured import between
-from precis.lab.timing import interleaved
+from benchmarks._measured import versus
 from precis.nn.backbones import backbone
 from precis.nn.stacked import StackedMLP
 from precis.sparsity.compact import compact
@@ -36,15 +35,6 @@ DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 def rows(repeats: int = 9) -> list[dict[str, Any]]:
     """A row a comparison; medians of interleaved repetitions."""
     return [_retrain(repeats), _select(repeats), _memory(), *_inference(repeats), *_crossover(repeats)]
-
-
-def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
-        "ratio": timing.ratio, "interval": between(timing.interval),
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip
 
 
 def _retrain(repeats: int) -> dict[str, Any]:
@@ -73,7 +63,7 @@ def _retrain(repeats: int) -> dict[str, Any]:
                 F.cross_entropy(single(a), b).backward()
                 one.step()
 
-    return _row(f"retrain {COPIES} pruned perceptrons, {STEPS} steps", ours, theirs, repeats)
+    return versus(f"retrain {COPIES} pruned perceptrons, {STEPS} steps", ours, theirs, repeats)
 
 
 def _select(repeats: int) -> dict[str, Any]:
@@ -86,7 +76,7 @@ def _select(repeats: int) -> dict[str, Any]:
             prune.remove(m, name)
 
     net_ours = copy.deepcopy(net)
-    return _row("masks of a ResNet-20 at 0.1", lambda: magnitude_masks(prunable(net_ours), density=0.1), theirs,
+    return versus("masks of a ResNet-20 at 0.1", lambda: magnitude_masks(prunable(net_ours), density=0.1), theirs,
                 max(3, repeats // 2))  # fmt: skip
 
 
@@ -128,7 +118,7 @@ def _inference(repeats: int) -> list[dict[str, Any]]:
             x = example[:batch]
             for kind, model in nets.items():
                 what = f"{spec}, {100 * density:.0f} %, batch {batch}: {kind}"
-                found.append(_row(what, _call(model, x), _call(net, x), 3 * repeats))
+                found.append(versus(what, _call(model, x), _call(net, x), 3 * repeats))
     return found
 
 
@@ -148,7 +138,7 @@ def _crossover(repeats: int) -> list[dict[str, Any]]:
         x, best = torch.randn(batch, 1000), None
         for density in DENSITIES:
             pruned = apply_masks_(copy.deepcopy(layer), magnitude_masks({"weight": layer.weight}, density=density))
-            row = _row(f"1000×1000, batch {batch}: sparse rows, density {density:g}", _call(CsrLinear(pruned), x),
+            row = versus(f"1000×1000, batch {batch}: sparse rows, density {density:g}", _call(CsrLinear(pruned), x),
                        _call(layer, x), repeats)  # fmt: skip
             if best is None and float(row["interval"].partition("-")[0]) > 1:
                 best = row

@@ -7,7 +7,6 @@ sides compute the same numbers (seen in tests, or to be seen in `difference`).
 """
 
 import copy
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks._measured import versus
 from precis.contrastive.ntxent import ProjectionHead, nt_xent
 from precis.contrastive.rocl import RoCL, multi_view_nt_xent
-from precis.lab.timing import interleaved
 from precis.nn.attacks import pgd
 from precis.nn.backbones import backbone
 from precis.train.classify import to_channels_last
@@ -32,15 +31,6 @@ def rows(repeats: int = 9) -> list[dict[str, Any]]:
     return [*found, *([_attack(repeats)] if find_spec("captum") else [])]
 
 
-def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int, **more: Any) -> dict[str, Any]:
-    timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
-        "ratio": timing.ratio, "95 %": f"{timing.interval[0]:.2f}…{timing.interval[1]:.2f}",
-        "threads": torch.get_num_threads(), **more,
-    }  # fmt: skip
-
-
 def _step(spec: str, channels: int, size: int, steps: int, repeats: int) -> dict[str, Any]:
     encoder = backbone(spec, (channels, size, size))
     mine = RoCL(encoder, ProjectionHead(encoder.out_dim), EPS, ALPHA, steps)  # type: ignore[arg-type]
@@ -49,7 +39,7 @@ def _step(spec: str, channels: int, size: int, steps: int, repeats: int) -> dict
     a, b = (torch.rand(128, channels, size, size).contiguous(memory_format=torch.channels_last) for _ in range(2))
     start = (a + EPS * (2 * torch.rand_like(a) - 1)).clamp(0, 1)
     name = f"RoCL step, {spec}, 128 of {size}×{size}, {steps} steps of attack"
-    return _row(name, lambda: mine.loss(a, b)[0].backward(), lambda: plain_step(theirs, a, b, start), repeats)
+    return versus(name, lambda: mine.loss(a, b)[0].backward(), lambda: plain_step(theirs, a, b, start), repeats)
 
 
 def plain_step(model: RoCL, a: Tensor, b: Tensor, moved: Tensor) -> None:
@@ -79,4 +69,4 @@ def _attack(repeats: int) -> dict[str, Any]:
     ours = lambda: pgd(lambda v: each(net(v), y), x, **options)  # type: ignore[arg-type]
     theirs = lambda: peer.perturb(x, EPS, ALPHA, 10, y, random_start=False, norm="Linf")
     apart = float((ours() - theirs().detach()).abs().max())
-    return _row("PGD, ten steps, conv:32x4, 128 of 32×32, against captum", ours, theirs, repeats, difference=apart)
+    return versus("PGD, ten steps, conv:32x4, 128 of 32×32, against captum", ours, theirs, repeats, difference=apart)

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.contrastive import _backward, _row
+from benchmarks._measured import versus
+from benchmarks.contrastive import _backward
 from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.supcon import LinearHead, SupConModel, sup_con
 from precis.nn.backbones import backbone
@@ -44,7 +45,7 @@ def _losses(repeats: int) -> list[dict[str, Any]]:
         kept = {"saved MB": saved_bytes(ours) / 2**20, "their MB": saved_bytes(theirs) / 2**20}
         name = f"L_out, 2 × {n} × {DIM}, {classes} classes" + (f", chunks of {chunk}" if chunk else "")
         name += ", against masks" if peer is masked else ", against metric learning"
-        found.append(_row(name, _backward(ours), _backward(theirs), repeats, **kept))
+        found.append(versus(name, _backward(ours), _backward(theirs), repeats, **kept))
     return found
 
 
@@ -78,7 +79,7 @@ def _step(repeats: int) -> dict[str, Any]:
         z = model(torch.cat(views))[1]
         masked(torch.stack(z.split(256), 1), y).backward()
 
-    return _row("step, 2 × 256 of 8×8", lambda: model.loss(views, y).backward(), theirs, repeats)
+    return versus("step, 2 × 256 of 8×8", lambda: model.loss(views, y).backward(), theirs, repeats)
 
 
 def _linear(repeats: int) -> dict[str, Any]:
@@ -100,5 +101,5 @@ def _linear(repeats: int) -> dict[str, Any]:
                 solver.step()
         kept["their accuracy"] = float((layer(h).argmax(1) == y).float().mean())
 
-    row = _row("linear stage, 2,000 × 96, 10 classes", ours, theirs, repeats)
+    row = versus("linear stage, 2,000 × 96, 10 classes", ours, theirs, repeats)
     return row | kept

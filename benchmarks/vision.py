@@ -19,7 +19,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from precis.lab.timing import interleaved
+from benchmarks._measured import versus
 from precis.nn.backbones import backbone
 from precis.nn.norm import fold_batchnorm
 from precis.train.augment import Augment, preset
@@ -40,20 +40,11 @@ def rows(repeats: int = 9) -> list[dict[str, Any]]:
     strong, weak = preset("simclr", SIDE), preset("cifar", SIDE)
     ready = lambda transform: torch.stack([transform(p) for p in pillow[:256]])
     return [
-        _row("augment, SimCLR, 256 pictures", lambda: strong(some, generator), lambda: ready(pillow_simclr), repeats),
-        _row("augment, shift and flip, 256", lambda: weak(some, generator), lambda: ready(pillow_cifar), repeats),
+        versus("augment, SimCLR, 256 pictures", lambda: strong(some, generator), lambda: ready(pillow_simclr), repeats),
+        versus("augment, shift and flip, 256", lambda: weak(some, generator), lambda: ready(pillow_cifar), repeats),
         *(_epoch(spec, images, labels, pillow, weak, repeats) for spec in ("conv:24x3", "small_resnet:width=24")),
         *_norms(repeats),
     ]
-
-
-def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    timing = interleaved({"theirs": theirs, "ours": ours}, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 1e3 * timing.medians["ours"], "theirs ms": 1e3 * timing.medians["theirs"],
-        "ratio": timing.ratio, "95 %": f"{timing.interval[0]:.2f}…{timing.interval[1]:.2f}",
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip
 
 
 def pillow_simclr(picture: Image.Image) -> Tensor:
@@ -118,7 +109,7 @@ def _epoch(
     def ours() -> None:
         fit_classifier(ours_net, (images, labels), augment=augment, budget=Budget(steps=STEPS), batch=128)
 
-    return _row(f"{STEPS} steps of 128, {spec}", ours, theirs, max(3, repeats // 2))
+    return versus(f"{STEPS} steps of 128, {spec}", ours, theirs, max(3, repeats // 2))
 
 
 class ReshapedNorm(nn.Module):
@@ -148,7 +139,7 @@ def _norms(repeats: int) -> list[dict[str, Any]]:
     folded, y = fold_batchnorm(net), torch.rand(32, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
     free, usual = torch.no_grad()(lambda: folded(y)), torch.no_grad()(lambda: net(y))
     return [
-        _row("group norm, against torch's layer", ours, step(nn.GroupNorm(8, 64)), repeats),
-        _row("group norm, against reshapes", ours, step(ReshapedNorm(64, 8)), repeats),
-        _row("ResNet-20 evaluated, batch norm folded", free, usual, repeats),
+        versus("group norm, against torch's layer", ours, step(nn.GroupNorm(8, 64)), repeats),
+        versus("group norm, against reshapes", ours, step(ReshapedNorm(64, 8)), repeats),
+        versus("ResNet-20 evaluated, batch norm folded", free, usual, repeats),
     ]

@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from contextlib import redirect_stderr
 from typing import Any
 
@@ -15,11 +16,13 @@ def read(command: Any, prog: str, **given: Any) -> Any:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(command, prog=prog, **given)
+            parsed = tyro.cli(command, prog=prog, **given)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise InputError(f"{one_line(said.getvalue())}; see {prog} --help") from None
+    sys.stderr.write(said.getvalue())  # warnings
+    return parsed
 
 
 def one_line(box: str) -> str:

@@ -1,38 +1,30 @@
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.papers import contrastive_runs
+from tests.papers.contrastive_runs import run_paper, saved
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
-from precis.papers.catalogue import find
-from precis.papers.opening import make_job
-from precis.papers.running import Finished, run_job
+from precis.papers.running import Finished
 
 QUICK = {"epochs": 2.0, "model": "conv:4x2", "batch": 16}
 
 
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["debiased"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+run = partial(run_paper, "debiased")
 
 
 def halves(n=90, seed=0):
     """Pictures of two kinds, a third of them bright at the top and the others at the bottom."""
-    rng = np.random.default_rng(seed)
-    labels = (np.arange(n) % 3 > 0).astype(int)
-    images = rng.integers(0, 100, (n, 1, 8, 8))
-    for image, label in zip(images, labels):
-        image[:, 4 * label : 4 * label + 4] += 150
-    return images.astype(np.uint8), labels
+    return contrastive_runs.halves(n, seed, (np.arange(n) % 3 > 0).astype(int))
 
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    images, labels = halves()
-    np.savez(tmp_path / "halves.npz", images=images, labels=labels)
-    return tmp_path / "halves.npz"
+    return saved(tmp_path / "halves.npz", *halves())
 
 
 def notes(done: Finished) -> str:

@@ -1,26 +1,23 @@
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.papers.contrastive_runs import run_paper
 
 from precis.data.animation import write_animation
 from precis.data.images import write_image
 from precis.data.toy_clips import clips
 from precis.errors import InputError, Stopped
-from precis.papers.catalogue import find
 from precis.papers.invariance.clip_pictures import partners
 from precis.papers.invariance.regions import _within
-from precis.papers.opening import make_job
-from precis.papers.running import Finished, run_job
 
 QUICK = {"epochs": 2.0, "model": "conv:4x2", "batch": 16, "size": 16}
 
 
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["invariance"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+run = partial(run_paper, "invariance")
 
 
 @pytest.fixture(scope="module")

@@ -1,43 +1,30 @@
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.papers.contrastive_runs import halves, run_paper, saved
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
 from precis.papers.catalogue import find
 from precis.papers.contrastive_pictures import _hold_out, _natural_size
 from precis.papers.opening import make_job
-from precis.papers.running import Finished, run_job
 from precis.train.checkpoint import load_model
 from precis.train.probe import embed
 
 QUICK = {"epochs": 2.0, "model": "conv:4x2", "batch": 16}
 
 
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["ntxent"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
-
-
-def halves(n=90, seed=0):
-    """Pictures of two kinds: bright at the top, bright at the bottom."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(2, size=n)
-    images = rng.integers(0, 100, (n, 1, 8, 8))
-    for image, label in zip(images, labels):
-        image[:, 4 * label : 4 * label + 4] += 150
-    return images.astype(np.uint8), labels
+run = partial(run_paper, "ntxent")
 
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    images, labels = halves()
-    np.savez(tmp_path / "halves.npz", images=images, labels=labels)
-    return tmp_path / "halves.npz"
+    return saved(tmp_path / "halves.npz", *halves())
 
 
 def test_pictures_with_classes_are_embedded_and_judged(pictures, tmp_path):

@@ -1,16 +1,15 @@
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.papers.contrastive_runs import run_paper
 
 from precis.data.poses import procedural_skeleton
 from precis.errors import InputError, Stopped
-from precis.papers.catalogue import find
-from precis.papers.opening import make_job
 from precis.papers.prvipe.samples import three_views
-from precis.papers.running import Finished, run_job
 
 QUICK = {"steps": 2, "hidden": 16, "dim": 4}
 
@@ -21,9 +20,7 @@ def few_poses(monkeypatch):
     monkeypatch.setattr("precis.papers.prvipe.embedding.BATCH", 32)
 
 
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["prvipe"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+run = partial(run_paper, "prvipe")
 
 
 @pytest.fixture

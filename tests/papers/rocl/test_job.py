@@ -1,9 +1,11 @@
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.papers.contrastive_runs import halves, run_paper, saved
 
 from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
@@ -11,31 +13,16 @@ from precis.papers.catalogue import find
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import budget_of
 from precis.papers.opening import make_job
-from precis.papers.running import Finished, run_job
 
 QUICK = {"epochs": 2.0, "model": "conv:4x2", "batch": 16, "steps": 2, "eps": "0.1"}
 
 
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["rocl"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
-
-
-def halves(n=90, seed=0):
-    """Pictures of two kinds: bright at the top, bright at the bottom."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(2, size=n)
-    images = rng.integers(0, 100, (n, 1, 8, 8))
-    for image, label in zip(images, labels):
-        image[:, 4 * label : 4 * label + 4] += 150
-    return images.astype(np.uint8), labels
+run = partial(run_paper, "rocl")
 
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    images, labels = halves()
-    np.savez(tmp_path / "halves.npz", images=images, labels=labels)
-    return tmp_path / "halves.npz"
+    return saved(tmp_path / "halves.npz", *halves())
 
 
 def test_a_robust_embedding_is_learned_attacked_and_shown(pictures, tmp_path):

@@ -1,10 +1,12 @@
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.papers.contrastive_runs import run_paper, saved
 
 from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.supcon import SupConModel
@@ -13,7 +15,6 @@ from precis.nn.backbones import backbone
 from precis.papers.catalogue import find
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.opening import make_job
-from precis.papers.running import Finished, run_job
 from precis.papers.supcon.beside import Beside
 from precis.papers.supcon.classifying import _batches, _classify_others
 from precis.papers.supcon.confusions import confused_pairs
@@ -22,9 +23,7 @@ from precis.train.checkpoint import load_model
 QUICK = {"epochs": 2.0, "model": "conv:4x2", "batch": 16}
 
 
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["supcon"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+run = partial(run_paper, "supcon")
 
 
 def stripes(n=90, classes=4, seed=0):
@@ -39,9 +38,7 @@ def stripes(n=90, classes=4, seed=0):
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    images, labels = stripes()
-    np.savez(tmp_path / "stripes.npz", images=images, labels=labels)
-    return tmp_path / "stripes.npz"
+    return saved(tmp_path / "stripes.npz", *stripes())
 
 
 def test_classes_are_learned_and_compared_with_cross_entropy(pictures, tmp_path):

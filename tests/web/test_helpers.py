@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,22 @@ from precis.errors import RunFailed
 from precis.web.helpers import Helpers
 
 
-def test_a_site_that_closes_answers_everybody_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("slow", [False, True], ids=["at work", "still starting"])
+def test_a_site_that_closes_answers_everybody_who_waits(
+    slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deaf = tmp_path / "python"
     deaf.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
     deaf.chmod(0o755)
     monkeypatch.setattr("precis.web.helpers.sys.executable", str(deaf))
+    start = asyncio.create_subprocess_exec
+
+    async def started(*args: Any, **options: Any) -> Any:
+        process = await start(*args, **options)
+        await asyncio.sleep(0.5 * slow)  # it runs already, but nobody holds it yet
+        return process
+
+    monkeypatch.setattr("precis.web.helpers.asyncio.create_subprocess_exec", started)
 
     async def closed() -> list[object]:
         helpers = Helpers(1)

@@ -34,8 +34,7 @@ class Helper:
         self._waiting += 1
         try:
             async with self._turn:
-                if self._ended:
-                    raise RunFailed("the site is being closed")
+                self._refuse_if_ended()
                 self.used = time.monotonic()
                 try:
                     answer = await asyncio.wait_for(self._exchange(request), self.limit)
@@ -75,7 +74,14 @@ class Helper:
                 sys.executable, "-m", "precis.web.worker", stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE, limit=ANSWER, env=child_environment(self.threads),
             )
+            if self._ended:  # in the meantime: `end` found no process to kill
+                await self.close()
+                self._refuse_if_ended()
         return self._process
+
+    def _refuse_if_ended(self) -> None:
+        if self._ended:
+            raise RunFailed("the site is being closed")
 
     async def close(self) -> None:
         process, self._process = self._process, None
@@ -83,7 +89,6 @@ class Helper:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await asyncio.shield(process.wait())
-
 
     async def end(self) -> None:
         """Close it for good: who waits for it is told so."""

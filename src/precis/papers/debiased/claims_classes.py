@@ -9,9 +9,9 @@ from precis.contrastive.debiased import class_prior
 from precis.errors import InputError
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater, Interaction
-from precis.papers.ntxent.arms import Pool, load_pool, make_model, pool_of
+from precis.papers.contrastive_sets import Pool, load_pool, pool_of
 
-from .arms import Plan, loss_of, of_classes, trained_and_judged
+from .arms import Plan, loss_of, make_model, of_classes, trained_and_judged
 
 FEW = 10
 MANY = {"glyphs": 62, "cifar100": 100}

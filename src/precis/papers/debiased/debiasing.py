@@ -16,10 +16,10 @@ from precis.lab.figures import contact_sheet
 from precis.papers.contrastive_maps import PLAIN, RIGHT, WRONG, framed
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, run_contrastive, views_name
+from precis.papers.contrastive_training import make_views
 from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.train.augment import preset
-from precis.train.classify import to_input
 from precis.train.probe import nearest
 
 from .sweep import sweep
@@ -100,8 +100,7 @@ def floor_share(job: Any, model: DebiasedSimCLR, pictures: Pictures, batch: int,
     shares = []
     for part in range(0, min(len(order) - batch + 1, BATCHES * batch), batch):
         x = pictures.images[torch.from_numpy(pictures.trained[order[part : part + batch]])].to(device)
-        made = to_input(views(x.repeat(job.positives + 1, 1, 1, 1), noise))
-        shares.append(float(model.parts(*made.split(batch)).at_floor))
+        shares.append(float(model.parts(*make_views(x, views, noise, job.positives + 1)).at_floor))
     return sum(shares) / len(shares)
 
 

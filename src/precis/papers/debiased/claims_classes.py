@@ -72,7 +72,7 @@ class ClassCount(Claim):
 def _own(settings: Plan, source: Path) -> dict[str, Pool]:
     """Pictures of one's own: all classes, and the first ten, cut to as many pictures."""
     whole = load_pool(settings, source)
-    if int(whole.labels.max()) < 2 * FEW - 1:
+    if whole.classes < 2 * FEW:
         raise InputError(f"{2 * FEW} classes or more are wanted, to compare {FEW} with all", file=source)
     kept, tested = ((y < FEW).nonzero()[:, 0] for y in (whole.labels, whole.test_labels))
     few = Pool(whole.images[kept], whole.labels[kept], whole.test_images[tested], whole.test_labels[tested])

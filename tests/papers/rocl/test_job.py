@@ -89,9 +89,3 @@ def test_what_cannot_be_done_is_told_and_leaves_no_folder(pictures, tmp_path, op
     with pytest.raises(InputError, match=words):
         run(tmp_path / "out", pictures, **QUICK | options)
     assert not (tmp_path / "out").exists()
-
-
-def test_too_few_pictures(tmp_path):
-    np.save(tmp_path / "few.npy", halves(20)[0])
-    with pytest.raises(InputError, match="needs negatives: 32 pictures or more are wanted, 20 found"):
-        run(tmp_path / "out", tmp_path / "few.npy", **QUICK)

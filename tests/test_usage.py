@@ -28,4 +28,13 @@ def test_a_slip_is_told_in_one_line(capsys, command, said):
 def test_help_is_no_slip(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["run", "siren", "--help"])
-    assert stop.value.code == 0 and "--steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and "--steps INT" in said and "--task {fit,resample" in said and "{None}" not in said
+
+
+def test_an_option_may_be_given_as_none():
+    from precis.cli.run import parse
+    from precis.papers.catalogue import find
+
+    _, job = parse(find()["siren"], ["--steps", "None", "--task", "None", "--size", "64"])
+    assert (job.steps, job.task, job.size) == (None, None, "64")

@@ -25,6 +25,12 @@ def test_markdown_with_formulas_tables_and_code():
     assert "hidden" not in text and "$$" not in text
 
 
+def test_commands_stay_on_their_line_to_be_copied(capsys):
+    command = "precis run siren " + " ".join(f"--option-{i} {i}" for i in range(20))
+    terminal.show(terminal.markdown(f"Try\n\n```\n{command}\n\nprecis list\n```\n\nand\n\n    {command}\n"))
+    assert capsys.readouterr().out.splitlines().count(f"  {command}") == 2
+
+
 def test_a_page_says_verdict_scale_and_what_to_try(toy):
     name = f"{toy.id}/up_beats_down"
     report = {"verdict": "inconclusive", "profile": "quick", "n": 3, "scale": "tiny", "reason": "both sides"}

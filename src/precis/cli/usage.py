@@ -1,21 +1,45 @@
 """The command line as tyro reads it, with what is wrong in it told in one line."""
 
+import dataclasses
 import io
 import re
 import sys
+import types
 from contextlib import redirect_stderr
-from typing import Any
+from typing import Any, Union, get_args
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from precis.errors import InputError
+
+REGISTRY = ConstructorRegistry()
+
+
+@REGISTRY.primitive_rule
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """`X | None` is written as X in help pages (tyro: {None}|X); the word None is still taken."""
+    kinds = get_args(info.type)
+    if info.type_origin not in (Union, types.UnionType) or type(None) not in kinds:
+        return None
+    rest = tuple(kind for kind in kinds if kind is not type(None))
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(Union[rest], set(info.markers)))  # noqa: UP007
+    if not isinstance(spec, PrimitiveConstructorSpec):
+        return None
+    return dataclasses.replace(
+        spec,
+        instance_from_str=lambda words: None if words == ["None"] else spec.instance_from_str(words),
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
+        choices=(*spec.choices, "None") if spec.choices else None,
+    )
 
 
 def read(command: Any, prog: str, **given: Any) -> Any:
     """`tyro.cli`; its box of usage errors becomes an InputError."""
     said = io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), REGISTRY:
             parsed = tyro.cli(command, prog=prog, **given)
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -51,5 +75,4 @@ def one_line(box: str) -> str:
 
 def _kind(written: str) -> str:
     words = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
-    names = [name for name in written.split("|") if name != "{None}"]
-    return " or ".join(words.get(name, name.strip("{}").replace(",", ", ")) for name in names)
+    return " or ".join(words.get(name, name.strip("{}").replace(",", ", ")) for name in written.split("|"))

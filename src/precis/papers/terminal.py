@@ -29,10 +29,10 @@ def show(renderable: RenderableType, file: TextIO | None = None) -> None:
     """Print it; without the blanks that fill a terminal's lines where output is piped."""
     out = console(file)
     if out.is_terminal:
-        out.print(renderable)
+        out.print(renderable, crop=False)
         return
     with out.capture() as caught:
-        out.print(renderable)
+        out.print(renderable, crop=False)
     (file or sys.stdout).write("".join(f"{line.rstrip()}\n" for line in caught.get().splitlines()))
 
 
@@ -116,8 +116,15 @@ def markdown(source: str) -> RenderableType:
         def __rich_console__(self, console: Any, options: Any) -> Iterator[RenderableType]:
             yield Padding(self.text, (0, 0, 0, 4))
 
+    class Code(rich_markdown.CodeBlock):
+        """Its lines stay whole, to be copied: a terminal breaks longer ones by itself."""
+
+        def __rich_console__(self, console: Any, options: Any) -> Iterator[RenderableType]:
+            for line in str(self.text).rstrip().splitlines():
+                yield Text(f"  {line}", "cyan", no_wrap=True, overflow="ignore")
+
     class Page(rich_markdown.Markdown):
-        elements = rich_markdown.Markdown.elements | {"math_block": MathBlock}
+        elements = rich_markdown.Markdown.elements | {"math_block": MathBlock, "fence": Code, "code_block": Code}
 
     def readable(tokens: list[Token]) -> list[Token]:
         for token in tokens:

@@ -69,7 +69,8 @@ def run_inpaint(job: Any, work: Work) -> Metrics:
     truth = load_reference(job, _size(picture), picture.shape[1], work)
     hole = kind_of_hole(known) if job.hole == "auto" else job.hole
     if job.hole == "auto":
-        work.note(f"by the mask, the network for {hole} was taken (--hole)")
+        what = {"pixels": "single pixels", "text": "text or scratches", "large": "large regions"}[hole]
+        work.note(f"what is unknown looks like {what}, and the network for these was taken; --hole chooses another")
     problem = Problem(
         picture * known, picture.shape[1], mask=known, meshgrid=hole == "large",
         noise=0.0 if hole == "large" else TASKS["inpaint"].noise, net=network_of(job, work, hole),

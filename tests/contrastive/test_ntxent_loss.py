@@ -27,7 +27,7 @@ def test_gathered_losses_and_gradients_are_those_of_the_whole_batch(tmp_path):
         torch.testing.assert_close(torch.cat([p[name] for p in parts]) / 2, z.grad)
 
 
-def test_compiled_and_eager_losses_are_equal():
+def test_compiled_and_eager_losses_of_all_papers_are_equal():
     script = Path(__file__).with_name("compiled.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert done.stdout.strip() == "equal", done.stderr
+    assert done.returncode == 0 and len(done.stdout.split()) == 9, done.stderr

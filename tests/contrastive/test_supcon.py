@@ -1,7 +1,4 @@
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -299,9 +296,3 @@ def test_the_linear_head_is_the_probe_on_raw_representations():
     assert head.weight.dtype == torch.float32
     with pytest.raises(InputError, match="two classes"):
         LinearHead(4, 3).fit(h, torch.zeros_like(y))
-
-
-def test_compiled_and_eager_losses_are_equal():
-    script = Path(__file__).with_name("compiled_supcon.py")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert done.stdout.strip() == "equal", done.stderr

@@ -1,10 +1,13 @@
-"""What the tests of the contrastive jobs share: runs of a paper in this process, and pictures of two kinds."""
+"""What the tests of the contrastive papers share: runs of a job in this process, pictures of two kinds, and records."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from precis.errors import Stopped
+from precis.lab.recorder import TrialRecord
 from precis.papers.catalogue import find
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
@@ -15,6 +18,26 @@ def run_paper(
 ) -> Finished:
     paper = find()[name]
     return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+
+
+def stopped_and_resumed(run: Any, folder: Path, given: Any, **options: Any) -> None:
+    """A run that is stopped after its first step and resumed ends as one that was not, to the bit."""
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "log" and event["step"] >= 1:
+            raise Stopped("enough")
+
+    whole = run(folder / "whole", given, **options)
+    with pytest.raises(Stopped):
+        run(folder / "part", given, listen=stop, **options)
+    assert (folder / "part" / ".training").is_dir() and not (folder / "part" / "result.json").exists()
+    resumed = run(folder / "part", given, resume=True, **options)
+    a, b = (np.load(done.folder / "embeddings.npz")["h"] for done in (whole, resumed))
+    assert np.array_equal(a, b) and whole.metrics == resumed.metrics
+
+
+def record(folder: Path, arm: str = "arm", seed: int = 0, **tuned: Any) -> TrialRecord:
+    return TrialRecord(folder / "record" / f"{arm}{seed}", seed, tuned=tuned)
 
 
 def halves(n: int = 90, seed: int = 0, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -43,6 +43,14 @@ def test_scale_and_offset_of_features_do_not_matter_and_constant_ones_do_no_harm
     torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 
+def test_folded_weights_take_rows_as_they_are():
+    x, y = clouds()
+    x = 3 * x.double() + 7
+    probe = LinearProbe(0.1).fit(x, y)
+    weight, bias = probe.folded()
+    torch.testing.assert_close(x @ weight.T + bias, probe.logits(x))
+
+
 def test_the_ridge_is_chosen_on_held_out_rows():
     g = torch.Generator().manual_seed(1)
     noise, y = torch.randn(60, 30, generator=g), torch.arange(60) % 3

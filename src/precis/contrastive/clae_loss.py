@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from precis.contrastive.ntxent_loss import _check, _full_precision, _unit, _wide
+from precis.contrastive.sphere import Number, check_negatives, check_pair, full_precision, unit, wide
 
-Number = int | float
 ALMOST_ONE = 1e-7
 
 
@@ -23,9 +22,10 @@ def plain_info_nce(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"], temperatu
 
     ValueError for less than two pictures and τ ≤ 0.
     """
-    _check_pair(z1, z2, temperature)
-    with _full_precision(z1):
-        a, b = (_unit(_wide(z), True) for z in (z1, z2))
+    check_pair(z1, z2, temperature)
+    check_negatives(len(z1))
+    with full_precision(z1):
+        a, b = (unit(wide(z)) for z in (z1, z2))
         loss = F.cross_entropy(a @ b.T / temperature, torch.arange(len(a), device=a.device))
     return loss.to(z1.dtype)
 
@@ -37,10 +37,11 @@ def uel_loss(
 
     P is kept below 1 − 1e-7.  The second factor of the similarities carries no gradient.  ValueError as above.
     """
-    _check_pair(z1, z2, temperature)
+    check_pair(z1, z2, temperature)
+    check_negatives(len(z1))
     n = len(z1)
-    with _full_precision(z1):
-        z = _unit(_wide(torch.cat([z1, z2])), True)
+    with full_precision(z1):
+        z = unit(wide(torch.cat([z1, z2])))
         itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
         log_p = (z @ z.detach().T / temperature).masked_fill(itself, -torch.inf).log_softmax(1)
         partner = itself.roll(n, 1)
@@ -48,9 +49,3 @@ def uel_loss(
         p = log_p.masked_fill(itself | partner, -torch.inf).exp().clamp(max=1 - ALMOST_ONE)
         loss = -(right + negative_weight * torch.log1p(-p).sum()) / (2 * n)
     return loss.to(z1.dtype)
-
-
-def _check_pair(z1: Tensor, z2: Tensor, temperature: Number) -> None:
-    _check(z1, z2, temperature)
-    if len(z1) < 2:
-        raise ValueError("a batch of one picture has no negatives: at least two are wanted")

@@ -24,9 +24,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from precis.contrastive.ntxent import SimCLR
-from precis.contrastive.ntxent_loss import _full_precision, _unit, _wide
+from precis.contrastive.sphere import (
+    Number,
+    check_chunk,
+    check_negatives,
+    check_temperature,
+    full_precision,
+    unit,
+    wide,
+)
 
-Number = int | float
 LARGE = 0.3  # τ⁺ from which on one should ask whether it is meant
 
 
@@ -69,8 +76,8 @@ def debiased_parts(
     _check_prior(tau_plus)
     if not 1 <= m < v:
         raise ValueError(f"of {v} views there are 1 to {v - 1} positives, {m} were asked for")
-    with _full_precision(views):
-        z = torch.stack([_unit(rows, normalize) for rows in _wide(views)])
+    with full_precision(views):
+        z = torch.stack([unit(rows, normalize) for rows in wide(views)])
         s = _positives(z, temperature, m)
         own = torch.arange(v * b, device=z.device)
         view, picture = own // b, own % b
@@ -99,11 +106,10 @@ def debiased_negative(
     floor: False gives −∞ where the estimate is not positive.  With τ⁺ = 0 it is log mean e^{s⁻}.
     """
     _check_prior(tau_plus)
-    if temperature <= 0:
-        raise ValueError(f"the temperature must be positive, got {temperature}")
+    check_temperature(temperature)
     if not neg_sim.shape[-1] or not pos_sim.shape[-1]:
         raise ValueError("at least one random sample and one positive are wanted")
-    means = [(_wide(x) / temperature).logsumexp(-1) - math.log(x.shape[-1]) for x in (neg_sim, pos_sim)]
+    means = [(wide(x) / temperature).logsumexp(-1) - math.log(x.shape[-1]) for x in (neg_sim, pos_sim)]
     return _corrected(means[0], means[1], temperature, tau_plus, floor).to(neg_sim.dtype)
 
 
@@ -122,8 +128,8 @@ def oracle_nt_xent(
     _check(views, temperature, chunk)
     if bool((labels == labels[0]).all()) and bool(labels[0] >= 0):
         raise ValueError("all pictures of the batch are of one class: there are no true negatives")
-    with _full_precision(views):
-        z = torch.stack([_unit(rows, normalize) for rows in _wide(views)])
+    with full_precision(views):
+        z = torch.stack([unit(rows, normalize) for rows in wide(views)])
         picture = torch.arange(b, device=z.device).repeat(v)
         kind = labels.repeat(v)
 
@@ -248,14 +254,11 @@ def _log1pexp(x: Tensor) -> Tensor:
 
 
 def _check(views: Tensor, temperature: Number, chunk: int | None) -> None:
-    if temperature <= 0:
-        raise ValueError(f"the temperature must be positive, got {temperature}")
+    check_temperature(temperature)
     if len(views) < 2:
         raise ValueError(f"at least two views of each picture are wanted, got {len(views)}")
-    if views.shape[1] < 2:
-        raise ValueError("a batch of one picture has no negatives: at least two are wanted")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    check_negatives(views.shape[1])
+    check_chunk(chunk)
 
 
 def _check_prior(tau_plus: Number) -> None:

@@ -9,13 +9,20 @@ over the 2N rows of both views, p(i) the other view of i's picture (NT-Xent; Che
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Number = int | float
-EPS = 1e-12
+from precis.contrastive.sphere import (
+    Number,
+    check_chunk,
+    check_negatives,
+    check_pair,
+    check_temperature,
+    full_precision,
+    unit,
+    wide,
+)
 
 
 def nt_xent(
@@ -31,13 +38,12 @@ def nt_xent(
 
     ValueError for less than two pictures (there would be no negative) and for τ ≤ 0.
     """
-    _check(z1, z2, temperature)
-    with _full_precision(z1):
-        a, b = (_unit(_wide(z), normalize) for z in (z1, z2))
+    check_pair(z1, z2, temperature)
+    with full_precision(z1):
+        a, b = (unit(wide(z), normalize) for z in (z1, z2))
         rows = torch.cat([a, b])
         columns, first = _everyone(rows) if gather else (rows, 0)
-        if len(columns) < 4:
-            raise ValueError("a batch of one picture has no negatives: at least two are wanted")
+        check_negatives(len(columns) // 2)
         own = torch.arange(len(rows), device=rows.device) + first
         others = log_sum_others(rows, columns, own, temperature, chunk)
         positive = (a * b).sum(1) / temperature
@@ -53,12 +59,11 @@ def info_nce(
 
     Gradients flow wherever the inputs carry them: MoCo's keys and queue carry none.
     """
-    if temperature <= 0:
-        raise ValueError(f"the temperature must be positive, got {temperature}")
+    check_temperature(temperature)
     if not len(queue):
         raise ValueError("the queue is empty: there are no negatives")
-    with _full_precision(q):
-        query, key, old = (_unit(_wide(x), normalize) for x in (q, k, queue))
+    with full_precision(q):
+        query, key, old = (unit(wide(x), normalize) for x in (q, k, queue))
         logits = torch.cat([(query * key).sum(1, keepdim=True), query @ old.to(query.dtype).T], 1) / temperature
         loss = (logits.logsumexp(1) - logits[:, 0]).mean()
     return loss.to(q.dtype)
@@ -69,7 +74,7 @@ def alignment(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"], alpha: Number 
 
     Wang and Isola, ICML 2020, eq. 8 (arXiv 2005.10242).
     """
-    a, b = (_unit(_wide(z), True) for z in (z1, z2))
+    a, b = (unit(wide(z)) for z in (z1, z2))
     return (a - b).norm(dim=1).pow(alpha).mean().to(z1.dtype)
 
 
@@ -80,7 +85,7 @@ def uniformity(z: Float[Tensor, "n d"], t: Number = 2, *, chunk: int = 2048) -> 
     """
     if len(z) < 2:
         raise ValueError("uniformity needs at least two rows")
-    rows = _unit(_wide(z), True)
+    rows = unit(wide(z))
     own = torch.arange(len(z), device=z.device)
     sums = log_sum_others(rows, rows, own, 1 / (2 * t), chunk if len(z) > chunk else None)
     pairs = torch.tensor(float(len(z) * (len(z) - 1)), dtype=rows.dtype, device=z.device)
@@ -95,8 +100,7 @@ def log_sum_others(
 
     With `chunk` the matrix of similarities is never whole: forward and backward make so many rows of it at a time.
     """
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    check_chunk(chunk)
     if chunk is None or chunk >= len(rows):
         return _similarities(rows, columns, own, temperature).logsumexp(1)
     return _Chunked.apply(rows, columns, own, float(temperature), chunk)  # type: ignore[no-any-return]
@@ -139,23 +143,3 @@ def _everyone(rows: Tensor) -> tuple[Tensor, int]:
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(all_gather(rows)), dist.get_rank() * len(rows)
-
-
-def _check(z1: Tensor, z2: Tensor, temperature: Number) -> None:
-    if temperature <= 0:
-        raise ValueError(f"the temperature must be positive, got {temperature}")
-    if z1.shape != z2.shape:
-        raise ValueError(f"both views must have one shape, got {tuple(z1.shape)} and {tuple(z2.shape)}")
-
-
-def _wide(z: Tensor) -> Tensor:
-    return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
-
-
-def _unit(z: Tensor, normalize: bool) -> Tensor:
-    return F.normalize(z, dim=1, eps=EPS) if normalize else z
-
-
-def _full_precision(z: Tensor) -> torch.autocast:
-    """No autocast inside: products in bfloat16 would round the logits of a small temperature to whole numbers."""
-    return torch.autocast(z.device.type, enabled=False)

@@ -106,14 +106,11 @@ def robust_linear(
     images, labels = data[0], data[1].long()
     device = next((p.device for p in encoder.parameters()), images.device)
     probe = LinearProbe(ridge, classes=classes).fit(embed(encoder, images), labels)
-    layer = _folded(probe).to(device)
+    layer = _layer(*probe.folded()).to(device)
     if not adversarial:
         return layer
     scale, mean = probe.scale.float(), probe.mean.float()
-    inner = nn.Linear(layer.in_features, layer.out_features, device=device)
-    with torch.no_grad():
-        inner.weight.copy_(probe.weight)
-        inner.bias.copy_(probe.bias)
+    inner = _layer(probe.weight, probe.bias).to(device)
     spec = AttackSpec("r-LE", eps, steps=steps, alpha=alpha)
     standardised = lambda x: (encoder(x).float() - mean) / scale
     whole = _Through(standardised, inner)
@@ -131,7 +128,7 @@ def robust_linear(
         batches = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
         fit(step, batches, budget=Budget(epochs=float(epochs)), optimizer=solver, schedule=cosine())
     probe.weight, probe.bias = inner.weight.detach().double(), inner.bias.detach().double()
-    return _folded(probe).to(device)
+    return _layer(*probe.folded()).to(device)
 
 
 class _Through(nn.Module):
@@ -144,13 +141,11 @@ class _Through(nn.Module):
         return found
 
 
-def _folded(probe: LinearProbe) -> nn.Linear:
-    """The probe as a layer on features that are not standardised."""
-    weight = probe.weight / probe.scale
+def _layer(weight: Tensor, bias: Tensor) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         layer.weight.copy_(weight)
-        layer.bias.copy_(probe.bias - weight @ probe.mean)
+        layer.bias.copy_(bias)
     return layer
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from precis.contrastive.ntxent_loss import _full_precision, _unit, _wide, log_sum_others, nt_xent
+from precis.contrastive.ntxent_loss import log_sum_others, nt_xent
 from precis.contrastive.robustness import (
     AttackSpec,
     Smoothed,
@@ -25,14 +25,13 @@ from precis.contrastive.robustness import (
     robust_correct,
     robust_linear,
 )  # fmt: skip
+from precis.contrastive.sphere import Number, check_temperature, full_precision, unit, wide
 from precis.nn.attacks import evaluating, pgd
 
 __all__ = [
     "AttackSpec", "Parts", "RoCL", "Smoothed", "SupervisedAT", "instance_attack", "multi_view_nt_xent",
     "robust_accuracy", "robust_correct", "robust_linear",
 ]  # fmt: skip
-
-Number = int | float
 
 
 def multi_view_nt_xent(
@@ -49,10 +48,9 @@ def multi_view_nt_xent(
     v, b, _ = views.shape
     if v < 2 or b < 2:
         raise ValueError(f"at least two views of two pictures are wanted, got {v} of {b}")
-    if temperature <= 0:
-        raise ValueError(f"the temperature must be positive, got {temperature}")
-    with _full_precision(views):
-        rows = _unit(_wide(views).flatten(0, 1), normalize)
+    check_temperature(temperature)
+    with full_precision(views):
+        rows = unit(wide(views).flatten(0, 1), normalize)
         keys = rows.detach() if detach_keys else rows
         own = torch.arange(v * b, device=rows.device)
         others = log_sum_others(rows, keys, own, temperature)

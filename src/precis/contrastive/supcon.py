@@ -67,9 +67,9 @@ class LinearHead(nn.Module):
         InputError for less than two classes.
         """
         probe = LinearProbe(self.ridge, classes=len(self.bias)).fit(h, y)
-        weight = probe.weight / probe.scale
+        weight, bias = probe.folded()
         self.weight.copy_(weight)
-        self.bias.copy_(probe.bias - weight @ probe.mean)
+        self.bias.copy_(bias)
         return self
 
     def forward(self, h: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:

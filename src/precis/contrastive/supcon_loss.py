@@ -18,7 +18,16 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from precis.contrastive.ntxent_loss import Number, _full_precision, _unit, _wide, log_sum_others
+from precis.contrastive.ntxent_loss import log_sum_others
+from precis.contrastive.sphere import (
+    Number,
+    check_chunk,
+    check_negatives,
+    check_temperature,
+    full_precision,
+    unit,
+    wide,
+)
 
 Form = Literal["out", "in"]
 
@@ -42,11 +51,9 @@ def sup_con(
 
     ValueError for labels together with a mask, less than two pictures, τ ≤ 0, or a chunk below 1.
     """
-    if temperature <= 0:
-        raise ValueError(f"the temperature must be positive, got {temperature}")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
-    with _full_precision(features):
+    check_temperature(temperature)
+    check_chunk(chunk)
+    with full_precision(features):
         rows = _rows(features, normalize)
         pull = _positives(rows, len(features), labels, mask, unlabelled)
         anchors = torch.arange(len(rows), device=rows.device)
@@ -75,7 +82,7 @@ def positive_weights(
 
     A row sums to 1, or is 0 where the anchor has no positive.  1/Σ_p X_ip² is the number of positives that take part.
     """
-    with _full_precision(features):
+    with full_precision(features):
         rows = _rows(features, True)
         pull = _positives(rows, len(features), labels, None, unlabelled)
         anchors = torch.arange(len(rows), device=rows.device)
@@ -97,9 +104,8 @@ class _Pull(NamedTuple):
 
 def _rows(features: Tensor, normalize: bool) -> Tensor:
     """Views as rows [B·V,D], those of a picture together."""
-    if len(features) < 2:
-        raise ValueError("a batch of one picture has no negatives: at least two are wanted")
-    return _unit(_wide(features if features.ndim == 2 else features.flatten(0, 1)), normalize)
+    check_negatives(len(features))
+    return unit(wide(features if features.ndim == 2 else features.flatten(0, 1)), normalize)
 
 
 def _positives(rows: Tensor, b: int, labels: Tensor | None, mask: Tensor | None, unlabelled: int | None) -> _Pull:

@@ -43,6 +43,11 @@ def framed(image: Tensor, colour: tuple[int, int, int]) -> np.ndarray:
     return out
 
 
+def shortened(name: str, most: int) -> str:
+    """At most so many characters, the last of them … if some are missing."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
 def places(h: Tensor, seed: int) -> tuple[np.ndarray, str]:
     """Places in a plane [N,2], and how they were found: t-SNE of the first 50 principal components of the directions,
     begun at the first two; above 20,000 pictures (or below 10) these two themselves."""

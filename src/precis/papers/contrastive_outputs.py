@@ -1,6 +1,5 @@
 """What a contrastive job leaves to look at: neighbours, a gallery, maps, and figures that judge the embedding."""
 
-import csv
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,8 @@ from torch import Tensor
 from precis.contrastive.ntxent_loss import uniformity
 from precis.lab.figures import contact_sheet, curves, heat_map
 from precis.nn.representation import effective_rank
-from precis.papers.contrastive_maps import ACROSS, PLAIN, dots, framed, gallery, mosaic, places
+from precis.papers.contrastive_files import save, save_table
+from precis.papers.contrastive_maps import ACROSS, PLAIN, dots, framed, gallery, mosaic, places, shortened
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.job import Work
 from precis.papers.work import writing
@@ -39,20 +39,21 @@ def write_outputs(job: Any, work: Work, e: Embedded, loss: Curve | None) -> dict
     """Every file but the weights; returns the metrics, with those that labels give first."""
     _arrays(work.folder, e)
     k, apart = min(job.k, len(e.h) - 1), e.pictures.apart
-    cosine, index = _neighbours(e.h, k) if apart is None else _neighbours_apart(e.h, k, apart)
+    found = neighbours(e.h, k) if apart is None else _neighbours_apart(e.h, k, apart)
+    cosine, index = (x.cpu().numpy() for x in found)
     _neighbours_table(work.folder, e.pictures.names, cosine, index)
     rng = np.random.default_rng(job.seed)
-    _save(work.folder / "gallery.png", gallery(e.pictures, index, rng))
+    save(work.folder / "gallery.png", gallery(e.pictures, index, rng))
     place, how = places(e.h, job.seed)
-    _save(work.folder / "map_pictures.png", mosaic(e.pictures.images, place))
-    _save(work.folder / "map.png", dots(e.pictures, place, how))
+    save(work.folder / "map_pictures.png", mosaic(e.pictures.images, place))
+    save(work.folder / "map.png", dots(e.pictures, place, how))
     work.show("map.png")
     work.show("map_pictures.png")
     work.show("gallery.png")
     for name, (picture, h) in e.queries.items():
         _query(work, e, name, picture, h, k)
     if loss is not None:
-        _save(work.folder / "loss.png", curves({"loss": (loss.steps, loss.values)}, y_label="loss (nats)").png())
+        save(work.folder / "loss.png", curves({"loss": (loss.steps, loss.values)}, y_label="loss (nats)").png())
     metrics = _judge(job, work, e) if e.pictures.labelled else {}
     return metrics | _describe(work, e)
 
@@ -66,32 +67,30 @@ def _arrays(folder: Path, e: Embedded) -> None:
         np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
 
 
-def _neighbours(h: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(h: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k nearest of every row other than itself: (cosine, index), [N,k] each."""
     cosine, index = nearest(h, h, k + 1, chunk=CHUNK)
     itself = index == torch.arange(len(h), device=h.device)[:, None]
     itself[~itself.any(1), -1] = True  # crowded out by exact copies: the last goes
     keep = (~itself).nonzero()[:, 1].view(len(h), k)
-    return cosine.gather(1, keep).cpu().numpy(), index.gather(1, keep).cpu().numpy()
+    return cosine.gather(1, keep), index.gather(1, keep)
 
 
-def _neighbours_apart(h: Tensor, k: int, apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `_neighbours`, of rows of another group (there are two at least); fewer where the largest leaves no k."""
-    _, group, counts = np.unique(apart, return_inverse=True, return_counts=True)
+def _neighbours_apart(h: Tensor, k: int, apart: np.ndarray) -> tuple[Tensor, Tensor]:
+    """As `neighbours`, of rows of another group (there are two at least); fewer where the largest leaves no k."""
+    _, group, counts = torch.from_numpy(apart).to(h.device).unique(return_inverse=True, return_counts=True)
     largest = int(counts.max())
     k = min(k, len(h) - largest)
-    cosine, index = (x.cpu().numpy() for x in nearest(h, h, min(len(h), k + largest), chunk=CHUNK))
-    other = group[index] != group[:, None]
-    keep = np.argsort(~other, 1, kind="stable")[:, :k]  # the nearest of another group first
-    return np.take_along_axis(cosine, keep, 1), np.take_along_axis(index, keep, 1)
+    cosine, index = nearest(h, h, min(len(h), k + largest), chunk=CHUNK)
+    same = group[index] == group[:, None]
+    keep = same.int().argsort(dim=1, stable=True)[:, :k]  # the nearest of another group first
+    return cosine.gather(1, keep), index.gather(1, keep)
 
 
 def _neighbours_table(folder: Path, names: tuple[str, ...], cosine: np.ndarray, index: np.ndarray) -> None:
-    with writing(folder / "neighbours.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["name", "rank", "neighbour", "cosine"])
-        for i, name in enumerate(names):
-            rows.writerows([name, r + 1, names[j], f"{c:.4f}"] for r, (j, c) in enumerate(zip(index[i], cosine[i])))
+    rows = ([name, r + 1, names[j], f"{c:.4f}"] for i, name in enumerate(names)
+            for r, (j, c) in enumerate(zip(index[i], cosine[i])))  # fmt: skip
+    save_table(folder / "neighbours.csv", ("name", "rank", "neighbour", "cosine"), rows)
 
 
 def _query(work: Work, e: Embedded, name: str, picture: Tensor, h: Tensor, k: int) -> None:
@@ -100,7 +99,7 @@ def _query(work: Work, e: Embedded, name: str, picture: Tensor, h: Tensor, k: in
     some = min(ACROSS, k)
     tiles = [framed(picture, PLAIN), *[framed(e.pictures.images[j], PLAIN) for j in index[0, :some].tolist()]]
     words = ["query", *[f"{c:.2f}" for c in cosine[0, :some].tolist()]]
-    _save(work.folder / f"query_{name}.png", contact_sheet(tiles, words, columns=some + 1, size=72))
+    save(work.folder / f"query_{name}.png", contact_sheet(tiles, words, columns=some + 1, size=72))
     listed = [f"{e.pictures.names[j]} ({c:.2f})" for j, c in zip(index[0].tolist(), cosine[0].tolist())]
     work.note(f"nearest to {name}: {', '.join(listed[:5])}")
     work.show(f"query_{name}.png")
@@ -128,24 +127,19 @@ def _judge(job: Any, work: Work, e: Embedded) -> dict[str, float | None]:
         known = torch.from_numpy(np.flatnonzero(p.labels.numpy() >= 0))
         shares = knn_predict(e.h[known], labels[known], e.h[unknown], min(job.k, len(known)), classes=n, chunk=CHUNK)
         share, best = shares.max(1)
-        with writing(work.folder / "predictions.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(["name", "label", "share"])
-            rows.writerows([p.names[i], p.classes[b], f"{s:.3f}"]
-                           for i, b, s in zip(unknown.tolist(), best.tolist(), share.tolist()))  # fmt: skip
+        rows = ([p.names[i], p.classes[b], f"{s:.3f}"]
+                for i, b, s in zip(unknown.tolist(), best.tolist(), share.tolist()))  # fmt: skip
+        save_table(work.folder / "predictions.csv", ("name", "label", "share"), rows)
         metrics["predicted"] = float(len(unknown))
     return metrics
 
 
 def _confusion(folder: Path, classes: tuple[str, ...], counts: Tensor) -> None:
-    with writing(folder / "confusion.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["true", *classes])
-        rows.writerows([name, *line] for name, line in zip(classes, counts.tolist()))
+    save_table(folder / "confusion.csv", ("true", *classes), ([c, *row] for c, row in zip(classes, counts.tolist())))
     if len(classes) <= 40:
-        names = [name if len(name) <= 14 else name[:13] + "…" for name in classes]
+        names = [shortened(name, 14) for name in classes]
         chart = heat_map(counts.numpy(), rows=names, columns=names, x_label="linear probe says", y_label="true")
-        _save(folder / "confusion.png", chart.png())
+        save(folder / "confusion.png", chart.png())
 
 
 def _describe(work: Work, e: Embedded) -> dict[str, float | None]:
@@ -161,8 +155,3 @@ def _describe(work: Work, e: Embedded) -> dict[str, float | None]:
             work.note("the embeddings have collapsed: all pictures lie at nearly one point (spread_z below 0.05 of an "
                       "even spread); try a higher temperature, a smaller rate, or weaker views")  # fmt: skip
     return found | {"pictures": float(len(e.h))}
-
-
-def _save(path: Path, content: bytes) -> None:
-    with writing(path) as beside:
-        beside.write_bytes(content)

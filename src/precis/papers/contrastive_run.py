@@ -16,14 +16,13 @@ from precis.nn.backbones import backbone
 from precis.nn.cost import count
 from precis.papers.contrastive_outputs import Embedded, write_outputs
 from precis.papers.contrastive_pictures import Pictures, read_pictures, read_query, write_skipped
+from precis.papers.contrastive_training import head_on, make_views, optimise
 from precis.papers.job import Work
 from precis.train.augment import preset
 from precis.train.checkpoint import load_model, save_model
-from precis.train.classify import to_channels_last, to_input
 from precis.train.feed import index_batches
-from precis.train.loop import Budget, Run, fit, param_groups
+from precis.train.loop import Budget, Run
 from precis.train.probe import embed
-from precis.train.schedule import cosine, warmup
 
 TRAINING = ".training"
 QUERIES = 24
@@ -65,7 +64,7 @@ def run_contrastive(job: Any, work: Work, make: Make, *, read: Read = read_pictu
     encoder, config = _encoder(job, pictures, work)
     batch = _batch(job, len(pictures.trained))
     generator = torch.Generator().manual_seed(job.seed + 1)
-    head = ProjectionHead(int(encoder.out_dim), generator=generator)  # type: ignore[arg-type]
+    head = head_on(encoder, generator)
     queries = _queries(job, config["in_shape"])
     recipe = make(job, pictures, encoder, head, batch, generator)
     write_skipped(pictures, work)
@@ -185,27 +184,22 @@ def budget_of(job: Any, pictures: Pictures, encoder: nn.Module, passes: int = PA
 
 
 def train_recipe(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn.Module, batch: int) -> Run:
-    """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up, on pictures augmented on the device."""
+    """`optimise` on pictures that are augmented on the device; a run that was stopped goes on."""
     name, budget = views_name(job, pictures), budget_of(job, pictures, encoder, recipe.passes)
     views = preset(name, int(pictures.images.shape[-1]))
     if job.augment == "auto":
         work.note(f"the views are made by the preset {name}" + (" (no flips)" if name == "glyph" else ""))
-    model = to_channels_last(recipe.model.to(work.device)).train()
     images = pictures.images[torch.from_numpy(pictures.trained)].to(work.device)
     order, noise = (torch.Generator().manual_seed(1000 * job.seed + i) for i in (2, 3))
-    solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=job.lr, foreach=True)
 
-    def step(chosen: Tensor) -> Any:
-        chosen = chosen.to(work.device)
-        x = images[chosen]
-        made = to_input(views(x.repeat(recipe.views, 1, 1, 1), noise))
-        return recipe.loss(made.split(len(x)), chosen)
+    def loss(chosen: Tensor) -> Any:
+        return recipe.loss(make_views(images[chosen], views, noise, recipe.views), chosen)
 
     batches: Iterable[Tensor] = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
     if recipe.batches is not None:
         batches = recipe.batches(order)
-    return fit(
-        step, batches, budget=budget, optimizer=solver, schedule=warmup(0.05, cosine()), log=work.log,
+    return optimise(
+        recipe.model, loss, batches, work.device, lr=job.lr, budget=budget, log=work.log,
         precision="bf16" if work.device == "cuda" else "fp32", folder=work.folder / TRAINING, resume=work.resume,
-        keep={"model": model, "noise": noise}, checkpoint_seconds=job.save_every,
+        keep={"model": recipe.model, "noise": noise}, checkpoint_seconds=job.save_every,
     )  # fmt: skip

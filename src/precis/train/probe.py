@@ -97,6 +97,11 @@ class LinearProbe:
         """W·standardised h + b."""
         return ((h.to(self.weight) - self.mean) / self.scale) @ self.weight.T + self.bias
 
+    def folded(self) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k"]]:
+        """W and b of the same logits for rows as they are: the standardisation is folded into them."""
+        weight = self.weight / self.scale
+        return weight, self.bias - weight @ self.mean
+
     def predict(self, h: Float[Tensor, "n d"]) -> Int64[Tensor, "n"]:
         """The likeliest class of each row."""
         return self.logits(h).argmax(1)

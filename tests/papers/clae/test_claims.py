@@ -1,23 +1,18 @@
 """The claims' experiments, small: what is paired is paired, and the broken arm is broken where it says."""
 
-from pathlib import Path
-
 import torch
+from tests.papers.contrastive_runs import record
 
 from precis.contrastive.clae import DualBatchNorm2d
-from precis.lab.recorder import TrialRecord
+from precis.lab.plan import arms_at
 from precis.lab.trial import streams
-from precis.papers.clae.arms import Plan, hardness, make_model, noisy, train
+from precis.papers.clae.arms import PASSES, Plan, hardness, make_model, noisy, train
 from precis.papers.clae.claims import Cost, DualBn, EncoderSize, Harder, Knn, Linear
-from precis.papers.ntxent.arms import load_pool, pool_of
+from precis.papers.contrastive_sets import load_pool, pool_of
 
 SMALL = Plan("glyphs", 16, train=72, test=36, batch=32, steps=2, encoder="conv:4x2", small="conv:2x2")
 POOL = load_pool(SMALL, None)
 ARMS = ("clae", "simclr", "shared", "noise")
-
-
-def record(tmp_path: Path, arm: str = "arm", seed: int = 0) -> TrialRecord:
-    return TrialRecord(tmp_path / "record" / f"{arm}{seed}", seed)
 
 
 def test_arms_of_a_seed_share_their_start_and_differ_in_what_they_say():
@@ -60,6 +55,15 @@ def test_claims_give_the_figures_that_their_hypotheses_read(tmp_path):
     assert found["grows"] == found["accuracy_all"] - found["accuracy_all_small"]
     again = Linear().trial("noise", 0, SMALL, pool, record(tmp_path, "again"))
     assert again == found
+
+
+def test_simclr_with_the_time_of_clae_is_the_same_training_for_longer_and_runs_at_full_alone(tmp_path):
+    kept = {arm: record(tmp_path, arm) for arm in ("simclr", "longer")}
+    found = {arm: Linear().trial(arm, 0, SMALL, POOL, kept[arm]) for arm in kept}
+    losses = {arm: kept[arm].summary()["curves"]["loss, conv:4x2"]["y"] for arm in kept}
+    assert len(losses["longer"]) == round(2 * PASSES) == 4 and losses["longer"][0] == losses["simclr"][0]
+    assert set(found["longer"]) == {"accuracy", "accuracy_all", "knn"}
+    assert "longer" in arms_at(Linear, "full") and "longer" not in arms_at(Linear, "quick")
 
 
 def test_the_ratio_of_times_is_a_logarithm_above_none(tmp_path):

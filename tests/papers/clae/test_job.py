@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.papers.contrastive_runs import halves, run_paper, saved
+from tests.papers.contrastive_runs import halves, run_paper, saved, stopped_and_resumed
 
-from precis.errors import InputError, Stopped
+from precis.errors import InputError
 from precis.train.checkpoint import load_model
 from precis.train.probe import embed
 
@@ -37,17 +37,7 @@ def test_an_embedding_is_learned_on_harder_pairs_and_one_set_of_norms_is_kept(pi
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):
-    whole = run(tmp_path / "whole", pictures, **QUICK)
-
-    def stop(event):
-        if event["event"] == "log" and event["step"] >= 1:
-            raise Stopped("enough")
-
-    with pytest.raises(Stopped):
-        run(tmp_path / "part", pictures, listen=stop, **QUICK)
-    resumed = run(tmp_path / "part", pictures, resume=True, **QUICK)
-    a, b = (np.load(d.folder / "embeddings.npz")["h"] for d in (whole, resumed))
-    assert np.array_equal(a, b) and whole.metrics == resumed.metrics
+    stopped_and_resumed(run, tmp_path, pictures, **QUICK)
 
 
 def test_without_a_weight_it_is_the_base_method(pictures, tmp_path):

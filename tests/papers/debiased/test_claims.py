@@ -2,28 +2,22 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.papers.contrastive_runs import record
 
 from precis.contrastive.debiased import class_prior, debiased_nt_xent, oracle_nt_xent
 from precis.contrastive.ntxent import nt_xent
 from precis.errors import InputError
-from precis.lab.recorder import TrialRecord
 from precis.lab.trial import streams
-from precis.papers.debiased.arms import Plan, load_plan, loss_of, misattributed, of_classes, train
+from precis.papers.debiased.arms import Plan, load_plan, loss_of, make_model, misattributed, of_classes, train
 from precis.papers.debiased.claims import BeatsBiased, ClassCount, Estimator, FalseNegatives, MultiPositive
 from precis.papers.debiased.claims_estimator import Draws, estimates, features
-from precis.papers.ntxent.arms import make_model, pool_of
 
 SMALL = Plan(train=120, test=60, batch=32, steps=2, encoder="conv:4x2")
 POOL = load_plan(SMALL, None)
-
-
-def record(tmp_path: Path, arm: str = "arm", seed: int = 0) -> TrialRecord:
-    return TrialRecord(tmp_path / "record" / f"{arm}{seed}", seed)
 
 
 def embedded(views=2, seed=0):
@@ -73,17 +67,16 @@ def test_the_broken_correction_takes_another_picture_s_similarity():
     torch.testing.assert_close(misattributed(same, 0.5, 0.1).loss, debiased_nt_xent(same, 0.5, 0.1))
 
 
-def test_arms_of_a_seed_share_weights_pictures_and_the_first_two_views(tmp_path, monkeypatch):
-    seen = []
-    import precis.papers.debiased.arms as arms
-
-    monkeypatch.setattr(arms, "to_input", lambda x: seen.append(x) or x)
+def test_arms_of_a_seed_share_weights_pictures_and_the_first_two_views(tmp_path):
+    seen: dict[str, torch.Tensor] = {}
     for name, kind, views in (("two", "biased", 2), ("five", "debiased", 5)):
         rec = record(tmp_path, name)
         model = make_model(SMALL, POOL, rec.streams)
+        model.register_forward_pre_hook(lambda module, given, name=name: seen.update({name: given[0]}))
         train(replace(SMALL, steps=1), POOL, model, loss_of(kind, SMALL, POOL, 0.1, rec.streams["eval"]), rec, views)
-    assert len(seen[0]) == 64 and len(seen[1]) == 160 and torch.equal(seen[0], seen[1][:64])
-    assert not torch.equal(seen[1][64:128], seen[1][:64])
+    two, five = seen["two"], seen["five"]
+    assert len(two) == 64 and len(five) == 160 and torch.equal(two, five[:64])
+    assert not torch.equal(five[64:128], five[:64])
 
 
 def test_claims_give_the_figures_that_their_hypotheses_read(tmp_path):
@@ -156,7 +149,3 @@ def test_the_estimate_s_truth_is_over_the_pictures_that_are_drawn(tmp_path):
     assert abs(rows["corrected"]["bias"]) < 0.2 < 0.8 < rows["uncorrected"]["bias"]
     assert rows["random_positives"]["bias"] > 0.8 and -0.65 < rows["corrected"]["slope"] < -0.35
     assert rows["uncorrected"]["slope"] > -0.3
-
-
-def test_tuning_seeds_hold_training_pictures_out():
-    assert torch.equal(pool_of(POOL, 10_000, "cpu").test_images, POOL.images[96:])

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.papers.contrastive_runs import run_paper
+from tests.papers.contrastive_runs import run_paper, stopped_and_resumed
 
 from precis.data.animation import write_animation
 from precis.data.images import write_image
 from precis.data.toy_clips import clips
-from precis.errors import InputError, Stopped
+from precis.errors import InputError
 from precis.papers.invariance.clip_pictures import partners
 from precis.papers.invariance.regions import _within
 
@@ -60,17 +60,7 @@ def test_clips_are_learned_from_and_neighbours_are_of_other_clips(folder, tmp_pa
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(folder, tmp_path):
-    whole = run(tmp_path / "whole", folder, **QUICK)
-
-    def stop(event):
-        if event["event"] == "log" and event["step"] >= 1:
-            raise Stopped("enough")
-
-    with pytest.raises(Stopped):
-        run(tmp_path / "part", folder, listen=stop, **QUICK)
-    resumed = run(tmp_path / "part", folder, resume=True, **QUICK)
-    a, b = (np.load(d.folder / "embeddings.npz")["h"] for d in (whole, resumed))
-    assert np.array_equal(a, b)
+    stopped_and_resumed(run, tmp_path, folder, **QUICK)
 
 
 def test_every_frame_has_a_partner_in_its_run():

@@ -2,24 +2,18 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
-import pytest
 import torch
+from tests.papers.contrastive_runs import record
 
-from precis.errors import InputError
-from precis.lab.recorder import TrialRecord
 from precis.lab.trial import streams
-from precis.papers.ntxent.arms import Setting, judge, load_pool, make_model, pool_of, train, views_of
+from precis.papers.contrastive_sets import Setting, load_pool
+from precis.papers.contrastive_training import views_of
+from precis.papers.ntxent.arms import make_model, train
 from precis.papers.ntxent.claims import BeatsRandom, Composition, Head, SmallBatch
 
 SMALL = Setting(train=120, test=60, batch=32, steps=2, encoder="conv:4x2")
 POOL = load_pool(SMALL, None)
-
-
-def record(tmp_path: Path, arm: str = "arm", seed: int = 0) -> TrialRecord:
-    return TrialRecord(tmp_path / "record" / f"{arm}{seed}", seed)
 
 
 def test_arms_of_a_seed_share_their_start_and_methods_their_encoder():
@@ -33,24 +27,11 @@ def test_arms_of_a_seed_share_their_start_and_methods_their_encoder():
     assert float(models[0].encoder.input.std) != 1  # fitted to the pictures
 
 
-def test_seeds_see_the_same_pictures_and_tuning_no_test_picture():
-    pool = pool_of(POOL, 10_000, "cpu")
-    assert len(pool.images) == 96 and torch.equal(pool.test_images, POOL.images[96:])
-    assert torch.equal(pool_of(POOL, 0, "cpu").test_images, POOL.test_images)
-
-
-def test_the_two_parts_of_a_composition_add_up():
-    s = Setting("objects", 16, views="simclr")
-    both, crop, colour = (views_of(s, kind) for kind in ("both", "crop", "colour"))
-    assert (both.crop, both.jitter, both.grey_p, both.flip) == (crop.crop, colour.jitter, colour.grey_p, crop.flip)
-    assert crop.jitter is None and crop.grey_p == 0 and colour.crop is None and both.blur_p == 0
-
-
 def test_pairs_are_learned_to_be_recognised_and_shuffled_pairs_cannot_be(tmp_path):
     s, last = replace(SMALL, steps=40, lr=1e-2, encoder="conv:8x3"), []
     for shuffled in (False, True):
         model = make_model(s, POOL, streams(0))
-        run = train(s, POOL, model, views_of(s), record(tmp_path, str(shuffled)), shuffled=shuffled)
+        run = train(s, POOL, model, views_of(s.views, s.size), record(tmp_path, str(shuffled)), shuffled=shuffled)
         last.append(sum(run.curves["loss"].values[-5:]) / 5)
     guessing = math.log(63)
     assert last[0] < guessing - 0.3 and last[1] > guessing - 0.02
@@ -60,17 +41,8 @@ def test_the_stale_queue_never_takes_a_key(tmp_path):
     for method, moved in (("moco", True), ("stale", False)):
         model = make_model(SMALL, POOL, streams(0), method=method)
         before = model.queue.keys.clone()
-        train(SMALL, POOL, model, views_of(SMALL), record(tmp_path, method))
+        train(SMALL, POOL, model, views_of(SMALL.views, SMALL.size), record(tmp_path, method))
         assert (not torch.equal(before, model.queue.keys)) == moved
-
-
-def test_judging_is_of_the_few_labels_that_it_says():
-    g = torch.Generator().manual_seed(0)
-    h = 3 * torch.eye(10)[POOL.labels] + 0.1 * torch.randn(120, 10, generator=g)
-    test = 3 * torch.eye(10)[POOL.test_labels] + 0.1 * torch.randn(60, 10, generator=g)
-    assert judge(SMALL, POOL, h, test) == {"accuracy": 100.0, "accuracy_all": 100.0, "knn": 100.0}
-    noise = torch.randn(60, 10, generator=g)
-    assert judge(SMALL, POOL, h, noise)["accuracy"] < 40
 
 
 def test_h_and_z_are_of_one_run_and_no_head_is_another(tmp_path):
@@ -91,19 +63,3 @@ def test_claims_give_the_figures_that_their_hypotheses_read(tmp_path):
     pool = load_pool(s, None)
     assert pool.images.shape == (64, 3, 16, 16) and set(pool.labels.tolist()) <= set(range(8))
     assert 0 <= Composition().trial("colour", 0, s, pool, record(tmp_path, "c"))["accuracy"] <= 100
-
-
-def test_glyphs_are_held_out_by_typeface_and_mixed():
-    pool = load_pool(Setting("glyphs", 16, train=72, test=36), None)
-    assert len(pool.images) == 72 and len(pool.test_images) == 36 and len(pool.labels.unique()) == 36
-    assert not torch.equal(pool.labels, pool.labels.sort().values)
-
-
-def test_pictures_of_one_s_own(tmp_path):
-    rng = np.random.default_rng(0)
-    np.savez(tmp_path / "own.npz", images=rng.integers(0, 256, (100, 8, 8)).astype(np.uint8), labels=np.arange(100) % 4)
-    pool = load_pool(SMALL, tmp_path / "own.npz")
-    assert len(pool.images) == 80 and len(pool.test_images) == 20
-    with pytest.raises(InputError, match="64 training pictures or more"):
-        np.savez(tmp_path / "few.npz", images=np.zeros((40, 8, 8), np.uint8), labels=np.arange(40) % 4)
-        load_pool(SMALL, tmp_path / "few.npz")

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.papers.contrastive_runs import halves, run_paper, saved
+from tests.papers.contrastive_runs import halves, run_paper, saved, stopped_and_resumed
 
 from precis.data.images import write_image
-from precis.errors import InputError, Stopped
+from precis.errors import InputError
 from precis.papers.catalogue import find
 from precis.papers.contrastive_pictures import _hold_out, _natural_size
 from precis.papers.opening import make_job
@@ -49,18 +49,7 @@ def test_pictures_with_classes_are_embedded_and_judged(pictures, tmp_path):
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):
-    whole = run(tmp_path / "whole", pictures, **QUICK, method="moco")
-
-    def stop(event):
-        if event["event"] == "log" and event["step"] >= 1:
-            raise Stopped("enough")
-
-    with pytest.raises(Stopped):
-        run(tmp_path / "part", pictures, listen=stop, **QUICK, method="moco")
-    assert (tmp_path / "part" / ".training").is_dir() and not (tmp_path / "part" / "result.json").exists()
-    resumed = run(tmp_path / "part", pictures, resume=True, **QUICK, method="moco")
-    a, b = (np.load(d.folder / "embeddings.npz")["h"] for d in (whole, resumed))
-    assert np.array_equal(a, b) and whole.metrics == resumed.metrics
+    stopped_and_resumed(run, tmp_path, pictures, **QUICK, method="moco")
 
 
 def test_without_labels_all_pictures_are_trained_on_and_queries_are_answered(tmp_path):

@@ -1,13 +1,11 @@
 """The claims' experiments, small: what is paired is paired, and the broken arm is broken where it says."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from tests.papers.contrastive_runs import record
 
 from precis.contrastive.robustness import AttackSpec, robust_correct
-from precis.lab.recorder import TrialRecord
-from precis.papers.ntxent.arms import load_pool, pool_of
+from precis.papers.contrastive_sets import load_pool, pool_of
 from precis.papers.rocl.arms import Plan, classifier, judge, judge_unseen, passes, steps_of, train_encoder
 from precis.papers.rocl.claims import DIGITS, Comparable, NeedsAttack, Transfer, Unseen
 from precis.papers.rocl.radii import radius
@@ -16,10 +14,6 @@ from precis.papers.rocl.transfer import load_pairs
 SMALL = Plan(train=120, test=40, batch=32, steps=2, encoder="conv:4x2", attack_steps=1, test_steps=2, linear_epochs=1,
              strong=4)  # fmt: skip
 POOL = load_pool(SMALL, None)
-
-
-def record(tmp_path: Path, arm: str = "arm", seed: int = 0, **tuned) -> TrialRecord:
-    return TrialRecord(tmp_path / "record" / f"{arm}{seed}", seed, tuned=tuned)
 
 
 def trained(tmp_path, method, s=SMALL, seed=0, **tuned):

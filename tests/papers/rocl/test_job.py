@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.papers.contrastive_runs import halves, run_paper, saved
+from tests.papers.contrastive_runs import halves, run_paper, saved, stopped_and_resumed
 
-from precis.errors import InputError, Stopped
+from precis.errors import InputError
 from precis.nn.backbones import backbone
 from precis.papers.catalogue import find
 from precis.papers.contrastive_pictures import Pictures
@@ -57,17 +57,7 @@ def test_an_encoder_is_attacked_without_labels(pictures, tmp_path):
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):
-    whole = run(tmp_path / "whole", pictures, **QUICK)
-
-    def stop(event):
-        if event["event"] == "log" and event["step"] >= 1:
-            raise Stopped("enough")
-
-    with pytest.raises(Stopped):
-        run(tmp_path / "part", pictures, listen=stop, **QUICK)
-    resumed = run(tmp_path / "part", pictures, resume=True, **QUICK)
-    a, b = (np.load(d.folder / "embeddings.npz")["h"] for d in (whole, resumed))
-    assert np.array_equal(a, b) and whole.metrics == resumed.metrics
+    stopped_and_resumed(run, tmp_path, pictures, **QUICK)
 
 
 def test_without_labels_there_is_no_classifier_to_attack(tmp_path):
@@ -99,9 +89,3 @@ def test_what_cannot_be_done_is_told_and_leaves_no_folder(pictures, tmp_path, op
     with pytest.raises(InputError, match=words):
         run(tmp_path / "out", pictures, **QUICK | options)
     assert not (tmp_path / "out").exists()
-
-
-def test_too_few_pictures(tmp_path):
-    np.save(tmp_path / "few.npy", halves(20)[0])
-    with pytest.raises(InputError, match="needs negatives: 32 pictures or more are wanted, 20 found"):
-        run(tmp_path / "out", tmp_path / "few.npy", **QUICK)

@@ -2,24 +2,19 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from tests.papers.contrastive_runs import record
 
 from precis.contrastive.supcon import sup_con
-from precis.lab.recorder import TrialRecord
-from precis.papers.ntxent.arms import Pool
+from precis.papers.contrastive_sets import Pool
 from precis.papers.supcon.claims import Corruption, OutVsIn, Stability, Transfer, Views
 from precis.papers.supcon.gradients import GradientNoise, effective_positives
-from precis.papers.supcon.training import CrossEntropy, Setting, judge, linear_steps, make_model, permuted, train
+from precis.papers.supcon.training import CrossEntropy, Plan, judge, linear_steps, make_model, permuted, train
 
-SMALL = Setting(train=144, test=72, batch=72, steps=3, encoder="conv:4x2", minibatches=4, noise_batch=48)
+SMALL = Plan(train=144, test=72, batch=72, steps=3, encoder="conv:4x2", minibatches=4, noise_batch=48)
 POOL = OutVsIn().load(SMALL, None)
-
-
-def record(tmp_path: Path, arm: str = "arm", seed: int = 0, **tuned) -> TrialRecord:
-    return TrialRecord(tmp_path / "record" / f"{arm}{seed}", seed, tuned=tuned)
 
 
 def test_arms_of_a_seed_share_their_encoder_and_both_forms_their_head(tmp_path):
@@ -44,7 +39,9 @@ def test_every_arm_has_as_many_passes_and_cross_entropy_those_of_the_linear_stag
 
 
 def test_cross_entropy_is_of_all_views():
-    model = CrossEntropy(torch.nn.Flatten(), 4, 3, torch.Generator().manual_seed(0))
+    encoder = torch.nn.Flatten()
+    encoder.out_dim = 4
+    model = CrossEntropy(encoder, 3, torch.Generator().manual_seed(0))
     views = [torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     y = torch.tensor([0, 1, 2, 0, 1])
     each = [torch.nn.functional.cross_entropy(model(v), y) for v in views]
@@ -119,7 +116,7 @@ def test_claims_give_the_figures_that_their_hypotheses_read(tmp_path):
 
 
 def test_transfer_is_to_other_classes_and_tuned_without_its_test(tmp_path):
-    s = Setting("letters", train=104, test=40, batch=32, steps=2, encoder="conv:4x2")
+    s = Plan("letters", train=104, test=40, batch=32, steps=2, encoder="conv:4x2")
     claim = Transfer()
     sets = claim.load(s, None)
     assert len(sets.first.labels.unique()) == 26 and len(sets.other.labels.unique()) == 10

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.papers.contrastive_runs import run_paper, saved
+from tests.papers.contrastive_runs import run_paper, saved, stopped_and_resumed
 
 from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.supcon import SupConModel
-from precis.errors import InputError, Stopped
+from precis.errors import InputError
 from precis.nn.backbones import backbone
 from precis.papers.catalogue import find
 from precis.papers.contrastive_pictures import Pictures
@@ -63,18 +63,7 @@ def test_classes_are_learned_and_compared_with_cross_entropy(pictures, tmp_path)
 
 
 def test_a_stopped_comparison_goes_on_to_the_same_end(pictures, tmp_path):
-    options = QUICK | {"compare": "ce", "balanced": "yes"}
-    whole = run(tmp_path / "whole", pictures, **options)
-
-    def stop(event):
-        if event["event"] == "log" and event["step"] >= 1:
-            raise Stopped("enough")
-
-    with pytest.raises(Stopped):
-        run(tmp_path / "part", pictures, listen=stop, **options)
-    resumed = run(tmp_path / "part", pictures, resume=True, **options)
-    a, b = (np.load(d.folder / "embeddings.npz")["h"] for d in (whole, resumed))
-    assert np.array_equal(a, b) and whole.metrics == resumed.metrics
+    stopped_and_resumed(run, tmp_path, pictures, **QUICK, compare="ce", balanced="yes")
 
 
 def test_each_network_is_trained_as_if_it_were_alone():

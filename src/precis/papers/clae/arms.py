@@ -8,16 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from precis.contrastive.clae import CLAE, clae_adversary, to_dual_bn
-from precis.contrastive.ntxent import ProjectionHead, nt_xent
+from precis.contrastive.ntxent import nt_xent
 from precis.lab.claim import Metrics, Recorder
 from precis.nn.attacks import evaluating
-from precis.papers.ntxent.arms import Pool, Setting, make_encoder, views_of
-from precis.train.classify import to_channels_last, to_input
-from precis.train.feed import index_batches
-from precis.train.loop import Budget, fit, param_groups
-from precis.train.schedule import cosine, warmup
+from precis.papers.contrastive_sets import Pool, Setting
+from precis.papers.contrastive_training import fit_arm, head_on, make_encoder, make_views, views_of
+from precis.train.classify import to_input
 
 HELD = 8  # batches of test pictures on which hardness is measured, at most
+PASSES = 13 / 6  # of a step of CLAE over one of SimCLR, through the net: one more view, and an attack on it
 
 
 @dataclass(frozen=True)
@@ -44,45 +43,35 @@ def noisy(x: Tensor, eps: float | int, generator: torch.Generator) -> Tensor:
 
 
 def make_model(arm: str, s: Plan, pool: Pool, streams: Mapping[str, torch.Generator]) -> CLAE:
-    """SimCLR (no adversary), CLAE, CLAE with one set of batch norms ("shared"), or with noise: equal at their start."""
-    encoder = make_encoder(s, pool, streams["init"])
-    width: int = encoder.out_dim  # type: ignore[assignment]
-    head = ProjectionHead(width, generator=streams["init"])
+    """CLAE, with one set of batch norms ("shared"), with noise, or SimCLR, which has no adversary ("simclr", "longer"):
+    equal at their start."""
+    encoder = make_encoder(s, pool.images, streams["init"])
+    head = head_on(encoder, streams["init"])
     if arm in ("clae", "noise"):
         to_dual_bn(encoder)
     kind = _Noise if arm == "noise" else CLAE
-    model = kind(encoder, head, s.eps, 0.0 if arm == "simclr" else 1.0, s.temperature)
+    model = kind(encoder, head, s.eps, 0.0 if arm in ("simclr", "longer") else 1.0, s.temperature)
     if isinstance(model, _Noise):
         model.generator = streams["eval"]
     return model
 
 
 def train(s: Plan, pool: Pool, model: CLAE, streams: Mapping[str, torch.Generator], record: Recorder) -> None:
-    """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up.  `data` orders the batches, `noise` the views."""
-    device, views = pool.images.device, views_of(s)
-    to_channels_last(model.to(device)).train()
-    solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=s.lr, foreach=True)
+    """`data` orders the batches, `noise` makes the views."""
+    views = views_of(s.views, s.size)
 
-    def step(chosen: Tensor) -> dict[str, Tensor]:
-        x = pool.images[chosen.to(device)]
-        v1, v2 = to_input(views(torch.cat([x, x]), streams["noise"])).split(len(x))
-        total, parts = model.loss(v1, v2)
+    def loss(chosen: Tensor) -> dict[str, Tensor]:
+        total, parts = model.loss(*make_views(pool.images[chosen], views, streams["noise"]))
         return {"loss": total, "clean": parts.clean, "adversarial": parts.adversarial}
 
-    run = fit(
-        step, index_batches(len(pool.images), min(s.batch, len(pool.images)), streams["data"], drop_last=True),
-        budget=Budget(steps=s.steps), optimizer=solver, schedule=warmup(0.05, cosine()), precision=s.precision,
-        log=record.log,
-    )  # fmt: skip
-    for name, curve in run.curves.items():
-        record.curve(f"{name}, {s.encoder}", *curve)
+    fit_arm(s, model, loss, len(pool.images), record, order=streams["data"], suffix=f", {s.encoder}")
 
 
 def hardness(s: Plan, pool: Pool, model: CLAE, generator: torch.Generator) -> Metrics:
     """On views of test pictures, in evaluation mode with clean statistics: by how much NT-Xent (nats) of (x_i, x) rises
     above that of (x_i, x_i) if x is the adversary's, or has noise of that size; and by how much the cosine of the
     hardest negative does."""
-    views, rows = views_of(s), []
+    views, rows = views_of(s.views, s.size), []
     embed = lambda x: model(x)[1]
     with evaluating(model):
         for some in pool.test_images.split(s.batch)[:HELD]:

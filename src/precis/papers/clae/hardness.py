@@ -13,10 +13,10 @@ from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.robustness import AttackSpec, robust_accuracy, robust_linear
 from precis.errors import InputError
 from precis.nn.attacks import parse_eps
+from precis.papers.contrastive_files import save
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, run_contrastive, views_name
 from precis.papers.job import Work
-from precis.papers.work import writing
 from precis.train.augment import preset
 from precis.train.classify import to_input
 
@@ -59,8 +59,7 @@ def run_clae(job: Any, work: Work) -> dict[str, float | None]:
     metrics = run_contrastive(job, work, make)
     if seen:
         snapshots.append(_snapshot(seen["model"], seen["views"]))
-        with writing(work.folder / "hardness.png") as beside:
-            beside.write_bytes(_picture(snapshots))
+        save(work.folder / "hardness.png", _picture(snapshots))
         work.show("hardness.png")
         work.show("gallery.png")
         clean, hard = (snapshots[-1].negatives[name].mean() for name in COLOURS)

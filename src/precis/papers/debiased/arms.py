@@ -1,6 +1,6 @@
 """What the claims have in common: pictures with few and with many classes, and one training with one of the losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from precis.contrastive.debiased import Debiased, debiased_negative, debiased_parts, oracle_nt_xent
-from precis.data.glyphs import glyphs, split_fonts
+from precis.contrastive.ntxent import SimCLR
 from precis.data.standard import load
 from precis.lab.claim import Metrics, Recorder
-from precis.papers.ntxent.arms import SET_SEED, Pool, Setting, judge_encoder, load_pool, views_of
-from precis.train.classify import to_channels_last, to_input
-from precis.train.feed import index_batches
-from precis.train.loop import Budget, Run, fit, param_groups
-from precis.train.schedule import cosine, warmup
+from precis.papers.contrastive_judging import judge_encoder
+from precis.papers.contrastive_sets import SET_SEED, Pool, Setting, characters, load_pool, mixed
+from precis.papers.contrastive_training import fit_arm, head_on, make_encoder, make_views, views_of
+from precis.train.loop import Run
 
 ALPHABET = "latin+digits+greek"
 LAST = 10  # steps that the share at the floor is averaged over
@@ -58,23 +57,23 @@ def of_classes(s: Plan, classes: int) -> Pool:
     """`s.train` and `s.test` pictures of the first so many classes, as many of each: characters in typefaces (others
     for the test), or a set of `precis.data.standard`."""
     if s.data == "glyphs":
-        arrays = []
-        for n, fonts, seed in ((s.train, split_fonts()[0], SET_SEED), (s.test, split_fonts()[1], SET_SEED + 1)):
-            made = glyphs(ALPHABET, fonts, s.size, max(1, n // classes), levels=0, classes=classes, seed=seed)
-            arrays.append((made.images, made.labels))
-    else:
-        parts = [load(s.data, part, download=False) for part in ("train", "test")]
-        arrays = [_few(p.images, p.labels, classes, n) for p, n in zip(parts, (s.train, s.test))]
-    mixed = []
-    for i, (x, y) in enumerate(arrays):
-        order = np.random.default_rng(SET_SEED + i).permutation(len(x))
-        mixed += [torch.from_numpy(np.ascontiguousarray(x[order])), torch.from_numpy(y[order])]
-    return Pool(*mixed)
+        return characters(ALPHABET, classes, s)
+    made: list[Tensor] = []
+    for part, n, seed in (("train", s.train, SET_SEED), ("test", s.test, SET_SEED + 1)):
+        found = load(s.data, part, download=False)
+        made += mixed(*_few(found.images, found.labels, classes, n), seed)
+    return Pool(*made)
 
 
 def _few(images: np.ndarray, labels: np.ndarray, classes: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     chosen = np.concatenate([np.flatnonzero(labels == c)[: n // classes] for c in range(classes)])
     return images[chosen], labels[chosen]
+
+
+def make_model(s: Plan, pool: Pool, streams: Mapping[str, torch.Generator]) -> SimCLR:
+    """Encoder and head drawn by `init`, the same for every arm of a seed."""
+    encoder = make_encoder(s, pool.images, streams["init"])
+    return SimCLR(encoder, head_on(encoder, streams["init"]), s.temperature)
 
 
 def loss_of(kind: str, s: Plan, pool: Pool, tau_plus: float, shuffle: torch.Generator) -> Loss:
@@ -113,30 +112,19 @@ def misattributed(z: Tensor, temperature: float, tau_plus: float) -> Debiased:
 
 
 def train(s: Plan, pool: Pool, model: nn.Module, loss: Loss, record: Recorder, views: int = 2) -> Run:
-    """AdamW (weight decay 1e-4); the rate rises in a line and falls as a cosine.  `data` orders the batches, `noise`
-    makes the first two views and `eval` further ones, so that arms share the first two."""
-    model = to_channels_last(model.to(pool.images.device)).train()
-    order, noise, further = (record.streams[name] for name in ("data", "noise", "eval"))
-    solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=s.lr, foreach=True)
-    augment = views_of(s)
+    """`data` orders the batches, `noise` makes the first two views and `eval` further ones, so that arms share the
+    first two."""
+    augment = views_of(s.views, s.size)
 
-    def step(chosen: Tensor) -> dict[str, Tensor]:
-        chosen = chosen.to(pool.images.device)
+    def of_chosen(chosen: Tensor) -> dict[str, Tensor]:
         x = pool.images[chosen]
-        made = [augment(x.repeat(2, 1, 1, 1), noise)]
+        made = make_views(x, augment, record.streams["noise"])
         if views > 2:
-            made.append(augment(x.repeat(views - 2, 1, 1, 1), further))
-        z = model(to_input(torch.cat(made)))[1]
+            made += make_views(x, augment, record.streams["eval"], views - 2)
+        z = model(torch.cat(made))[1]
         return loss(z.view(views, len(x), -1), chosen)._asdict()
 
-    run = fit(
-        step, index_batches(len(pool.images), min(s.batch, len(pool.images)), order, drop_last=True),
-        budget=Budget(steps=s.steps), optimizer=solver, schedule=warmup(s.rise, cosine()), precision=s.precision,
-        log=record.log,
-    )  # fmt: skip
-    for name, curve in run.curves.items():
-        record.curve(name, *curve)
-    return run
+    return fit_arm(s, model, of_chosen, len(pool.images), record, rise=s.rise)
 
 
 def trained_and_judged(s: Plan, pool: Pool, model: nn.Module, loss: Loss, record: Recorder, views: int = 2) -> Metrics:

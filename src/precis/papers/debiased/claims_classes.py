@@ -9,9 +9,9 @@ from precis.contrastive.debiased import class_prior
 from precis.errors import InputError
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater, Interaction
-from precis.papers.ntxent.arms import Pool, load_pool, make_model, pool_of
+from precis.papers.contrastive_sets import Pool, load_pool, pool_of
 
-from .arms import Plan, loss_of, of_classes, trained_and_judged
+from .arms import Plan, loss_of, make_model, of_classes, trained_and_judged
 
 FEW = 10
 MANY = {"glyphs": 62, "cifar100": 100}
@@ -72,7 +72,7 @@ class ClassCount(Claim):
 def _own(settings: Plan, source: Path) -> dict[str, Pool]:
     """Pictures of one's own: all classes, and the first ten, cut to as many pictures."""
     whole = load_pool(settings, source)
-    if int(whole.labels.max()) < 2 * FEW - 1:
+    if whole.classes < 2 * FEW:
         raise InputError(f"{2 * FEW} classes or more are wanted, to compare {FEW} with all", file=source)
     kept, tested = ((y < FEW).nonzero()[:, 0] for y in (whole.labels, whole.test_labels))
     few = Pool(whole.images[kept], whole.labels[kept], whole.test_images[tested], whole.test_labels[tested])

@@ -6,9 +6,9 @@ from typing import Any
 
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater
-from precis.papers.ntxent.arms import Pool, make_model, pool_of
+from precis.papers.contrastive_sets import Pool, pool_of
 
-from .arms import Plan, load_plan, loss_of, trained_and_judged
+from .arms import Plan, load_plan, loss_of, make_model, trained_and_judged
 
 SMOKE = Plan(train=160, test=60, batch=64, steps=3, encoder="conv:8x2")
 CIFAR = Plan("cifar10", 32, train=10_000, test=10_000, encoder="conv:48x4", steps=1560, lr=1e-3, views="simclr")

@@ -1,6 +1,5 @@
 """The job's work: which τ⁺, the training, and what the model takes for negatives although it places them closest."""
 
-import csv
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,19 @@ from precis.contrastive.debiased import LARGE, DebiasedSimCLR, class_prior
 from precis.contrastive.ntxent import ProjectionHead
 from precis.errors import InputError
 from precis.lab.figures import contact_sheet
+from precis.papers.contrastive_files import save, save_table
 from precis.papers.contrastive_maps import PLAIN, RIGHT, WRONG, framed
+from precis.papers.contrastive_outputs import neighbours
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, run_contrastive, views_name
+from precis.papers.contrastive_training import make_views
 from precis.papers.job import Work
-from precis.papers.work import writing
 from precis.train.augment import preset
-from precis.train.classify import to_input
-from precis.train.probe import nearest
 
 from .sweep import sweep
 
 GUESS = 0.1
+SAID = {1: "yes", 0: "no", -1: ""}
 NEAREST, PAIRS, ABREAST = 5, 24, 6
 BATCHES = 8  # that the share at the floor is measured on
 
@@ -100,8 +100,7 @@ def floor_share(job: Any, model: DebiasedSimCLR, pictures: Pictures, batch: int,
     shares = []
     for part in range(0, min(len(order) - batch + 1, BATCHES * batch), batch):
         x = pictures.images[torch.from_numpy(pictures.trained[order[part : part + batch]])].to(device)
-        made = to_input(views(x.repeat(job.positives + 1, 1, 1, 1), noise))
-        shares.append(float(model.parts(*made.split(batch)).at_floor))
+        shares.append(float(model.parts(*make_views(x, views, noise, job.positives + 1)).at_floor))
     return sum(shares) / len(shares)
 
 
@@ -111,22 +110,17 @@ def suspects(work: Work, p: Pictures) -> dict[str, float | None]:
     with np.load(work.folder / "embeddings.npz") as arrays:
         z = torch.from_numpy(arrays["z"][p.trained])
     k = min(NEAREST, len(z) - 1)
-    cosine, index = nearest(z, z, k + 1)
-    itself = index == torch.arange(len(z))[:, None]
-    itself[~itself.any(1), -1] = True  # crowded out by others at the same place
-    keep = (~itself).nonzero()[:, 1].view(len(z), k)
-    cosine, index = cosine.gather(1, keep), index.gather(1, keep)
+    cosine, index = neighbours(z, k)
     labels = p.labels[torch.from_numpy(p.trained)]
     known = (labels[:, None] >= 0) & (labels[index] >= 0)
     same = labels[:, None] == labels[index]
-    with writing(work.folder / "false_negatives.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["name", "rank", "negative", "cosine", "same_class"])
-        name = [p.names[i] for i in p.trained]
-        for i in range(len(z)):
-            said = ["" if not a else "yes" if b else "no" for a, b in zip(known[i].tolist(), same[i].tolist())]
-            rows.writerows([name[i], r + 1, name[j], f"{c:.4f}", said[r]]
-                           for r, (j, c) in enumerate(zip(index[i].tolist(), cosine[i].tolist())))  # fmt: skip
+    name = [p.names[i] for i in p.trained]
+    alike = torch.where(known, same.long(), -1).tolist()
+    lines = zip(index.tolist(), cosine.tolist(), alike)
+    rows = ([name[i], r + 1, name[j], f"{c:.4f}", SAID[a]] for i, line in enumerate(lines)
+            for r, (j, c, a) in enumerate(zip(*line)))  # fmt: skip
+    head = ("name", "rank", "negative", "cosine", "same_class")
+    save_table(work.folder / "false_negatives.csv", head, rows)
     _sheet(work.folder / "false_negatives.png", p, cosine, index, known, same)
     if not known.any():
         return {}
@@ -151,5 +145,4 @@ def _sheet(path: Path, p: Pictures, cosine: Tensor, index: Tensor, known: Tensor
     abreast = min(ABREAST, len(tiles) // 2)
     whole = len(tiles) // (2 * abreast) * 2 * abreast
     sheet = contact_sheet(tiles[:whole], words[:whole], columns=2 * abreast, size=72, gap=6)
-    with writing(path) as beside:
-        beside.write_bytes(sheet)
+    save(path, sheet)

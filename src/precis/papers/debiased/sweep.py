@@ -14,10 +14,10 @@ from torch import nn
 
 from precis.contrastive.debiased import DebiasedSimCLR
 from precis.errors import InputError
+from precis.papers.contrastive_files import save_table
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, budget_of, train_recipe
 from precis.papers.job import Work
-from precis.papers.work import writing
 from precis.train.classify import score
 from precis.train.probe import embed, knn_predict
 
@@ -45,8 +45,7 @@ def sweep(
                 brief_job = _briefly(job, pictures, encoder)
                 run = train_recipe(brief_job, brief, pictures, recipe(model), model.encoder, batch)
             rows.append((tau, _told(job, pictures, model.encoder, memory, held), run.curves["at_floor"].values[-1]))
-        with writing(work.folder / FILE) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("tau_plus", "knn_accuracy", "at_floor"), *rows])
+        save_table(work.folder / FILE, ("tau_plus", "knn_accuracy", "at_floor"), rows)
     best = max(rows, key=lambda row: (row[1], -row[0]))
     said = ", ".join(f"{tau:g}: {told:.1%}" for tau, told, _ in rows)
     work.note(f"τ⁺ is {best[0]:g}: after short trainings neighbours tell held-out pictures best there ({said}); of "

@@ -1,6 +1,5 @@
 """What the claims have in common: rendered pictures and clips, the training of an arm, the scores of an encoder."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -12,20 +11,17 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from precis.contrastive.invariance import FrameTemporalMoCo, crop_boxes, invariance_score
-from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.tracks import Track, region_pairs
 from precis.data.toy_clips import CHANGES, Clips, changes, clips, draw, render
 from precis.data.toy_shapes import SHAPES
 from precis.lab.claim import Metrics, Recorder
-from precis.nn.backbones import backbone
-from precis.train.augment import Augment, preset
-from precis.train.classify import to_channels_last, to_input
-from precis.train.feed import index_batches
-from precis.train.loop import Budget, fit, param_groups
+from precis.papers.contrastive_sets import SET_SEED, Pool
+from precis.papers.contrastive_training import fit_arm, head_on, make_encoder, make_views, views_of
+from precis.train.classify import to_input
+from precis.train.loop import Run
 from precis.train.probe import LinearProbe, embed, first_of_each
-from precis.train.schedule import cosine, warmup
 
-SET_SEED = 0  # of the made pictures: the same for every seed, as a data set is
+VIEWS = "supcon"  # MoCo v2's without blur, which of 24 pixels would leave little
 RIDGE = 1e-3
 FEW = 5
 
@@ -59,15 +55,6 @@ class Setting:
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
-class Singles(NamedTuple):
-    """Pictures of one object each, uint8 [N,3,S,S], and their shapes."""
-
-    images: Tensor
-    labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-
-
 class Scenes(NamedTuple):
     """Scenes uint8 [N,3,L,L] and their objects' boxes [N,m,4]; crops of objects of other scenes with their shapes, to
     judge by; and whole scenes for the same with the shapes that are in them [N,8]."""
@@ -89,11 +76,11 @@ def change_set(s: Setting, factor: str) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(made.images), torch.from_numpy(made.targets), torch.from_numpy(made.bases)
 
 
-def singles(s: Setting) -> Singles:
-    """One object a picture, in the middle."""
+def singles(s: Setting) -> Pool:
+    """One object a picture, in the middle; labels are shapes."""
     made = render(draw(s.pictures + s.test, 1, SET_SEED), s.size)
     images, labels = torch.from_numpy(made.images), torch.from_numpy(made.factors["shape"][:, 0])
-    return Singles(images[: s.pictures], labels[: s.pictures], images[s.pictures :], labels[s.pictures :])
+    return Pool(images[: s.pictures], labels[: s.pictures], images[s.pictures :], labels[s.pictures :])
 
 
 def made_clips(s: Setting, scene: int = 1) -> Clips:
@@ -144,67 +131,37 @@ def object_crops(s: Setting, scenes: Scenes, where: str) -> Tensor:
     return crop_boxes(scenes.images, torch.from_numpy(rows), squares, s.size)
 
 
-def make_encoder(s: Setting, images: Tensor, streams: Mapping[str, torch.Generator]) -> nn.Module:
-    """The encoder of a seed, its first layer fitted to the pictures."""
-    net = backbone(s.encoder, (3, s.size, s.size), generator=streams["init"])
-    net.input.fit(images)  # type: ignore[union-attr,operator]
-    return net
-
-
-def views_of(s: Setting, kind: str = "all") -> Augment:
-    """MoCo v2's views without blur (of 24 pixels it would leave little); "no_crop": their colours and flips alone;
-    "supervised": crops and flips alone."""
-    whole = preset("supcon", s.size)
-    if kind == "no_crop":
-        return Augment(s.size, flip=whole.flip, jitter=whole.jitter, jitter_p=whole.jitter_p, grey_p=whole.grey_p)
-    if kind == "supervised":
-        return Augment(s.size, crop=whole.crop, ratio=whole.ratio, flip=whole.flip)
-    return whole
-
-
 def train_moco(
-    s: Setting, first: Tensor, second: Tensor, record: Recorder, *, views: str = "all", fitted: Tensor | None = None
+    s: Setting, first: Tensor, second: Tensor, record: Recorder, *, views: str = "both", fitted: Tensor | None = None
 ) -> tuple[nn.Module, float]:  # fmt: skip
     """An encoder trained by MoCo, and its loss at the end; pairs of pictures uint8 [P,3,·,·]: first[i] and second[i].
 
-    Weights, order and views are drawn alike in every arm of a seed.  `fitted`: pictures that the first layer is fitted
-    to (default: first).
+    Weights, order and views are drawn alike in every arm of a seed.  `views`: "both" crops and colours, or one of them.
+    `fitted`: pictures that the first layer is fitted to (default: first).
     """
     first, second = first.to(record.device), second.to(record.device)
-    encoder = make_encoder(s, first if fitted is None else fitted, record.streams).to(record.device)
-    width: int = encoder.out_dim  # type: ignore[assignment]
-    head = ProjectionHead(width, generator=record.streams["init"])
-    made = views_of(s, views)
+    encoder = make_encoder(s, first if fitted is None else fitted, record.streams["init"])
+    made = views_of(VIEWS, s.size, views)
     model = FrameTemporalMoCo(
-        encoder, head, lambda x, g: to_input(made(x, g)), min(s.queue, max(s.batch, len(first) // 2)), 0.99,
-        s.temperature, symmetric=False, generator=record.streams["noise"],
+        encoder, head_on(encoder, record.streams["init"]), lambda x, g: to_input(made(x, g)),
+        min(s.queue, max(s.batch, len(first) // 2)), 0.99, s.temperature, symmetric=False,
+        generator=record.streams["noise"],
     )  # fmt: skip
-    return encoder, _fit(s, model, lambda i: model.loss(first[i], second[i]), len(first), record)
+    return encoder, _end(fit_arm(s, model, lambda i: model.loss(first[i], second[i]), len(first), record))
 
 
 def train_supervised(s: Setting, images: Tensor, labels: Tensor, record: Recorder) -> tuple[nn.Module, float]:
     """An encoder trained by cross-entropy on one view of each picture (crops, flips), and its loss at the end."""
     images, labels = images.to(record.device), labels.to(record.device)
-    encoder = make_encoder(s, images, record.streams).to(record.device)
-    width: int = encoder.out_dim  # type: ignore[assignment]
-    head = ProjectionHead(width, dim_out=int(labels.max()) + 1, layers=1, generator=record.streams["init"])
-    made, noise = views_of(s, "supervised"), record.streams["noise"]
-    model = nn.Sequential(encoder, head)
-    loss = lambda i: F.cross_entropy(model(to_input(made(images[i], noise))), labels[i])
-    return encoder, _fit(s, model, loss, len(images), record)
+    encoder = make_encoder(s, images, record.streams["init"])
+    head = head_on(encoder, record.streams["init"], dim_out=int(labels.max()) + 1, layers=1)
+    made, model = views_of(VIEWS, s.size, "crop"), nn.Sequential(encoder, head)
+    loss = lambda i: F.cross_entropy(model(*make_views(images[i], made, record.streams["noise"], 1)), labels[i])
+    return encoder, _end(fit_arm(s, model, loss, len(images), record))
 
 
-def _fit(s: Setting, model: nn.Module, loss: Callable[[Tensor], Tensor], n: int, record: Recorder) -> float:
-    """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up, in batches ordered by `data`; the mean loss of the
-    last tenth of the steps."""
-    to_channels_last(model.to(record.device)).train()
-    run = fit(
-        lambda chosen: loss(chosen.to(record.device)),
-        index_batches(n, min(s.batch, n), record.streams["data"], drop_last=True), budget=Budget(steps=s.steps),
-        optimizer=torch.optim.AdamW(param_groups(model, 1e-4), lr=s.lr, foreach=True),
-        schedule=warmup(0.05, cosine()), precision=s.precision, log=record.log,
-    )  # fmt: skip
-    record.curve("loss", *run.curves["loss"])
+def _end(run: Run) -> float:
+    """The mean loss of the last tenth of the steps."""
     values = run.curves["loss"].values
     return float(np.mean(values[-max(1, len(values) // 10) :]))
 

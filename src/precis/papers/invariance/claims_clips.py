@@ -9,8 +9,9 @@ import torch
 from precis.contrastive.invariance import frame_pairs
 from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Equivalent, Greater
+from precis.papers.contrastive_training import make_encoder
 
-from .arms import change_set, made_clips, make_encoder, scores, train_moco
+from .arms import change_set, made_clips, scores, train_moco
 from .claims_factors import FULL, FULL_GPU, FULL_SCALE, PROFILES, SMOKE
 
 JUDGED = ("viewpoint", "deformation", "light_dir", "occlusion")
@@ -29,7 +30,7 @@ class _Clips(Claim):
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         s, frames = settings, data[0]
         if arm == "random":
-            return scores(s, make_encoder(s, frames, record.streams), JUDGED, record)
+            return scores(s, make_encoder(s, frames, record.streams["init"]), JUDGED, record)
         pairs = frame_pairs([s.frames] * s.clips, s.gap)
         turned = torch.rand(len(pairs), generator=record.streams["data"]) < 0.5
         pairs = torch.where(turned[:, None], pairs.flip(1), pairs)

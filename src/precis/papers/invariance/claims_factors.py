@@ -9,19 +9,10 @@ import torch
 from precis.data.toy_clips import CHANGES
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater
+from precis.papers.contrastive_sets import SET_SEED, Pool
+from precis.papers.contrastive_training import make_encoder
 
-from .arms import (
-    SET_SEED,
-    Setting,
-    Singles,
-    change_set,
-    make_encoder,
-    probe,
-    scores,
-    singles,
-    train_moco,
-    train_supervised,
-)
+from .arms import Setting, change_set, probe, scores, singles, train_moco, train_supervised
 
 SMOKE = Setting(
     size=16, pictures=96, test=48, clips=8, frames=6, gap=2, scenes=48, scene_size=24, bases=4, transforms=2,
@@ -55,15 +46,15 @@ class _Factors(Claim):
         return singles(settings), [change_set(settings, factor) for factor in CHANGES]
 
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
-        s, x = settings, Singles(*data[0])
+        s, x = settings, Pool(*data[0])
         if arm in ("contrastive", "no_crop"):
-            views = "all" if arm == "contrastive" else arm
+            views = "both" if arm == "contrastive" else "colour"
             net, loss = train_moco(s, x.images, x.images, record, views=views)
         elif arm in ("supervised", "permuted"):
             order = torch.randperm(len(x.labels), generator=torch.Generator().manual_seed(SET_SEED + seed))
             net, loss = train_supervised(s, x.images, x.labels[order] if arm == "permuted" else x.labels, record)
         else:
-            net, loss = make_encoder(s, x.images, record.streams).to(record.device), math.nan
+            net, loss = make_encoder(s, x.images, record.streams["init"]).to(record.device), math.nan
         told = probe((x.images, x.labels), (x.test_images, x.test_labels), net)
         return scores(s, net, CHANGES, record) | told | ({} if math.isnan(loss) else {"loss": loss})
 

@@ -10,19 +10,10 @@ from torch import Tensor, nn
 from precis.contrastive.tracks import Track, crop_boxes, region_pairs
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater
+from precis.papers.contrastive_sets import SET_SEED
+from precis.papers.contrastive_training import make_encoder
 
-from .arms import (
-    SET_SEED,
-    Scenes,
-    Setting,
-    made_clips,
-    made_scenes,
-    make_encoder,
-    object_crops,
-    probe,
-    tell_scenes,
-    train_moco,
-)
+from .arms import Scenes, Setting, made_clips, made_scenes, object_crops, probe, tell_scenes, train_moco
 from .claims_factors import PROFILES
 
 SCENES_SCALE = "scenes of 3 objects, 48×48, crops and views of 24×24, 24 to 192 channels, 60 steps of 2×128"
@@ -64,7 +55,7 @@ class ObjectCentric(Claim):
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         s, scenes = settings, Scenes(*data)
         if arm == "random":
-            return judged(scenes, make_encoder(s, scenes.images, record.streams).to(record.device))
+            return judged(scenes, make_encoder(s, scenes.images, record.streams["init"]).to(record.device))
         x = scenes.images if arm == "scenes" else object_crops(s, scenes, arm)
         net, loss = train_moco(s, x, x, record)
         return judged(scenes, net) | {"loss": loss}
@@ -101,7 +92,7 @@ class Region(Claim):
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         s, (frames, boxes, scenes) = settings, (data[0], data[1], Scenes(*data[2]))
         if arm == "random":
-            return judged(scenes, make_encoder(s, frames, record.streams).to(record.device))
+            return judged(scenes, make_encoder(s, frames, record.streams["init"]).to(record.device))
         pairs, squares, swapped = _region_pairs(s, boxes)
         if arm == "frames":
             first, second = frames[pairs[:, 0]], frames[pairs[:, 1]]

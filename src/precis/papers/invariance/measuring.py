@@ -1,7 +1,6 @@
 """--measure: the firing score of encoders for each change of the user's pictures, or of rendered objects."""
 
 import copy
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +15,10 @@ from precis.data.program import load_program
 from precis.data.toy_clips import CHANGES, changes
 from precis.data.toy_shapes import SHAPES
 from precis.errors import InputError
+from precis.papers.contrastive_files import save, save_table
 from precis.papers.contrastive_pictures import as_channels
 from precis.papers.contrastive_run import shape_of
 from precis.papers.job import Work
-from precis.papers.work import writing
 from precis.train.checkpoint import load_model
 from precis.train.probe import embed
 
@@ -80,8 +79,7 @@ def measure(job: Any, work: Work) -> dict[str, float | None]:
                 shown.append(Shown(change, pictures.images, f, pictures.target, pictures.names, found.units))
     _table(work.folder, rows)
     for name, content in (("invariance.png", score_bars(rows)), ("units.png", unit_sheet(shown, job.two_sided))):
-        with writing(work.folder / name) as beside:
-            beside.write_bytes(content)
+        save(work.folder / name, content)
     work.show("units.png")
     work.show("invariance.png")
     first = [row for row in rows if row["encoder"] == encoders[0].name]
@@ -218,11 +216,11 @@ def _untrained(module: nn.Module, seed: int) -> nn.Module | None:
 
 
 def _table(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with writing(folder / "invariance.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file)
-        lines.writerow(["encoder", "change", "target", "units", "score", "untrained", "shuffled", "short"])
-        for row in rows:
-            more = [f"{row[k]:.3f}" if k in row else "" for k in ("untrained", "shuffled", "short")]
-            lines.writerow([row["encoder"], row["change"], "mean", row["units"], f"{row['score']:.3f}", *more])
-            for name, value in row["targets"].items():
-                lines.writerow([row["encoder"], row["change"], name, row["units"], f"{value:.3f}", "", "", ""])
+    lines = []
+    for row in rows:
+        more = [f"{row[k]:.3f}" if k in row else "" for k in ("untrained", "shuffled", "short")]
+        lines.append([row["encoder"], row["change"], "mean", row["units"], f"{row['score']:.3f}", *more])
+        for name, value in row["targets"].items():
+            lines.append([row["encoder"], row["change"], name, row["units"], f"{value:.3f}", "", "", ""])
+    head = ("encoder", "change", "target", "units", "score", "untrained", "shuffled", "short")
+    save_table(folder / "invariance.csv", head, lines)

@@ -6,8 +6,11 @@ from typing import Any
 
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Greater
+from precis.papers.contrastive_judging import judge, judge_encoder
+from precis.papers.contrastive_sets import Pool, Setting, load_pool, pool_of
+from precis.papers.contrastive_training import views_of
 
-from .arms import Pool, Setting, judge, judge_encoder, load_pool, make_model, pool_of, train, views_of
+from .arms import make_model, train
 
 CIFAR = Setting(
     "cifar10", 32, train=10_000, test=10_000, encoder="conv:48x4", steps=1560, lr=1e-3, views="simclr",
@@ -55,7 +58,7 @@ class BeatsRandom(Claim):
             return judge(settings, pool, pool.images.flatten(1).float(), pool.test_images.flatten(1).float())
         model = make_model(settings, pool, record.streams).to(record.device)
         if arm != "random":
-            train(settings, pool, model, views_of(settings), record, shuffled=arm == "shuffled")
+            train(settings, pool, model, views_of(settings.views, settings.size), record, shuffled=arm == "shuffled")
         return judge_encoder(settings, pool, model)
 
 
@@ -104,11 +107,11 @@ class Head(Claim):
             if read := [arm for arm in arms if arm != "no_head"]:
                 record = records[read[0], seed]
                 model = make_model(settings, pool, record.streams)
-                train(settings, pool, model, views_of(settings), record)
+                train(settings, pool, model, views_of(settings.views, settings.size), record)
                 for arm in read:
                     yield arm, seed, judge_encoder(settings, pool, model, layer=arm)  # type: ignore[arg-type]
             if "no_head" in arms:
                 record = records["no_head", seed]
                 bare = make_model(settings, pool, record.streams, head=False)
-                train(settings, pool, bare, views_of(settings), record)
+                train(settings, pool, bare, views_of(settings.views, settings.size), record)
                 yield "no_head", seed, judge_encoder(settings, pool, bare)

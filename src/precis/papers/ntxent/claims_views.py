@@ -5,8 +5,11 @@ from typing import Any
 
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder, Tuning
 from precis.lab.hypotheses import Greater, NotWorse
+from precis.papers.contrastive_judging import judge_encoder
+from precis.papers.contrastive_sets import TUNING_SEEDS, Pool, Setting, load_pool, pool_of
+from precis.papers.contrastive_training import views_of
 
-from .arms import TUNING_SEEDS, Pool, Setting, judge_encoder, load_pool, make_model, pool_of, train, views_of
+from .arms import make_model, train
 from .claims_features import CIFAR, CIFAR_GPU, CIFAR_SCALE
 
 
@@ -45,7 +48,7 @@ class Composition(Claim):
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         pool = pool_of(data, seed, record.device)
         model = make_model(settings, pool, record.streams)
-        train(settings, pool, model, views_of(settings, arm), record)
+        train(settings, pool, model, views_of(settings.views, settings.size, arm), record)
         return judge_encoder(settings, pool, model)
 
 
@@ -90,6 +93,6 @@ class SmallBatch(Claim):
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         pool = pool_of(data, seed, record.device)
         model = make_model(settings, pool, record.streams, method=arm, temperature=record.tuned.get("temperature"))
-        train(settings, pool, model, views_of(settings), record)
+        train(settings, pool, model, views_of(settings.views, settings.size), record)
         found = judge_encoder(settings, pool, model)
         return {"validation": found["accuracy"]} if seed >= TUNING_SEEDS else found

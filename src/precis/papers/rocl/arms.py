@@ -2,22 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from precis.contrastive.ntxent import ProjectionHead, SimCLR
+from precis.contrastive.ntxent import SimCLR
 from precis.contrastive.robustness import AttackSpec, SupervisedAT, robust_correct, robust_linear
 from precis.contrastive.rocl import RoCL
 from precis.lab.claim import Metrics, Recorder
 from precis.nn.attacks import Norm
-from precis.papers.ntxent.arms import Pool, Setting, make_encoder, views_of
-from precis.train.classify import to_channels_last, to_input
-from precis.train.feed import index_batches
-from precis.train.loop import Budget, fit, param_groups
-from precis.train.schedule import cosine, warmup
+from precis.papers.contrastive_sets import Pool, Setting
+from precis.papers.contrastive_training import fit_arm, head_on, make_encoder, make_views, views_of
 
 STRONG = {"steps": 50, "restarts": 5}
 
@@ -57,47 +54,33 @@ def train_encoder(
     """The trained model of a method, its encoder drawn by `init`: SimCLR, RoCL, RoCL with random signs for the attack
     ("noise"), or with labels SupervisedAT.  `data` orders the batches, `noise` the views, `eval` begins the attacks;
     `streams`: others than the record's.
-
-    AdamW (weight decay 1e-4) under a cosine after 5 % warm-up.
     """
-    device, streams = pool.images.device, record.streams if streams is None else streams
-    rate = record.tuned.get("lr", s.lr)
-    encoder = make_encoder(s, pool, streams["init"])
-    model = to_channels_last(_model(method, s, pool, encoder, streams).to(device)).train()
-    order, noise, starts = streams["data"], streams["noise"], streams["eval"]
-    views = views_of(s)
-    solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=rate, foreach=True)
+    streams = record.streams if streams is None else streams
+    model, views = _model(method, s, pool, streams["init"]), views_of(s.views, s.size)
+    noise, starts = streams["noise"], streams["eval"]
 
-    def step(chosen: Tensor) -> Any:
-        chosen = chosen.to(device)
+    def loss(chosen: Tensor) -> Any:
         x = pool.images[chosen]
         if isinstance(model, SupervisedAT):
-            return model.loss(to_input(views(x, noise)), pool.labels[chosen], starts)
-        v1, v2 = to_input(views(torch.cat([x, x]), noise)).split(len(x))
+            (view,) = make_views(x, views, noise, 1)
+            return model.loss(view, pool.labels[chosen], starts)
+        v1, v2 = make_views(x, views, noise)
         if isinstance(model, SimCLR):
             return model.loss(v1, v2)
         assert isinstance(model, RoCL)
         total, parts = model.loss(v1, v2, starts)
         return {"loss": total, "clean": parts.clean}
 
-    run = fit(
-        step, index_batches(len(pool.images), min(s.batch, len(pool.images)), order, drop_last=True),
-        budget=Budget(steps=steps_of(method, s)), optimizer=solver, schedule=warmup(0.05, cosine()),
-        precision=s.precision, log=record.log,
-    )  # fmt: skip
-    for name, curve in run.curves.items():
-        record.curve(name, *curve)
+    length = replace(s, steps=steps_of(method, s))
+    fit_arm(length, model, loss, len(pool.images), record, order=streams["data"])
     return model.eval()
 
 
-def _model(
-    method: str, s: Plan, pool: Pool, encoder: nn.Module, streams: Mapping[str, torch.Generator]
-) -> nn.Module:
-    width: int = encoder.out_dim  # type: ignore[assignment]
+def _model(method: str, s: Plan, pool: Pool, generator: torch.Generator) -> nn.Module:
+    encoder = make_encoder(s, pool.images, generator)
     if method == "at":
-        classes = int(pool.labels.max()) + 1
-        return SupervisedAT(encoder, classes, s.eps, None, s.attack_steps, generator=streams["init"])
-    head = ProjectionHead(width, generator=streams["init"])
+        return SupervisedAT(encoder, pool.classes, s.eps, None, s.attack_steps, generator=generator)
+    head = head_on(encoder, generator)
     if method == "simclr":
         return SimCLR(encoder, head, s.temperature)
     attack = "noise" if method == "noise" else "instance"
@@ -110,7 +93,7 @@ def classifier(
     """The frozen encoder and a linear layer fitted on the pool's labels (LE), or on attacked pictures (r-LE)."""
     layer = robust_linear(
         encoder, (pool.images, pool.labels), adversarial=adversarial, eps=s.eps, alpha=None, steps=s.attack_steps,
-        epochs=s.linear_epochs, batch=s.batch, classes=int(pool.labels.max()) + 1, generator=starts,
+        epochs=s.linear_epochs, batch=s.batch, classes=pool.classes, generator=starts,
     )  # fmt: skip
     return nn.Sequential(encoder, layer).eval()
 

@@ -1,6 +1,5 @@
 """The job of RoCL: training, and what an attack does to a linear layer on the encoder, or to the encoder by itself."""
 
-import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +14,11 @@ from precis.errors import InputError
 from precis.lab.figures import contact_sheet, curves
 from precis.nn.attacks import evaluating, parse_eps
 from precis.nn.cost import count
-from precis.papers.contrastive_maps import framed
+from precis.papers.contrastive_files import save, save_table
+from precis.papers.contrastive_maps import PLAIN, RIGHT, WRONG, framed, shortened
 from precis.papers.contrastive_pictures import Pictures, read_pictures, write_skipped
 from precis.papers.contrastive_run import Recipe, run_contrastive, shape_of, views_name
 from precis.papers.job import Work
-from precis.papers.work import writing
 from precis.train.augment import preset
 from precis.train.checkpoint import load_model
 from precis.train.classify import predict, to_input
@@ -30,7 +29,6 @@ STEPS, RESTARTS, MANY_STEPS = 20, 5, 50
 FITTED, LAYER_STEPS = 2000, 10  # pictures and steps of the layer that is fitted on attacked ones
 MACS = 2e12  # multiply-adds of the attacks that judge: some minutes on two cores
 PICTURED, BATCH = 6, 128
-GREY, RIGHT, WRONG = (200, 203, 208), (0, 158, 115), (204, 79, 10)
 
 
 def run_rocl(job: Any, work: Work) -> dict[str, float | None]:
@@ -99,12 +97,10 @@ def _judge(job: Any, work: Work, p: Pictures, encoder: nn.Module, eps: float) ->
     lines = {name: [share(net, spec) for spec in specs] for name, net in t.nets.items()}
     chart = curves({name: (255 * np.array(radii), 100 * np.array(line)) for name, line in lines.items()},
                    x_label="radius of the attack, in 255ths of the range", y_label="right answers (%)")  # fmt: skip
-    _save(work.folder / "robustness.png", chart.png())
+    save(work.folder / "robustness.png", chart.png())
     strong = AttackSpec("strong", eps, steps=MANY_STEPS, restarts=RESTARTS)
-    with writing(work.folder / "robustness.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["radius", *t.nets])
-        rows.writerows([f"{r:.5f}", *(f"{line[i]:.4f}" for line in lines.values())] for i, r in enumerate(radii))
+    rows = ([f"{r:.5f}", *(f"{line[i]:.4f}" for line in lines.values())] for i, r in enumerate(radii))
+    save_table(work.folder / "robustness.csv", ("radius", *t.nets), rows)
     metrics: dict[str, float | None] = {}
     for (name, net), suffix in zip(t.nets.items(), ("", "_r")):
         found = robust_accuracy(net, t.x, t.y, attacks=[strong], worst_case=False, batch=BATCH, generator=starts)
@@ -115,7 +111,7 @@ def _judge(job: Any, work: Work, p: Pictures, encoder: nn.Module, eps: float) ->
             work.note(f"attack not converged: {name}, {MANY_STEPS} steps leave more right than {STEPS}")
     work.note(f"robust_accuracy is of {len(t.x)} held-out pictures, right as they are and after {RESTARTS} attacks of "
               f"{MANY_STEPS} steps at {255 * eps:.3g}/255 each; the curve is of {STEPS} steps")  # fmt: skip
-    _save(work.folder / "attacks.png", _sheet(p.classes, t, eps, starts))
+    save(work.folder / "attacks.png", _sheet(p.classes, t, eps, starts))
     work.show("attacks.png")
     work.show("robustness.png")
     return metrics
@@ -160,13 +156,13 @@ def _sheet(classes: tuple[str, ...], t: _Test, eps: float, starts: torch.Generat
     said = [predict(net, m).argmax(1).tolist() for net, m in zip(nets, moved)]
     before = predict(nets[0], x[chosen]).argmax(1).tolist()
     for i, at in enumerate(chosen.tolist()):
-        tiles.append(framed(_bytes(x[at]), GREY))
-        words.append(f"as it is: {_short(classes[before[i]])}")
+        tiles.append(framed(_bytes(x[at]), PLAIN))
+        words.append(f"as it is: {shortened(classes[before[i]], 12)}")
         for m, answers in zip(moved, said):
             change = 0.5 + factor * (m[i] - x[at])
             good = answers[i] == int(t.y[at])
-            tiles += [framed(_bytes(change), GREY), framed(_bytes(m[i]), RIGHT if good else WRONG)]
-            words += ["", f"attacked: {_short(classes[answers[i]])}"]
+            tiles += [framed(_bytes(change), PLAIN), framed(_bytes(m[i]), RIGHT if good else WRONG)]
+            words += ["", f"attacked: {shortened(classes[answers[i]], 12)}"]
     header = ["picture", f"change ×{factor:.3g}", "linear layer", f"change ×{factor:.3g}", "robust layer"]
     return contact_sheet(tiles, words, columns=5, header=header, size=112)
 
@@ -201,8 +197,8 @@ def _attack_encoder(job: Any, work: Work, eps: float) -> dict[str, float | None]
     assert taken is not None
     line = (255 * eps * np.array(SHARES), 100 * np.array(list(shares.values())))
     chart = curves({"views": line}, x_label="radius of the attack, in 255ths", y_label="views found again (%)")
-    _save(work.folder / "robustness.png", chart.png())
-    _save(work.folder / "attacks.png", _mistaken(a, worst, b, taken, _enlarged(eps)))
+    save(work.folder / "robustness.png", chart.png())
+    save(work.folder / "attacks.png", _mistaken(a, worst, b, taken, _enlarged(eps)))
     work.show("attacks.png")
     work.show("robustness.png")
     work.note(f"a view of each of {len(a)} pictures is looked for among other views of them, at {255 * eps:.3g}/255, "
@@ -225,8 +221,8 @@ def _mistaken(a: Tensor, moved: Tensor, b: Tensor, taken: Tensor, factor: float)
     tiles = []
     for i in chosen:
         same = int(taken[i]) == i
-        tiles += [framed(_bytes(a[i]), GREY), framed(_bytes(0.5 + factor * (moved[i] - a[i])), GREY),
-                  framed(_bytes(moved[i]), GREY), framed(_bytes(b[taken[i]]), RIGHT if same else WRONG)]  # fmt: skip
+        tiles += [framed(_bytes(a[i]), PLAIN), framed(_bytes(0.5 + factor * (moved[i] - a[i])), PLAIN),
+                  framed(_bytes(moved[i]), PLAIN), framed(_bytes(b[taken[i]]), RIGHT if same else WRONG)]  # fmt: skip
     return contact_sheet(tiles, columns=4, header=["view", f"change ×{factor:.3g}", "attacked", "taken for"], size=112)
 
 
@@ -235,14 +231,5 @@ def _enlarged(eps: float) -> float:
     return min(10.0, 0.5 / eps)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 12 else name[:11] + "…"
-
-
 def _bytes(x: Tensor) -> Tensor:
     return (x.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _save(path: Path, content: bytes) -> None:
-    with writing(path) as beside:
-        beside.write_bytes(content)

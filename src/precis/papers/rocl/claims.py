@@ -7,7 +7,7 @@ from typing import Any
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder, Tuning
 from precis.lab.hypotheses import AtMost, Greater, NotWorse
 from precis.lab.trial import stream_seed, streams
-from precis.papers.ntxent.arms import TUNING_SEEDS, Pool, load_pool, pool_of
+from precis.papers.contrastive_sets import TUNING_SEEDS, Pool, load_pool, pool_of
 
 from .arms import Plan, classifier, judge, judge_strong, judge_unseen, train_encoder
 from .transfer import PAIRS, load_pairs
@@ -167,7 +167,7 @@ class Transfer(Claim):
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         found: Metrics = {}
         for name, (source, target) in zip(PAIRS, data):
-            source, target = (Pool(*(t.to(record.device) for t in pool)) for pool in (source, target))
+            source, target = (pool.to(record.device) for pool in (source, target))
             drawn = streams(stream_seed(seed, name), record.device)
             model = train_encoder(arm, replace(settings, size=source.images.shape[-1]), source, record, drawn)
             net = classifier(settings, model.encoder, target, drawn["eval"])  # type: ignore[arg-type]

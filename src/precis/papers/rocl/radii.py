@@ -14,7 +14,7 @@ from torch import nn
 from precis.contrastive.robustness import AttackSpec, robust_correct
 from precis.lab.recorder import TrialRecord
 from precis.nn.attacks import Norm
-from precis.papers.ntxent.arms import TUNING_SEEDS, Pool, load_pool, pool_of
+from precis.papers.contrastive_sets import TUNING_SEEDS, Pool, load_pool, pool_of
 from precis.papers.rocl.arms import Plan, train_encoder
 
 LOSS = 50.0

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.supcon import SupConModel
+from precis.papers.contrastive_training import head_on
 
 
 class Beside(nn.Module):
@@ -20,8 +20,7 @@ class Beside(nn.Module):
     def __init__(self, supervised: SupConModel, classes: int, generator: torch.Generator) -> None:
         super().__init__()
         self.supervised = supervised
-        width: int = supervised.encoder.out_dim  # type: ignore[assignment]
-        last = ProjectionHead(width, dim_out=classes, layers=1, generator=generator)
+        last = head_on(supervised.encoder, generator, dim_out=classes, layers=1)
         self.classify = nn.Sequential(copy.deepcopy(supervised.encoder), last)
 
     def loss(self, views: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder, Tuning
 from precis.lab.hypotheses import AtLeast, Differs, Greater
-from precis.papers.ntxent.arms import TUNING_SEEDS, Pool, load_pool, pool_of
+from precis.papers.contrastive_sets import TUNING_SEEDS, Pool, load_pool, pool_of
 
 from .gradients import GradientNoise, effective_positives
-from .training import Setting, judge, linear_steps, make_model, permuted, train
+from .training import Plan, judge, linear_steps, make_model, permuted, train
 
-CIFAR = Setting(
+CIFAR = Plan(
     "cifar10", 32, train=10_000, test=10_000, encoder="conv:32x4", batch=512, steps=380, lr=1e-3, views="supcon",
     corruptions=("noise", "blur", "pixelate"), minibatches=64,
 )  # fmt: skip
@@ -27,9 +27,9 @@ class _Trainings(Claim):
     tuning = Tuning({"lr": (1e-3, 3e-3, 1e-2)}, "validation")
     takes = ("images",)
     profiles = {
-        "smoke": Profile(Setting(train=72, test=36, encoder="conv:8x2", batch=32, steps=2, minibatches=2,
+        "smoke": Profile(Plan(train=72, test=36, encoder="conv:8x2", batch=32, steps=2, minibatches=2,
                                  noise_batch=32), seeds=2, scale="72 characters"),
-        "quick": Profile(Setting(), seeds=3,
+        "quick": Profile(Plan(), seeds=3,
                          scale="36 characters of 16×16, 20 each, other typefaces, 16–64 channels, 100 × 2×128"),
         "full": Profile(CIFAR, seeds=3, scale="CIFAR-10, 10,000 pictures, 32–256 channels, 20 epochs of 2×512 (GPU: "
                                               "all, ResNet-18, 100 epochs)", threads=2, cuda=CIFAR_GPU),

@@ -1,27 +1,24 @@
 """The claim about other classes than those that were learned."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from precis.data.glyphs import glyphs, split_fonts
-from precis.data.standard import load
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder, Tuning
 from precis.lab.hypotheses import Greater, NotWorse
-from precis.papers.ntxent.arms import SET_SEED, TUNING_SEEDS, Pool
-from precis.papers.ntxent.arms import judge as judge_features
+from precis.papers.contrastive_judging import judge
+from precis.papers.contrastive_sets import TUNING_SEEDS, Pool, characters, load_pool
 from precis.train.probe import embed, first_of_each
 
-from .training import Setting, classifier, make_model, permuted, train
+from .training import Plan, classifier, make_model, permuted, train
 
-LETTERS = Setting("letters", train=728, test=600)
-CIFAR = Setting(
+LETTERS = Plan("letters", train=728, test=600)
+CIFAR = Plan(
     "cifar100", 32, train=10_000, test=10_000, encoder="conv:32x4", batch=512, steps=380, lr=1e-3, views="supcon",
 )  # fmt: skip
-CIFAR_GPU = Setting(
+CIFAR_GPU = Plan(
     "cifar100", 32, train=50_000, test=10_000, encoder="resnet18:stem=small", batch=512, steps=9700, lr=1e-3,
     views="supcon", precision="bf16",
 )  # fmt: skip
@@ -49,7 +46,7 @@ class Transfer(Claim):
     sabotaged = {"shuffled": "supcon"}
     tuning = Tuning({"temperature": (0.1, 0.5)}, "validation")
     profiles = {
-        "smoke": Profile(Setting("letters", train=104, test=40, encoder="conv:8x2", batch=32, steps=2), seeds=2,
+        "smoke": Profile(Plan("letters", train=104, test=40, encoder="conv:8x2", batch=32, steps=2), seeds=2,
                          scale="104 letters"),
         "quick": Profile(LETTERS, seeds=3,
                          scale="26 letters of 16×16, 28 each, then digits; 16–64 channels, 100 × 2×128"),
@@ -69,11 +66,11 @@ class Transfer(Claim):
 
     def load(self, settings: Any, source: Path | None) -> Sets:
         if settings.data != "letters":
-            return Sets(*(_standard(name, settings) for name in (settings.data, "cifar10")))
-        return Sets(*(_characters(alphabet, settings) for alphabet in ("upper", "digits")))
+            return Sets(*(load_pool(replace(settings, data=name), None) for name in (settings.data, "cifar10")))
+        return Sets(characters("upper", 26, settings), characters("digits", 10, settings))
 
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
-        first, other = (Pool(*(t.to(record.device) for t in pool)) for pool in data)
+        first, other = (pool.to(record.device) for pool in data)
         labels = {"supcon": first.labels, "simclr": None,
                   "shuffled": permuted(first.labels, record.streams["eval"])}[arm]  # fmt: skip
         model = make_model(arm, settings, first, record).to(record.device)
@@ -84,24 +81,7 @@ class Transfer(Claim):
             few = first_of_each(other.labels, settings.labels)
             rest = torch.ones(len(h), dtype=torch.bool, device=h.device).index_fill(0, few, False)
             held = Pool(other.images[few], other.labels[few], other.images[rest], other.labels[rest])
-            return {"validation": judge_features(settings, held, h[few], h[rest])["accuracy"]}
-        found = judge_features(settings, other, h, embed(encoder, other.test_images))
+            return {"validation": judge(settings, held, h[few], h[rest])["accuracy"]}
+        found = judge(settings, other, h, embed(encoder, other.test_images))
         right = classifier(model, first)(first.test_images).argmax(1) == first.test_labels
         return found | {"first": 100 * float(right.float().mean())}
-
-
-def _characters(alphabet: str, s: Setting) -> Pool:
-    """Mixed characters of one alphabet: training typefaces, and the held-out one."""
-    made: list[Tensor] = []
-    for n, fonts, seed in zip((s.train, s.test), split_fonts(), (SET_SEED, SET_SEED + 1)):
-        classes = {"upper": 26, "digits": 10}[alphabet]
-        found = glyphs(alphabet, fonts, s.size, max(1, n // classes), levels=0, seed=seed)
-        order = np.random.default_rng(seed).permutation(len(found.images))
-        made += [torch.from_numpy(found.images[order]), torch.from_numpy(found.labels[order])]
-    return Pool(*made)
-
-
-def _standard(name: str, s: Setting) -> Pool:
-    parts = [load(name, part, download=False) for part in ("train", "test")]
-    cut = [(p.images[:n], p.labels[:n]) for p, n in zip(parts, (s.train, s.test))]
-    return Pool(*(torch.from_numpy(np.ascontiguousarray(a)) for pair in cut for a in pair))

@@ -1,6 +1,5 @@
 """The job's work: the training, a classifier on what it gives, and, if asked for, cross-entropy beside it."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.supcon import BalancedBatches, LinearHead, SupConModel
 from precis.errors import InputError
+from precis.papers.contrastive_files import save, save_table
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, run_contrastive
 from precis.papers.job import Work
@@ -109,8 +109,7 @@ def _classifier(work: Work, model: nn.Module, pictures: Pictures) -> dict[str, f
     _table(work.folder / "classes.csv", pictures, known & ~held, found)
     picture = confused_pairs(pictures, torch.nonzero(held)[:, 0], said["linear"])
     if picture is not None:
-        with writing(work.folder / "confusions.png") as beside:
-            beside.write_bytes(picture)
+        save(work.folder / "confusions.png", picture)
         work.show("confusions.png")
         work.show("gallery.png")
     metrics: dict[str, float | None] = {}
@@ -127,19 +126,17 @@ def _classifier(work: Work, model: nn.Module, pictures: Pictures) -> dict[str, f
 def _table(path: Path, pictures: Pictures, fitted: Tensor, found: dict[str, Any]) -> None:
     """A row a class: pictures it was learned from and tested on, the share of them found, and of its answers right."""
     counts = torch.bincount(pictures.labels[fitted], minlength=len(pictures.classes))
-    with writing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        sides = {"linear": "", "ce": "_ce"}
-        rows.writerow(["class", "learned_from", "tested_on",
-                       *(f"{what}{sides[name]}" for name in found for what in ("recall", "precision"))])  # fmt: skip
-        for c, name in enumerate(pictures.classes):
-            shares: list[str] = []
-            for one in found.values():
-                right = float(one.confusion[c, c])
-                for total in (float(one.confusion[c].sum()), float(one.confusion[:, c].sum())):
-                    shares.append(f"{right / total:.3f}" if total else "")
-            tested = int(next(iter(found.values())).confusion[c].sum())
-            rows.writerow([name, int(counts[c]), tested, *shares])
+    sides, rows = {"linear": "", "ce": "_ce"}, []
+    for c, name in enumerate(pictures.classes):
+        shares: list[str] = []
+        for one in found.values():
+            right = float(one.confusion[c, c])
+            for total in (float(one.confusion[c].sum()), float(one.confusion[:, c].sum())):
+                shares.append(f"{right / total:.3f}" if total else "")
+        tested = int(next(iter(found.values())).confusion[c].sum())
+        rows.append([name, int(counts[c]), tested, *shares])
+    columns = (f"{what}{sides[name]}" for name in found for what in ("recall", "precision"))
+    save_table(path, ("class", "learned_from", "tested_on", *columns), rows)
 
 
 @torch.no_grad()
@@ -152,9 +149,7 @@ def _classify_others(job: Any, work: Work) -> dict[str, float | None]:
     head, classes = load_model(source, name=NAME), json.loads((source / LIST).read_text(encoding="utf-8"))
     arrays = np.load(work.folder / "embeddings.npz")
     share, best = head(torch.from_numpy(arrays["h"])).softmax(1).max(1)
-    with writing(work.folder / "classified.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["name", "class", "probability"])
-        rows.writerows([name, classes[b], f"{p:.3f}"]
-                       for name, b, p in zip(arrays["names"].tolist(), best.tolist(), share.tolist()))  # fmt: skip
+    rows = ([name, classes[b], f"{p:.3f}"]
+            for name, b, p in zip(arrays["names"].tolist(), best.tolist(), share.tolist()))  # fmt: skip
+    save_table(work.folder / "classified.csv", ("name", "class", "probability"), rows)
     return {"classified": float(len(best)), "mean_probability": float(share.mean())}

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from precis.lab.figures import contact_sheet
-from precis.papers.contrastive_maps import PLAIN, RIGHT, WRONG, framed
+from precis.papers.contrastive_maps import PLAIN, RIGHT, WRONG, framed, shortened
 from precis.papers.contrastive_pictures import Pictures
 
 ROWS, ERRORS, EACH = 6, 4, 2  # pairs, pictures taken for the other class, right ones of either class
@@ -35,11 +35,7 @@ def confused_pairs(pictures: Pictures, tested: Tensor, said: Tensor) -> bytes | 
         for some, colour, wanted in ((right[0], RIGHT, EACH), (wrong, WRONG, ERRORS), (right[1], RIGHT, EACH)):
             sights = [framed(pictures.images[i], colour) for i in some[:wanted].tolist()]
             tiles += [*sights, *[blank] * (wanted - len(sights))]
-        first, second = (_short(pictures.classes[c]) for c in (a, b))
+        first, second = (shortened(pictures.classes[c], 18) for c in (a, b))
         names.append(f"{first} as {second}: {int(counts[a, b])}, {second} as {first}: {int(counts[b, a])}")
     head = [*["first class"] * EACH, *["taken for the other"] * ERRORS, *["second class"] * EACH]
     return contact_sheet(tiles, columns=2 * EACH + ERRORS, header=head, rows=names, size=72, gap=6)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 18 else name[:17] + "…"

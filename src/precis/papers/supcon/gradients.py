@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from precis.contrastive.supcon import positive_weights, sup_con
-from precis.papers.ntxent.arms import Pool, views_of
-from precis.train.classify import to_input
+from precis.papers.contrastive_sets import Pool
+from precis.papers.contrastive_training import make_views, views_of
 
-from .training import Setting
+from .training import Plan
 
 FORMS = ("out", "in")
 
@@ -20,7 +20,7 @@ class GradientNoise:
     """Calling it measures, at the model's present weights, ln(tr Cov(g)/‖ḡ‖²) of the gradients g of minibatches under
     each form; the model, its batch statistics and its gradients stay as they were."""
 
-    def __init__(self, s: Setting, pool: Pool, model: nn.Module, labels: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, s: Plan, pool: Pool, model: nn.Module, labels: Tensor, generator: torch.Generator) -> None:
         self.s, self.pool, self.model, self.labels, self.generator = s, pool, model, labels, generator
         self.found: dict[str, list[float]] = {form: [] for form in FORMS}
 
@@ -53,7 +53,7 @@ class GradientNoise:
 
 @torch.no_grad()
 def effective_positives(
-    s: Setting, pool: Pool, model: nn.Module, labels: Tensor, form: str, generator: torch.Generator
+    s: Plan, pool: Pool, model: nn.Module, labels: Tensor, form: str, generator: torch.Generator
 ) -> float:
     """1/Σ_p X_ip² of an anchor, the mean over a minibatch: how many positives share its pull under that form."""
     features, y = _minibatch(s, pool, model, labels, generator)
@@ -62,11 +62,10 @@ def effective_positives(
 
 
 def _minibatch(
-    s: Setting, pool: Pool, model: Callable[..., tuple[Tensor, Tensor]], labels: Tensor, generator: torch.Generator
+    s: Plan, pool: Pool, model: Callable[..., tuple[Tensor, Tensor]], labels: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """z [B,2,D] of two views of pictures drawn without repetition, and their labels."""
     chosen = torch.randperm(len(pool.images), generator=generator)[: s.noise_batch].to(labels.device)
-    x = pool.images[chosen]
-    views = to_input(views_of(s)(torch.cat([x, x]), generator))
-    z = model(views)[1]
-    return torch.stack(z.split(len(x)), 1), labels[chosen]
+    views = make_views(pool.images[chosen], views_of(s.views, s.size), generator)
+    z = model(torch.cat(views))[1]
+    return torch.stack(z.split(len(chosen)), 1), labels[chosen]

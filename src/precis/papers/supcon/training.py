@@ -2,24 +2,20 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.supcon import LinearHead, SupConModel
 from precis.data.corruptions import KINDS, corrupted
 from precis.lab.claim import Metrics, Recorder
-from precis.papers.ntxent import arms as base
-from precis.papers.ntxent.arms import SET_SEED, Pool, make_encoder, views_of
-from precis.train.classify import predict, to_channels_last, to_input
-from precis.train.feed import index_batches
-from precis.train.loop import Budget, fit, param_groups
+from precis.papers.contrastive_sets import SET_SEED, Pool, Setting
+from precis.papers.contrastive_training import fit_arm, head_on, make_encoder, make_views, views_of
+from precis.train.classify import predict
 from precis.train.probe import embed
-from precis.train.schedule import cosine, warmup
 
 RIDGE = 1e-3  # of the linear stage: next to none, as in the paper
 # Three strengths of each corruption, in the units of `precis.data.corruptions`.
@@ -29,9 +25,9 @@ STRENGTHS = {
 
 
 @dataclass(frozen=True)
-class Setting(base.Setting):
-    """corruptions: those whose mean is judged, which training does not contain; minibatches: of `noise_batch` pictures,
-    over which gradients are compared."""
+class Plan(Setting):
+    """A `Setting`; corruptions: those whose mean is judged, which training does not contain; minibatches: of
+    `noise_batch` pictures, over which gradients are compared."""
 
     data: str = "glyphs"
     size: int = 16
@@ -49,9 +45,9 @@ class Setting(base.Setting):
 class CrossEntropy(nn.Module):
     """The baseline: the encoder under a linear classifier, trained together on all views."""
 
-    def __init__(self, encoder: nn.Module, width: int, classes: int, generator: torch.Generator) -> None:
+    def __init__(self, encoder: nn.Module, classes: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.encoder, self.classifier = encoder, ProjectionHead(width, dim_out=classes, layers=1, generator=generator)
+        self.encoder, self.classifier = encoder, head_on(encoder, generator, dim_out=classes, layers=1)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.encoder(x))
@@ -61,47 +57,39 @@ class CrossEntropy(nn.Module):
         return F.cross_entropy(self(torch.cat(list(views))).float(), labels.repeat(len(views)))
 
 
-def make_model(arm: str, s: Setting, pool: Pool, record: Recorder) -> nn.Module:
+def make_model(arm: str, s: Plan, pool: Pool, record: Recorder) -> nn.Module:
     """Encoder, and head or classifier, drawn by `init`: the same encoder for every arm of a seed."""
     start = record.streams["init"]
-    encoder = make_encoder(s, pool, start)
-    width: int = encoder.out_dim  # type: ignore[assignment]
+    encoder = make_encoder(s, pool.images, start)
     if arm == "ce":
-        return CrossEntropy(encoder, width, int(pool.labels.max()) + 1, start)
+        return CrossEntropy(encoder, pool.classes, start)
     tau = record.tuned.get("temperature", s.temperature)
     form = "in" if arm == "in" else "out"
-    return SupConModel(encoder, ProjectionHead(width, generator=start), tau, reduction_form=form)
+    return SupConModel(encoder, head_on(encoder, start), tau, reduction_form=form)
 
 
 def train(
-    s: Setting, pool: Pool, model: nn.Module, labels: Tensor | None, record: Recorder, *, views: int = 2,
+    s: Plan, pool: Pool, model: nn.Module, labels: Tensor | None, record: Recorder, *, views: int = 2,
     extra: int = 0, watch: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """AdamW (weight decay 1e-4) under a cosine after 5 % warm-up; `views` of a picture, as many forward passes a step
-    for any number of them.  `watch` is called at the start, in the middle and at the end; `extra`: steps more."""
-    model = to_channels_last(model.to(pool.images.device)).train()
-    augment, order, noise = views_of(s), record.streams["data"], record.streams["noise"]
-    solver = torch.optim.AdamW(param_groups(model, 1e-4), lr=record.tuned.get("lr", s.lr), foreach=True)
-    size, done = min(2 * s.batch // views, len(pool.images)), 0
+    """`views` of a picture, as many forward passes a step for any number of them; `data` orders the batches, `noise`
+    makes the views.  `watch` is called at the start, in the middle and at the end; `extra`: steps more."""
+    augment, done = views_of(s.views, s.size), 0
 
-    def step(chosen: Tensor) -> Tensor:
+    def loss(chosen: Tensor) -> Tensor:
         nonlocal done
         if done in (0, s.steps // 2):
             watch()
         done += 1
-        chosen = chosen.to(pool.images.device)
-        made = to_input(augment(pool.images[chosen].repeat(views, 1, 1, 1), noise)).split(len(chosen))
+        made = make_views(pool.images[chosen], augment, record.streams["noise"], views)
         return model.loss(made, None if labels is None else labels[chosen])  # type: ignore[operator,no-any-return]
 
-    run = fit(
-        step, index_batches(len(pool.images), size, order, drop_last=True), budget=Budget(steps=s.steps + extra),
-        optimizer=solver, schedule=warmup(0.05, cosine()), precision=s.precision, log=record.log,
-    )  # fmt: skip
+    length = replace(s, batch=2 * s.batch // views, steps=s.steps + extra)
+    fit_arm(length, model, loss, len(pool.images), record)
     watch()
-    record.curve("loss", *run.curves["loss"])
 
 
-def linear_steps(s: Setting, pool: Pool) -> int:
+def linear_steps(s: Plan, pool: Pool) -> int:
     """Steps of cross-entropy that present as many pictures as the linear stage: each once."""
     return math.ceil(len(pool.images) / (2 * s.batch))
 
@@ -115,11 +103,11 @@ def classifier(model: nn.Module, pool: Pool) -> Callable[[Tensor], Tensor]:
     """The linear stage on the frozen encoder: pictures → logits."""
     encoder: nn.Module = model.encoder  # type: ignore[assignment]
     h = embed(encoder, pool.images)
-    head = LinearHead(h.shape[1], int(pool.labels.max()) + 1, RIDGE).to(h.device).fit(h, pool.labels)
+    head = LinearHead(h.shape[1], pool.classes, RIDGE).to(h.device).fit(h, pool.labels)
     return lambda x: head(embed(encoder, x))
 
 
-def judge(s: Setting, pool: Pool, model: nn.Module) -> Metrics:
+def judge(s: Plan, pool: Pool, model: nn.Module) -> Metrics:
     """Percentages of right answers on the test pictures: `accuracy`, by kind of corruption (the mean of three
     strengths), `corrupted` (the mean of the kinds that count), the share of accuracy that is `kept` then, and of the
     linear stage on the encoder, `probe`, which is `accuracy` itself for what has no classifier of its own."""

@@ -22,8 +22,8 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     kinds = get_args(info.type)
     if info.type_origin not in (Union, types.UnionType) or type(None) not in kinds:
         return None
-    rest = tuple(kind for kind in kinds if kind is not type(None))
-    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(Union[rest], set(info.markers)))  # noqa: UP007
+    rest: Any = Union[tuple(kind for kind in kinds if kind is not type(None))]  # noqa: UP007
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(rest, set(info.markers)))
     if not isinstance(spec, PrimitiveConstructorSpec):
         return None
     return dataclasses.replace(

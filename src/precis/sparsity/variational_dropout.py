@@ -120,7 +120,7 @@ class Variational(nn.Module):
         """Weights of the mean and of the variance: θ, masked in training too if `train_clip`, and αθ²."""
         if fused_serves(self.weight):
             threshold = self.threshold if self.train_clip else float("inf")
-            mean, variance, known = Step.apply(self.weight, self.spread, self.additive, threshold, *self._clip(), 0)
+            mean, variance, known, *_ = Step.apply(self.weight, self.spread, self.additive, threshold, *self._clip(), 0)
             self._known = (known[0], *self._state()) if torch.is_grad_enabled() else None
             return mean, variance
         log_alpha = self.log_alpha

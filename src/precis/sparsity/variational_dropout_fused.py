@@ -1,15 +1,18 @@
 """The elementwise work of a training step, with its gradient written out, in pieces that stay in a core's cache.
 
 With q = θ² + τ, β = log q − log σ² (or −log α itself), clipped to where −log α may lie, i = 1 inside the clip, else 0,
-z = k₂ − k₃β, and G_m, G_w, G_D what comes back:
-    m = θ [β > −threshold],   w = θ²/e^β,   D = Σ k₁ σ(−z) + ½ log(1 + e^β)
-    to log σ²:   g = i (G_w θ²/e^β − G_D (k₁k₃ σ(z)σ(−z) + ½ e^β/(1 + e^β)))
-    to θ:        G_m [β > −threshold] + 2θ (G_w/e^β − g/q)
-log α is computed once for the mean, the variance and the divergence.  Nothing but θ and log σ² is kept for the backward
-pass: on a CPU, fetching fresh memory costs ten times the arithmetic.
+a = e^β = 1/α, z = k₂ − k₃β, and G_m, G_w, G_D what comes back:
+    m = θ [a > e^−threshold],   w = θ²/a,   D = Σ k₁ σ(−z) + ½ log(1 + a),   h = k₁k₃ σ(z)σ(−z) + ½ a/(1 + a)
+    to log σ²:   g = i (G_w w − G_D h)
+    to θ:        G_m [a > e^−threshold] + 2θ (G_w/a − g/q)
+Logarithm, exponential and sigmoid are taken once a step, for mean, variance, divergence and the gradients of all three:
+a and h are kept for the backward pass, which needs nothing but sums and products.  A clipped β lies `EDGE` roundings
+beyond its bound, so that a alone tells what is inside, and a log α that lies on its bound may come back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
+from math import exp
 from typing import Any
 
 import torch
@@ -19,68 +22,85 @@ from torch.autograd.function import Function, once_differentiable
 from precis.sparsity.variational_dropout_kl import K1, K2, K3
 
 TINY = 1e-8
-PIECE = 2**16
-EDGE = 1e-5  # a log α that lies on its bound may come back
+PIECE = 2**17
+EDGE = 32
+where_above = torch.ops.aten.threshold_backward.grad_input  # (g, x, t, grad_input=out): g where x > t, else 0
+where_between = torch.ops.aten.hardtanh_backward.grad_input  # (g, x, s, t, grad_input=out): g where s < x < t, else 0
 
 
 class Step(Function):
-    """(θ, spread, additive, threshold, low, high, copies) -> m, w, D [copies]; spread is log σ², or log α itself.
+    """(θ, spread, additive, threshold, low, high, copies) -> m, w, D [copies], a, h/k₁k₃; spread is log σ², or log α.
 
     copies: how many stacked nets the first axis holds, each with its own D; 0: there is no such axis, and D is [1].
+    No gradient goes through a and h.
     """
 
     @staticmethod
     def forward(
         weight: Tensor, spread: Tensor, additive: bool, threshold: float, low: float, high: float, copies: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = torch.empty_like(weight), torch.empty_like(weight)
+    ) -> tuple[Tensor, ...]:
+        weight, spread = weight.contiguous(), spread.contiguous()
+        made = tuple(torch.empty_like(weight) for _ in range(4))
         divergence = weight.new_zeros(max(1, copies))
-        for copy, (w, s, m, v), (beta, inverse) in _pieces(copies, 2, weight, spread, mean, variance):
+        tau, one, minus_k2 = _constants(weight.dtype)
+        lowest, highest = _edges(low, high, weight.dtype)
+        kept_from = exp(min(-threshold, 80.0))
+        for copy, (w, s, m, v, a, h), (p,) in _pieces(copies, 1, weight, spread, *made):
             torch.mul(w, w, out=v)
-            _beta(v, s, additive, beta)
-            torch.ops.aten.threshold_backward(w, beta, -threshold, grad_input=m)
-            torch.exp(beta.clamp_(-high, -low), out=inverse)
-            v.div_(inverse)
-            divergence[copy] += 0.5 * inverse.add_(1).log_().sum() + K1 * beta.mul_(K3).sub_(K2).sigmoid_().sum()
-        return mean, variance, divergence
+            if additive:
+                torch.add(v, tau, out=a).log_().sub_(s)
+            else:
+                torch.neg(s, out=a)
+            a.clamp_(lowest, highest)
+            torch.add(minus_k2, a, alpha=K3, out=p).sigmoid_()
+            a.exp_()
+            v.div_(a)
+            where_above(w, a, kept_from, grad_input=m)
+            torch.addcmul(p, p, p, value=-1, out=h)
+            divergence[copy].add_(p.sum(), alpha=K1)
+            torch.add(a, one, out=p)
+            h.addcdiv_(a, p, value=0.5 / (K1 * K3))
+            divergence[copy].add_(p.log_().sum(), alpha=0.5)
+        mean, variance, inverse, slope = made
+        return mean, variance, divergence, inverse, slope
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        weight, spread, *ctx.how = inputs
-        ctx.save_for_backward(weight, spread)
+        weight, _, *ctx.how = inputs
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*output[3:])
+        ctx.save_for_backward(weight, *output[3:])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_mean: Tensor, g_variance: Tensor, g_divergence: Tensor) -> Any:  # type: ignore[override]
-        weight, spread = ctx.saved_tensors
+    def backward(ctx: Any, g_mean: Any, g_variance: Any, g_divergence: Any, *_: Any) -> Any:  # type: ignore[override]
+        weight, inverse, slope = ctx.saved_tensors
         additive, threshold, low, high, copies = ctx.how
-        to_weight, to_spread = torch.empty_like(weight), torch.empty_like(weight)
-        factors = g_divergence.tolist()
-        tensors = (weight, spread, g_mean.contiguous(), g_variance.contiguous(), to_weight, to_spread)
-        for copy, (w, s, gm, gv, tw, ts), (square, beta, inverse, scratch) in _pieces(copies, 4, *tensors):
-            factor = factors[copy]
-            torch.mul(w, w, out=square)
-            _beta(square, s, additive, beta)
-            torch.ops.aten.threshold_backward(gm, beta, -threshold, grad_input=tw)
-            torch.clamp(beta, -high, -low, out=inverse)
-            torch.mul(inverse, K3, out=ts).sub_(K2).sigmoid_()
-            ts.addcmul_(ts, ts, value=-1).mul_(-K1 * K3 * factor)
-            inverse.exp_()
-            ts.addcdiv_(inverse, torch.add(inverse, 1, out=scratch), value=-0.5 * factor)
-            from_variance = torch.div(gv, inverse, out=inverse)
-            ts.addcmul_(from_variance, square)
-            torch.ops.aten.hardtanh_backward(ts, beta, -high - EDGE, -low + EDGE, grad_input=ts)
+        weight = weight.contiguous()
+        given = [torch.zeros_like(weight) if g is None else g.contiguous() for g in (g_mean, g_variance)]
+        factors = [0.0] * max(1, copies) if g_divergence is None else g_divergence.tolist()
+        made = torch.empty_like(weight), torch.empty_like(weight)
+        tau = _constants(weight.dtype)[0]
+        least, most = _edges(low, high, weight.dtype)
+        inward = 8 * torch.finfo(weight.dtype).eps
+        least, most, kept_from = exp(least + inward), exp(most - inward), exp(min(-threshold, 80.0))
+        for copy, (w, a, h, gm, gv, tw, ts), (u, r) in _pieces(copies, 2, weight, inverse, slope, *given, *made):
+            torch.div(gv, a, out=u).mul_(w)
+            torch.mul(u, w, out=ts).sub_(h, alpha=K1 * K3 * factors[copy])
+            where_between(ts, a, least, most, grad_input=ts)
             if additive:
-                from_variance.addcdiv_(ts, square.add_(TINY), value=-1)
-            tw.addcmul_(from_variance, w, value=2)
-        return to_weight, to_spread, None, None, None, None, None
+                torch.addcmul(tau, w, w, out=r)
+                u.addcmul_(torch.div(w, r, out=r), ts, value=-1)
+            where_above(gm, a, kept_from, grad_input=tw)
+            tw.add_(u, alpha=2)
+        return *made, None, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, weight: Tensor, spread: Tensor, *how: Any) -> Any:
         pairs = zip((weight, spread), in_dims)
         front = [t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0) for t, d in pairs]
-        mean, variance, divergence = Step.apply(*(t.contiguous() for t in front), *how[:-1], info.batch_size)
-        return (mean, variance, divergence[:, None]), (0, 0, 0)
+        mean, variance, divergence, *kept = Step.apply(*(t.contiguous() for t in front), *how[:-1], info.batch_size)
+        return (mean, variance, divergence[:, None], *kept), (0, 0, 0, 0, 0)
 
 
 def fused_serves(weight: Tensor) -> bool:
@@ -89,21 +109,28 @@ def fused_serves(weight: Tensor) -> bool:
     return plain and not torch.compiler.is_compiling() and not torch._C._functorch.is_gradtrackingtensor(weight)
 
 
-def _beta(square: Tensor, spread: Tensor, additive: bool, out: Tensor) -> None:
-    """−log α, not clipped."""
-    if additive:
-        torch.add(square, TINY, out=out).log_().sub_(spread)
-    else:
-        torch.neg(spread, out=out)
+@cache
+def _constants(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """τ, 1 and −k₂: as tensors they cost an operation less than as numbers."""
+    return torch.tensor(TINY, dtype=dtype), torch.tensor(1.0, dtype=dtype), torch.tensor(-K2, dtype=dtype)
+
+
+def _edges(low: float, high: float, dtype: torch.dtype) -> tuple[float, float]:
+    """What β = −log α is clipped to, where log α is to lie in low … high."""
+    edge = EDGE * torch.finfo(dtype).eps
+    return -high - edge, -low + edge
 
 
 def _pieces(
     copies: int, scratch: int, *tensors: Tensor
-) -> Iterator[tuple[int, tuple[Tensor, ...], tuple[Tensor, ...]]]:  # fmt: skip
+) -> Iterator[tuple[int, Sequence[Tensor], Sequence[Tensor]]]:  # fmt: skip
     """(copy, views of the same stretch of every tensor, as many working tensors of that length)."""
-    size = min(PIECE, max(1, tensors[0].numel() // max(1, copies)))
-    room = tensors[0].new_empty(scratch, size).unbind()
+    whole = max(1, tensors[0].numel() // max(1, copies))
+    size = -(-whole // -(-whole // PIECE))
+    room = tuple(tensors[0].new_empty(size) for _ in range(scratch))
+    flat = [t.view(-1) for t in tensors]
     for copy in range(max(1, copies)):
-        for piece in zip(*((t[copy] if copies else t).view(-1).split(size) for t in tensors)):
-            n = len(piece[0])
-            yield copy, piece, room if n == size else tuple(r[:n] for r in room)
+        for start in range(copy * whole, (copy + 1) * whole, size):
+            n = min(size, (copy + 1) * whole - start)
+            piece = flat if n == len(flat[0]) else [t[start : start + n] for t in flat]
+            yield copy, piece, room if n == size else [r[:n] for r in room]

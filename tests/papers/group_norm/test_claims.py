@@ -15,19 +15,10 @@ from precis.papers.group_norm.claims import Flat, GroupingArbitrary, LearningRat
 from precis.papers.group_norm.claims_groups import Conversion
 from precis.papers.group_norm.claims_why import Rates, WrongStatistics, _bias_and_variance, _Layer
 from precis.papers.group_norm.grouping import correlated_order, norm_inputs, permuted
-from precis.papers.group_norm.training import (
-    Net,
-    errors,
-    load_pool,
-    make_net,
-    positions,
-    split,
-    splits,
-    train,
-    trained_bn,
-)  # fmt: skip
+from precis.papers.group_norm.training import make_net, positions, train, trained_bn
+from precis.papers.small_nets import Residual, errors, load_pool, split, splits
 
-SMALL = Net(train=96, test=64, epochs=1)
+SMALL = Residual(train=96, test=64, epochs=1)
 POOL = load_pool(SMALL, None)
 
 

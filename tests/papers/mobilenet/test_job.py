@@ -16,8 +16,9 @@ from tests.vision.test_mobilenet_weights import TorchvisionLayout
 from precis.data.images import write_image
 from precis.errors import InputError, RunFailed, Stopped
 from precis.papers.catalogue import find
+from precis.papers.class_folders import stratified
 from precis.papers.mobilenet import exporting, running
-from precis.papers.mobilenet.reading import natural_size, stratified
+from precis.papers.mobilenet.reading import natural_size
 from precis.papers.mobilenet.running import FORMATS
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job

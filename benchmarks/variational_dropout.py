@@ -11,11 +11,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precis.lab.timing import interleaved
 from precis.nn.backbones import backbone
 from precis.sparsity.variational_dropout import bound, variationalize
 
+from ._measured import versus
+
 BATCH, N = 100, 60_000
+
+
+class Bare(nn.Module):
+    """What no sparse variational layer can do without: two products, the noise, and twice the parameters."""
+
+    def __init__(self, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(0.01 * torch.randn(d_out, d_in))
+        self.variance = nn.Parameter(torch.full((d_out, d_in), 1e-4))
+        self.bias = nn.Parameter(torch.zeros(d_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = F.linear(x, self.theta, self.bias)
+        return torch.addcmul(mean, (F.linear(x.square(), self.variance) + 1e-8).sqrt(), torch.randn_like(mean))
 
 
 class ByHand(nn.Module):
@@ -41,20 +56,28 @@ class ByHand(nn.Module):
 
 
 def rows(repeats: int = 9) -> list[dict[str, Any]]:
-    """A row a comparison; medians of interleaved repetitions of ten steps."""
+    """A row a comparison; milliseconds of ten steps, medians of interleaved repetitions."""
     x, y = torch.rand(BATCH, 1, 28, 28), torch.randint(0, 10, (BATCH,))
     dense = backbone("lenet300", (1, 28, 28), 10)
     ours = variationalize(backbone("lenet300", (1, 28, 28), 10))
-    sizes = (784, 300, 100, 10)
-    layers = [ByHand(a, b) for a, b in zip(sizes, sizes[1:])]
-    hand = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+    bare, hand = _stack(Bare), _stack(ByHand)
     timed = {
         "dense": _step(dense, lambda: F.cross_entropy(dense(x), y)),
-        "by hand": _step(hand, lambda: F.cross_entropy(hand(x), y) + sum(layer.kl() for layer in layers) / N),
+        "bare": _step(bare, lambda: F.cross_entropy(bare(x), y)),
+        "by hand": _step(hand, lambda: F.cross_entropy(hand(x), y) + sum(hand[i].kl() for i in (1, 3, 5)) / N),
         "ours": _step(ours, lambda: bound(ours(x), y, ours, n_train=N).loss),
     }
-    return [_row("step, LeNet-300-100, against " + name, {"theirs": timed[name], "ours": timed["ours"]}, repeats)
-            for name in ("dense", "by hand")]  # fmt: skip
+    return [
+        versus("against dense", timed["ours"], timed["dense"], repeats),
+        versus("against by hand", timed["ours"], timed["by hand"], repeats),
+        versus("two products, noise and Adam alone, against dense", timed["bare"], timed["dense"], repeats),
+    ]
+
+
+def _stack(layer: Callable[[int, int], Any]) -> Any:
+    """LeNet-300-100 of such layers."""
+    first, second, last = (layer(a, b) for a, b in zip((784, 300, 100), (300, 100, 10)))
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), last)
 
 
 def _step(net: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
@@ -67,12 +90,3 @@ def _step(net: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
             solver.step()
 
     return ten
-
-
-def _row(what: str, fns: dict[str, Callable[[], None]], repeats: int) -> dict[str, Any]:
-    timing = interleaved(fns, repeats, warmup=1)
-    return {
-        "what": what, "ours ms": 100 * timing.medians["ours"], "theirs ms": 100 * timing.medians["theirs"],
-        "ratio": timing.ratio, "95 %": f"{timing.interval[0]:.2f}…{timing.interval[1]:.2f}",
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip

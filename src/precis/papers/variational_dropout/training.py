@@ -26,7 +26,7 @@ from .digits import Setting, splits
 class Arm:
     """How an arm trains.  noise: of the weights, by binary dropout, or none.  kl: times the ramp.
 
-    log_sigma2: at the start.  start: the highest log α then, if there is one.  clip: the bound on log α after every step.
+    log_sigma2: at the start.  start: the highest log α then, if one is set.  clip: the bound on log α after every step.
     """
 
     noise: Literal["weights", "dropout", ""] = "weights"

@@ -126,11 +126,12 @@ def both_ways(monkeypatch, layer, x, noise, loss):
     for serves in (True, False):
         monkeypatch.setattr(variational_dropout, "fused_serves", lambda _, serves=serves: serves)
         layer.zero_grad()
+        given = x.clone().requires_grad_()
         with given_noise(layer, [noise]):
-            out = layer(x)
+            out = layer(given)
         value = loss(out)
         value.backward()
-        gradients = [p.grad for p in (layer.weight, layer.spread, layer.bias) if p.grad is not None]
+        gradients = [p.grad for p in (layer.weight, layer.spread, given) if p.grad is not None]
         found.append([out.detach(), value.detach(), *gradients])
     return found
 
@@ -158,11 +159,17 @@ def test_the_written_out_step_is_what_autograd_gives(options, big, dtype, monkey
     assert len(found[0]) == 5 and found[0][3].abs().sum() > 0
 
 
-def test_a_step_of_which_part_is_used_and_weights_that_lie_otherwise_in_memory(monkeypatch):
-    conv = VariationalConv2d(4, 6, 3, generator=seeded()).to(memory_format=torch.channels_last)
-    x, noise = torch.rand(2, 4, 5, 5), torch.randn(2, 6, 3, 3)
-    for loss in (lambda out: out.square().sum(), lambda out: conv.divergence()):
-        for ours, autograd in zip(*both_ways(monkeypatch, conv, x, noise, loss)):
+@pytest.mark.parametrize("conv", [True, False])
+def test_a_step_of_which_part_is_used_and_weights_that_lie_otherwise_in_memory(monkeypatch, conv):
+    if conv:
+        layer = VariationalConv2d(4, 6, 3, generator=seeded()).to(memory_format=torch.channels_last)
+        x, noise = torch.rand(2, 4, 5, 5), torch.randn(2, 6, 3, 3)
+    else:
+        layer = VariationalLinear(5, 6, bias=False, generator=seeded())
+        layer.weight = nn.Parameter(layer.weight.detach().T.contiguous().T)
+        x, noise = torch.rand(2, 3, 5).transpose(0, 1), torch.randn(6)
+    for loss in (lambda out: out.square().sum(), lambda out: layer.divergence()):
+        for ours, autograd in zip(*both_ways(monkeypatch, layer, x, noise, loss)):
             assert torch.allclose(ours, autograd, rtol=2e-4, atol=2e-5) and ours.abs().sum() > 0
 
 

@@ -120,29 +120,57 @@ class _Kl(nn.Module):
         return self.layer.divergence()
 
 
-@pytest.mark.parametrize("options", [{}, {"train_clip": False}, {"parametrization": "multiplicative"},
-                                     {"max_log_alpha": 0.0, "parametrization": "multiplicative"}])  # fmt: skip
-@pytest.mark.parametrize("big", [False, True])
-def test_the_written_out_step_is_what_autograd_gives(options, big, monkeypatch):
-    """Over the edges of the clip, tiny weights, zeros, and more than one piece."""
-    layer = VariationalLinear(300 if big else 7, 80, generator=seeded(), **options)
-    with torch.no_grad():
-        layer.weight[:, 0], layer.weight[:, 1], layer.weight[:, 2] = 0.0, 1e-4, 2.0
-        layer.spread.add_(4 * torch.randn(layer.spread.shape, generator=seeded(2)))
-    clip_log_alpha_(layer)
-    x = torch.randn(9, layer.in_features, generator=seeded(3))
-    noise = torch.randn(9, 80, generator=seeded(4))
+def both_ways(monkeypatch, layer, x, noise, loss):
+    """Output, loss and gradients: by the step that is written out, and by autograd."""
     found = []
     for serves in (True, False):
         monkeypatch.setattr(variational_dropout, "fused_serves", lambda _, serves=serves: serves)
         layer.zero_grad()
+        given = x.clone().requires_grad_()
         with given_noise(layer, [noise]):
-            out = layer(x)
-        (out.square().mean() + 0.3 * model_kl(layer) / 80).backward()
-        found.append([out.detach(), layer.weight.grad, layer.spread.grad, layer.bias.grad])
+            out = layer(given)
+        value = loss(out)
+        value.backward()
+        gradients = [p.grad for p in (layer.weight, layer.spread, given) if p.grad is not None]
+        found.append([out.detach(), value.detach(), *gradients])
+    return found
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"train_clip": False}, {"parametrization": "multiplicative"}, {"threshold": 9.0},
+    {"max_log_alpha": 0.0, "parametrization": "multiplicative"},
+])  # fmt: skip
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_written_out_step_is_what_autograd_gives(options, big, dtype, monkeypatch):
+    """Over the edges of the clip, tiny weights, zeros, and more than one piece."""
+    layer = VariationalLinear(1700 if big else 7, 80, generator=seeded(), **options).to(dtype)
+    with torch.no_grad():
+        layer.weight[:, 0], layer.weight[:, 1], layer.weight[:, 2] = 0.0, 1e-4, 2.0
+        layer.spread.add_(4 * torch.randn(layer.spread.shape, generator=seeded(2)))
+        layer.spread[:, 0] = torch.linspace(-30, 0, 80)  # a weight of 0 may be anywhere between the bounds
+    clip_log_alpha_(layer)
+    x = torch.randn(9, layer.in_features, generator=seeded(3)).to(dtype)
+    noise = torch.randn(9, 80, generator=seeded(4)).to(dtype)
+    found = both_ways(monkeypatch, layer, x, noise, lambda out: out.square().mean() + 0.3 * model_kl(layer) / 80)
+    rtol, atol = (2e-4, 2e-5) if dtype == torch.float32 else (1e-9, 1e-12)
     for ours, autograd in zip(*found):
-        assert torch.allclose(ours, autograd, rtol=2e-4, atol=2e-5)
-    assert found[0][2].abs().sum() > 0
+        assert torch.allclose(ours, autograd, rtol=rtol, atol=atol)
+    assert len(found[0]) == 5 and found[0][3].abs().sum() > 0
+
+
+@pytest.mark.parametrize("conv", [True, False])
+def test_a_step_of_which_part_is_used_and_weights_that_lie_otherwise_in_memory(monkeypatch, conv):
+    if conv:
+        layer = VariationalConv2d(4, 6, 3, generator=seeded()).to(memory_format=torch.channels_last)
+        x, noise = torch.rand(2, 4, 5, 5), torch.randn(2, 6, 3, 3)
+    else:
+        layer = VariationalLinear(5, 6, bias=False, generator=seeded())
+        layer.weight = nn.Parameter(layer.weight.detach().T.contiguous().T)
+        x, noise = torch.rand(2, 3, 5).transpose(0, 1), torch.randn(6)
+    for loss in (lambda out: out.square().sum(), lambda out: layer.divergence()):
+        for ours, autograd in zip(*both_ways(monkeypatch, layer, x, noise, loss)):
+            assert torch.allclose(ours, autograd, rtol=2e-4, atol=2e-5) and ours.abs().sum() > 0
 
 
 def test_additive_noise_is_not_in_the_gradient_of_the_weight_and_multiplicative_is():

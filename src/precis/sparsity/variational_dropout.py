@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from precis.nn.layers import drawn_from
 from precis.sparsity.masks import LayerSparsity, Masks, layer_sparsity
-from precis.sparsity.variational_dropout_fused import TINY, Step, fused_serves
+from precis.sparsity.variational_dropout_fused import TINY, Form, Step, fused_serves
 from precis.sparsity.variational_dropout_kl import Kind, kl_divergence
 
 Number = int | float
@@ -119,8 +119,8 @@ class Variational(nn.Module):
     def _training_weights(self) -> tuple[Tensor, Tensor]:
         """Weights of the mean and of the variance: θ, masked in training too if `train_clip`, and αθ²."""
         if fused_serves(self.weight):
-            threshold = self.threshold if self.train_clip else float("inf")
-            mean, variance, known = Step.apply(self.weight, self.spread, self.additive, threshold, *self._clip(), 0)
+            form = Form(self.additive, self.threshold if self.train_clip else float("inf"), *self._clip())
+            mean, variance, known = Step.apply(self.weight, self.spread, form, 0)
             self._known = (known[0], *self._state()) if torch.is_grad_enabled() else None
             return mean, variance
         log_alpha = self.log_alpha

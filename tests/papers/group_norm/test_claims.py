@@ -15,19 +15,10 @@ from precis.papers.group_norm.claims import Flat, GroupingArbitrary, LearningRat
 from precis.papers.group_norm.claims_groups import Conversion
 from precis.papers.group_norm.claims_why import Rates, WrongStatistics, _bias_and_variance, _Layer
 from precis.papers.group_norm.grouping import correlated_order, norm_inputs, permuted
-from precis.papers.group_norm.training import (
-    Net,
-    errors,
-    load_pool,
-    make_net,
-    positions,
-    split,
-    splits,
-    train,
-    trained_bn,
-)  # fmt: skip
+from precis.papers.group_norm.training import make_net, positions, train, trained_bn
+from precis.papers.small_nets import Residual, errors, load_pool, splits
 
-SMALL = Net(train=96, test=64, epochs=1)
+SMALL = Residual(train=96, test=64, epochs=1)
 POOL = load_pool(SMALL, None)
 
 
@@ -45,18 +36,6 @@ def test_arms_of_a_seed_share_pictures_weights_and_everything_but_the_norm(tmp_p
     assert [m.shape[-1] for m in nets["gn"].stages(POOL.images[:2])] == [4, 2, 1]
     assert positions(SMALL) == 1 and positions(replace(SMALL, strides=(2, 2, 1))) == 4
     assert {m.num_channels // m.num_groups for m in nets["gn"].modules() if isinstance(m, nn.GroupNorm)} == {8}
-
-
-def test_splits_are_a_seeds_own_and_tuning_sees_no_test_picture():
-    parts = {seed: split(POOL, SMALL, seed, torch.Generator().manual_seed(seed), "cpu") for seed in (0, 1, 10_000)}
-    assert parts[0].x.shape == (96, 1, 8, 8) and parts[0].test_x.shape == (64, 1, 8, 8)
-    assert not torch.equal(parts[0].x, parts[1].x)
-    keys = lambda x: {tuple(p.flatten().tolist()) for p in x}
-    assert not keys(parts[0].x) & keys(parts[0].test_x)
-    tuning = split(POOL, SMALL, 10_000, torch.Generator().manual_seed(0), "cpu")
-    training = split(POOL, SMALL, 0, torch.Generator().manual_seed(0), "cpu")
-    assert len(tuning.x) == 76 and len(tuning.test_x) == 20
-    assert keys(tuning.x) | keys(tuning.test_x) == keys(training.x)
 
 
 def test_a_row_does_not_depend_on_its_mates(tmp_path):

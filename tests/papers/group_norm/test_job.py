@@ -1,25 +1,21 @@
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.papers.contrastive_runs import halves, run_paper, saved
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
-from precis.papers.catalogue import find
 from precis.papers.group_norm.sweep import Cell, recommend
-from precis.papers.opening import make_job
-from precis.papers.running import Finished, run_job
 from precis.vision.group_norm import convert_norms
 
-
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["group_norm"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+run = partial(run_paper, "group_norm")
 
 
 QUICK = {"batch_sizes": "4,8", "norms": "bn,gn", "repeats": 2, "epochs": 1, "width": 8}
@@ -28,13 +24,7 @@ QUICK = {"batch_sizes": "4,8", "norms": "bn,gn", "repeats": 2, "epochs": 1, "wid
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     """Ninety pictures of two kinds: bright at the top, bright at the bottom."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(2, size=90)
-    images = rng.integers(0, 100, (90, 1, 8, 8))
-    for image, label in zip(images, labels):
-        image[:, 4 * label : 4 * label + 4] += 150
-    np.savez(tmp_path / "halves.npz", images=images.astype(np.uint8), labels=labels)
-    return tmp_path / "halves.npz"
+    return saved(tmp_path / "halves.npz", *halves())
 
 
 def test_every_norm_at_every_size_is_compared(pictures, tmp_path):

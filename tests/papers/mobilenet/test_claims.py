@@ -9,7 +9,6 @@ from torch import nn
 from precis.lab.claim import Table
 from precis.lab.recorder import TrialRecord
 from precis.nn.cost import count
-from precis.papers.group_norm.training import Net, Pool, load_pool
 from precis.papers.mobilenet import claims_blocks, claims_convolutions
 from precis.papers.mobilenet.claims import (
     BottleneckShortcut,
@@ -24,9 +23,11 @@ from precis.papers.mobilenet.claims import (
 from precis.papers.mobilenet.claims_blocks import ARMS, Body, make_net, mean_share, tensors_of
 from precis.papers.mobilenet.claims_exact import Curve, Pictures
 from precis.papers.mobilenet.memory import largest_output, peak_bytes
+from precis.papers.pools import Pool
+from precis.papers.small_nets import Task, load_pool
 
-SMALL = Body(Net(train=64, test=64, epochs=1))
-POOL = load_pool(SMALL.net, None)
+SMALL = Body(Task(train=64, test=64, epochs=1))
+POOL = load_pool(SMALL.task, None)
 COLOUR = Pool(torch.zeros(2, 3, 32, 32), torch.zeros(2).long(), 10, 1)
 
 

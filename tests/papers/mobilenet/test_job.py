@@ -17,7 +17,7 @@ from precis.data.images import write_image
 from precis.errors import InputError, RunFailed, Stopped
 from precis.papers.catalogue import find
 from precis.papers.mobilenet import exporting, running
-from precis.papers.mobilenet.reading import natural_size, stratified
+from precis.papers.mobilenet.reading import natural_size
 from precis.papers.mobilenet.running import FORMATS
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
@@ -166,13 +166,6 @@ def test_pictures_of_all_kinds_are_read_and_small_ones_enlarged(tmp_path):
     notes = [n for n in done.result["notes"] if "enlarged" in n]
     assert notes == ["pictures of 20 pixels were enlarged to 32: MobileNetV2 halves a picture five times"]
     assert done.metrics["validation_pictures"] == 2
-
-
-def test_each_class_is_split_by_itself():
-    labels = torch.tensor([0] * 50 + [1] * 10 + [2] * 2)
-    train, val = stratified(labels, 0.2, torch.Generator().manual_seed(0))
-    assert labels[val].bincount().tolist() == [10, 2, 1] and labels[train].bincount().tolist() == [40, 8, 1]
-    assert sorted(torch.cat([train, val]).tolist()) == list(range(62))
 
 
 @pytest.mark.parametrize(("options", "words"), [

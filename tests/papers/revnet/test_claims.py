@@ -10,12 +10,12 @@ import torch
 
 from precis.lab.claim import Table
 from precis.lab.recorder import TrialRecord
-from precis.papers.group_norm.training import load_pool
 from precis.papers.revnet.claims import FullyReversible, Memory, Overhead, Parity, RebuiltGradients, Stages
 from precis.papers.revnet.claims_memory import Depths, _straight
 from precis.papers.revnet.claims_reverse import _apart
 from precis.papers.revnet.claims_training import CIFAR, LITTLE, Training, _plain, paired
 from precis.papers.revnet.nets import Checkpointed, Forgetful, Mixed, break_blocks, gradient, parameters, set_save, twin
+from precis.papers.small_nets import load_pool
 from precis.vision.revnet import RevNet
 
 SMALL = Training(replace(LITTLE, stages=(4, 4, 4)), (2, 2, 2))

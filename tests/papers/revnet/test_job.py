@@ -1,24 +1,20 @@
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.papers.contrastive_runs import halves, run_paper, saved
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
-from precis.papers.catalogue import find
-from precis.papers.opening import make_job
 from precis.papers.revnet.budget import Need, deepest, measure, parse_bytes, show_bytes
-from precis.papers.running import Finished, run_job
 from precis.train.checkpoint import load_model
 from precis.vision.revnet import RevNet
 
-
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["revnet"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+run = partial(run_paper, "revnet")
 
 
 QUICK = {"epochs": 6, "batch": 16, "filters": (8, 8, 12)}
@@ -27,13 +23,7 @@ QUICK = {"epochs": 6, "batch": 16, "filters": (8, 8, 12)}
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     """Ninety pictures of two kinds: bright at the top, bright at the bottom."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(2, size=90)
-    images = rng.integers(0, 100, (90, 1, 8, 8))
-    for image, label in zip(images, labels):
-        image[:, 4 * label : 4 * label + 4] += 150
-    np.savez(tmp_path / "halves.npz", images=images.astype(np.uint8), labels=labels)
-    return tmp_path / "halves.npz"
+    return saved(tmp_path / "halves.npz", *halves())
 
 
 def test_a_classifier_is_trained_and_loads_again(pictures, tmp_path):

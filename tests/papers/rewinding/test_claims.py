@@ -10,10 +10,11 @@ import torch
 from precis.errors import InputError
 from precis.lab.claim import Table
 from precis.lab.recorder import TrialRecord
+from precis.papers.pools import Pool
 from precis.papers.rewinding.claims import Elastic, LrVsFinetune, LrVsWeight, SearchCost, WeightVsFinetune
 from precis.papers.rewinding.claims_cost import _crossover
 from precis.papers.rewinding.claims_retrain import CIFAR
-from precis.papers.rewinding.setting import Pool, Replay, Setting, load_pool, rates_of, split
+from precis.papers.rewinding.setting import Replay, Setting, load_pool, rates_of, split
 from precis.papers.rewinding.training import (
     Copy,
     dense,

@@ -1,26 +1,23 @@
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.papers.contrastive_runs import run_paper
 
 from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
-from precis.papers.catalogue import find
-from precis.papers.opening import make_job
-from precis.papers.running import Finished, run_job
 from precis.sparsity.compress import decompress
 from precis.train.checkpoint import load_model
 
 FAST = {"model": "mlp:16-8", "epochs": 2, "batch": 16, "lr": 0.1}
 
 
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["rewinding"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+run = partial(run_paper, "rewinding")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from precis.papers.variational_dropout.training import ARMS, Net, hold_then_fall
 from precis.sparsity.variational_dropout import model_kl, variational_layers
 
 POOL = load_pool(SMOKE, None)
+LARGE = POOL._replace(images=torch.zeros(1, 1, 28, 28))
 
 
 def record(tmp_path: Path, seed: int = 0) -> TrialRecord:
@@ -60,9 +61,25 @@ def test_both_forms_of_noise_start_as_the_same_posterior():
         [layer.log_alpha for _, layer in variational_layers(net_of(arm).net)] for arm in ("additive", "multiplicative")
     )
     for a, b in zip(additive, multiplicative):
-        assert torch.allclose(a, b, atol=1e-4) and a.max() <= -2.999
+        assert torch.allclose(a, b, atol=1e-4)
+    for _, layer in variational_layers(net_of("sparse").net):
+        assert torch.allclose(layer.spread, torch.tensor(-10.0), atol=1e-5)
     started = torch.cat([layer.log_alpha.flatten() for _, layer in variational_layers(net_of("original").net)])
     assert torch.allclose(started, torch.tensor(-3.0))
+
+
+def test_first_weights_and_the_falling_rate_of_the_paper_at_full(tmp_path):
+    draw = lambda: torch.Generator().manual_seed(0)
+    lenet5, he = (Net(ARMS["dense"], "lenet5", LARGE, 100, draw(), first).net for first in ("paper", "he"))
+    assert float(lenet5.hidden.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
+    assert float(lenet5.conv2.weight.abs().max().detach()) <= math.sqrt(6 / (25 * 70))
+    assert float(he.conv2.weight.abs().max().detach()) > math.sqrt(6 / (25 * 70))
+    full = Sparsity.profiles["full"].settings
+    assert (full.first, full.hold, full.second_hold) == ("paper", 0.5, 0.0)
+    held = replace(SMOKE, second_net="mlp:16", second_hold=0.0)
+    first, second = (train(ARMS["dense"], held, POOL, (0,), record(tmp_path), spec=s)[0] for s in (None, "mlp:16"))
+    assert torch.equal(first.curves["loss"][0, 0], second.curves["loss"][0, 0])
+    assert not torch.equal(first.curves["loss"], second.curves["loss"])
 
 
 def test_a_seed_trains_alone_as_in_company(tmp_path):

@@ -1,24 +1,20 @@
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.papers.contrastive_runs import halves, run_paper, saved
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
-from precis.papers.catalogue import find
-from precis.papers.opening import make_job
-from precis.papers.running import Finished, run_job
 from precis.sparsity.compress import decompress
 from precis.train.checkpoint import load_model
 
-
-def run(out: Path, given=None, resume=False, listen=None, **options) -> Finished:
-    paper = find()["variational_dropout"]
-    return run_job(paper, make_job(paper, given, device="cpu", **options), out=out, resume=resume, listen=listen)
+run = partial(run_paper, "variational_dropout")
 
 
 QUICK = {"epochs": 3, "model": "mlp:16", "lr": 0.02, "threshold_sweep": False}
@@ -27,14 +23,9 @@ QUICK = {"epochs": 3, "model": "mlp:16", "lr": 0.02, "threshold_sweep": False}
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     """Pictures of two kinds, bright at the top or at the bottom; the outer columns are always black."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(2, size=400)
-    images = rng.integers(0, 100, (400, 1, 8, 8))
-    for image, label in zip(images, labels):
-        image[:, 4 * label : 4 * label + 4] += 150
+    images, labels = halves(400)
     images[..., [0, 7]] = 0
-    np.savez(tmp_path / "halves.npz", images=images.astype(np.uint8), labels=labels)
-    return tmp_path / "halves.npz"
+    return saved(tmp_path / "halves.npz", images, labels)
 
 
 def test_a_net_is_trained_thinned_and_written(pictures, tmp_path):

@@ -10,11 +10,13 @@ from torch import nn
 
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder, Table
 from precis.lab.hypotheses import Interaction, Less, NotWorse, Statistic
+from precis.papers.pools import Pool
+from precis.papers.small_nets import TUNED, Residual, error_name, error_of, errors, load_pool, splits
 
-from .training import TUNED, Net, Pool, error_name, error_of, errors, load_pool, positions, splits, train, trained_bn
+from .training import positions, train, trained_bn
 
 SIZES = (2, 4, 8, 16, 32)
-CIFAR = Net(
+CIFAR = Residual(
     "cifar10", 32, train=10_000, test=10_000, epochs=5, stages=(3, 3, 3), widths=(16, 32, 64), strides=(1, 2, 2),
     stem_width=16,
 )  # fmt: skip
@@ -36,8 +38,10 @@ class _Sizes(Claim):
     takes = ("images",)
     tuning = TUNED
     profiles = {
-        "smoke": Profile(Net(train=40, test=40, epochs=1), seeds=4, scale="digits, 40 pictures, 1 epoch"),
-        "quick": Profile(Net(), scale="8×8 digits, 1,000 pictures, 2 epochs, 7 convolutions, m = N at the last map"),
+        "smoke": Profile(Residual(train=40, test=40, epochs=1), seeds=4, scale="digits, 40 pictures, 1 epoch"),
+        "quick": Profile(
+            Residual(), scale="8×8 digits, 1,000 pictures, 2 epochs, 7 convolutions, m = N at the last map"
+        ),
         "full": Profile(CIFAR, seeds=4, scale="CIFAR-10, 10,000 pictures, 5 epochs, ResNet-20, m = 64 N", threads=2),
     }  # fmt: skip
 
@@ -143,7 +147,7 @@ class Flat(_Sizes):
     untried = "Sizes above 32 and ImageNet were not tried."
 
 
-def _diagnostic(net: nn.Module, x: torch.Tensor, y: torch.Tensor, settings: Net, size: int) -> Metrics:
+def _diagnostic(net: nn.Module, x: torch.Tensor, y: torch.Tensor, settings: Residual, size: int) -> Metrics:
     """Error with the statistics of the test set itself, and how many values a batch statistic at the last map has."""
     with torch.no_grad():
         wrong = 100 * float((net.train()(x).argmax(1) != y).float().mean())

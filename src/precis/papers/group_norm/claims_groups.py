@@ -13,26 +13,15 @@ from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Equivalent, Exact, Less, NotWorse
 from precis.lab.trial import streams
 from precis.nn.norm import pick_groups
+from precis.papers.pools import Pool
+from precis.papers.small_nets import RATES, TUNED, Residual, error_name, error_of, errors, load_pool, splits
 from precis.train.classify import fit_classifier
 from precis.train.loop import Budget
 from precis.vision.group_norm import convert_norms
 
 from .claims_batches import CIFAR
 from .grouping import correlated_order, norm_inputs, permuted
-from .training import (
-    RATES,
-    TUNED,
-    Net,
-    Pool,
-    error_name,
-    error_of,
-    errors,
-    load_pool,
-    make_net,
-    splits,
-    train,
-    trained_bn,
-)  # fmt: skip
+from .training import make_net, train, trained_bn
 
 
 class GroupsHelp(Claim):
@@ -50,8 +39,10 @@ class GroupsHelp(Claim):
     tuning = TUNED
     takes = ("images",)
     profiles = {
-        "smoke": Profile(Net(train=40, test=40, epochs=1, strides=(2, 2, 1)), seeds=2, scale="digits, 40 pictures"),
-        "quick": Profile(Net(strides=(2, 2, 1)), scale="8×8 digits, 1,000 pictures, 2 epochs, last map 2×2"),
+        "smoke": Profile(
+            Residual(train=40, test=40, epochs=1, strides=(2, 2, 1)), seeds=2, scale="digits, 40 pictures"
+        ),
+        "quick": Profile(Residual(strides=(2, 2, 1)), scale="8×8 digits, 1,000 pictures, 2 epochs, last map 2×2"),
         "full": Profile(CIFAR, scale="CIFAR-10, 10,000 pictures, 5 epochs, ResNet-20, last map 8×8", threads=2),
     }  # fmt: skip
     hypotheses = (Less("error", "gn", "ln"), Less("error", "gn", "in"))
@@ -77,7 +68,7 @@ class GroupsHelp(Claim):
 class Conversion:
     """steps: of training the permuted nets beside each other; finetune: epochs after a conversion, at `lr`."""
 
-    net: Net = field(default_factory=Net)
+    net: Residual = field(default_factory=Residual)
     steps: int = 20
     finetune: int = 1
     lr: float = 0.02
@@ -101,7 +92,9 @@ class GroupingArbitrary(Claim):
     statement = "Which channels form a group is arbitrary: in a fresh network no grouping can be better than another."
     arms = ("fresh", "index", "random", "clustered")
     profiles = {
-        "smoke": Profile(Conversion(Net(train=40, test=40, epochs=1), steps=2), seeds=1, scale="digits, 40 pictures"),
+        "smoke": Profile(
+            Conversion(Residual(train=40, test=40, epochs=1), steps=2), seeds=1, scale="digits, 40 pictures"
+        ),
         "quick": Profile(Conversion(), seeds=1, scale="the net for 8×8 digits in float64, 20 steps"),
         "full": Profile(Conversion(CIFAR), scale="CIFAR-10, 10,000 pictures, 5 epochs, ResNet-20, 1 epoch after",
                         threads=2),

@@ -14,12 +14,14 @@ from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Differs, Greater, Less, Trend
 from precis.lab.trial import streams
 from precis.nn.norm import pick_groups
+from precis.papers.pools import Pool
+from precis.papers.small_nets import TUNED, Residual, cross_entropy, error_name, error_of, load_pool, splits
 from precis.train.loop import Budget
 from precis.train.many import ManySGD, fit_many
 
 from .claims_batches import CIFAR, SIZES
 from .grouping import norm_inputs
-from .training import TUNED, Net, Pool, cross_entropy, error_name, error_of, load_pool, make_net, splits, trained_bn
+from .training import make_net, trained_bn
 
 GROUPS = (1, 2, 4, 8)
 EPS = 1e-5
@@ -47,8 +49,8 @@ class Statistics(Claim):
     tuning = TUNED
     takes = ("images",)
     profiles = {
-        "smoke": Profile(Net(train=40, test=40, epochs=1), seeds=2, scale="digits, 40 pictures, 1 epoch"),
-        "quick": Profile(Net(), scale="the batch norm net of large_batch, 797 test digits, 200 batches"),
+        "smoke": Profile(Residual(train=40, test=40, epochs=1), seeds=2, scale="digits, 40 pictures, 1 epoch"),
+        "quick": Profile(Residual(), scale="the batch norm net of large_batch, 797 test digits, 200 batches"),
         "full": Profile(CIFAR, seeds=4, scale="the batch norm net of large_batch, CIFAR-10, 200 batches", threads=2),
     }  # fmt: skip
     hypotheses = (
@@ -148,7 +150,7 @@ def _noise_of_one(layer: _Layer) -> float:
 class Rates:
     """Rates tried, and how long: the loss is that of the last `tail` of `steps`."""
 
-    net: Net = field(default_factory=Net)
+    net: Residual = field(default_factory=Residual)
     rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
     steps: int = 60
     tail: int = 10
@@ -170,7 +172,9 @@ class LearningRate(Claim):
     sabotaged = {"bn_permuted": "bn", "gn_permuted": "gn"}
     takes = ("images",)
     profiles = {
-        "smoke": Profile(Rates(Net(train=40, test=40), (0.05, 1.6), 4, 2), seeds=2, scale="digits, 4 steps, 2 rates"),
+        "smoke": Profile(
+            Rates(Residual(train=40, test=40), (0.05, 1.6), 4, 2), seeds=2, scale="digits, 4 steps, 2 rates"
+        ),
         "quick": Profile(Rates(), seeds=3, scale="8×8 digits, 60 steps of 32, six rates from 0.05 to 1.6"),
         "full": Profile(Rates(CIFAR), scale="CIFAR-10, ResNet-20, 60 steps of 32, six rates", threads=2),
     }  # fmt: skip
@@ -214,7 +218,7 @@ def _at_all_rates(arm: str, settings: Rates, data: Pool, seeds: Sequence[int], r
     return many.curves["loss"].view(len(seeds), len(rates), -1)
 
 
-def _net(arm: str, settings: Net, data: Pool, seed: int) -> nn.Module:
+def _net(arm: str, settings: Residual, data: Pool, seed: int) -> nn.Module:
     drawn = streams(seed)
     net = make_net(arm.removesuffix("_permuted"), settings, data, drawn["init"])
     if arm.endswith("_permuted"):

@@ -58,17 +58,12 @@ class GroupNormJob(Job):
 
     def sample(self, folder: Path) -> str:
         """Handwritten digits; with --convert, a file with a small net."""
-        import numpy as np
-
         if self.convert is not None:
             (folder / "net.py").write_text(SAMPLE_NET, encoding="utf-8")
             return f"{folder / 'net.py'}:build"
-        from precis.data.embedded import digits
+        from precis.papers.samples import write_digits
 
-        found = digits()
-        np.savez(folder / "digits.npz", images=np.minimum(found.images.astype(int) * 16, 255).astype(np.uint8),
-                 labels=found.labels)  # fmt: skip
-        return str(folder / "digits.npz")
+        return write_digits(folder)
 
     def run(self, work: Work) -> dict[str, float | None]:
         assert self.input is not None

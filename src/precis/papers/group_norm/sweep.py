@@ -19,6 +19,7 @@ from precis.lab.statistics import one_sample, proportion_interval
 from precis.nn.norm import fold_batchnorm
 from precis.nn.resnet import ResNet
 from precis.papers.job import Work
+from precis.papers.small_nets import cross_entropy
 from precis.papers.work import writing
 from precis.train.classify import to_channels_last, to_input
 from precis.train.loop import Budget
@@ -27,7 +28,7 @@ from precis.train.schedule import cosine
 from precis.vision.group_norm import check_groups
 
 from .pictures import draw_errors
-from .training import NORMS, cross_entropy
+from .training import NORMS
 
 STRIDES = (2, 2, 2)
 NAMES = {"bn": "batch norm", "gn": "group norm", "ln": "layer norm", "in": "instance norm"}

@@ -13,7 +13,8 @@ from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import AtMost, Less, NotWorse
 from precis.lab.trial import streams
 from precis.nn.norm import recalibrate
-from precis.papers.group_norm.training import Net, Pool, errors, load_pool, train
+from precis.papers.pools import Pool
+from precis.papers.small_nets import Task, errors, load_pool, train
 from precis.vision.mobilenet import STAGES, MobileNetV2
 from precis.vision.mobilenet_theory import components_needed
 
@@ -24,12 +25,12 @@ ARMS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Body:
-    """Pictures and how long (`net`, of which the residual net's own shape is not used), and the MobileNetV2.
+    """Pictures and how long, and the MobileNetV2.
 
     lr: of the claims about blocks; the one against V1 tunes it.
     """
 
-    net: Net
+    task: Task
     batch: int = 32
     lr: float = 0.2
     width: float = 1.0
@@ -39,12 +40,12 @@ class Body:
     round_to: int = 4
 
 
-DIGITS = Body(Net(train=1200, test=597, epochs=6))
+DIGITS = Body(Task(train=1200, test=597, epochs=6))
 CIFAR = Body(
-    Net("cifar10", 32, train=10_000, test=10_000, epochs=8), width=0.35, stages=STAGES, stem=32, last=1280, round_to=8
+    Task("cifar10", 32, train=10_000, test=10_000, epochs=8), width=0.35, stages=STAGES, stem=32, last=1280, round_to=8
 )
 SMALL = {
-    "smoke": Profile(Body(Net(train=64, test=64, epochs=1)), seeds=2, scale="digits, 64 pictures, 1 epoch"),
+    "smoke": Profile(Body(Task(train=64, test=64, epochs=1)), seeds=2, scale="digits, 64 pictures, 1 epoch"),
     "quick": Profile(DIGITS, scale="8×8 digits, 1,200 pictures, 6 epochs, six blocks of 4 channels"),
     "full": Profile(CIFAR, seeds=3, scale="CIFAR-10, 10,000 pictures, 8 epochs, width 0.35, stem and first stage at "
                     "full resolution", threads=2),
@@ -72,7 +73,7 @@ class _Blocks(Claim):
     profiles = SMALL
 
     def load(self, settings: Any, source: Path | None) -> Pool:
-        return load_pool(settings.net, source)
+        return load_pool(settings.task, source)
 
     def batch(
         self, arms: tuple[str, ...], seeds: tuple[int, ...], settings: Any, data: Any,
@@ -81,8 +82,7 @@ class _Blocks(Claim):
         for arm in arms:
             first = records[arm, seeds[0]]
             many, parts = train(
-                "bn", settings.batch, settings.net, data, seeds, settings.lr, first,
-                partial(make_net, arm, settings, data),
+                partial(make_net, arm, settings, data), settings.batch, settings.task, data, seeds, settings.lr, first
             )  # fmt: skip
             for m, (seed, error) in enumerate(zip(seeds, errors(many, parts))):
                 loss = many.curves["loss"][m]

@@ -12,7 +12,8 @@ from torch import nn
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Exact, Less, NotWorse
 from precis.nn.cost import count, match_width
-from precis.papers.group_norm.training import TUNED, Net, Pool, error_name, errors, load_pool, train
+from precis.papers.pools import Pool
+from precis.papers.small_nets import TUNED, Task, error_name, errors, load_pool, train
 from precis.vision.mobilenet import LAYERS_V1, MobileNetV1, SeparableConv2d
 from precis.vision.mobilenet_blocks import ConvNorm
 
@@ -23,7 +24,7 @@ from .claims_blocks import CIFAR, Body, make_net
 class Layers:
     """Pictures and how long, and a plain net: a stem of `width` channels and a layer a stride."""
 
-    net: Net
+    task: Task
     batch: int = 64
     width: int = 24
     strides: tuple[int, ...] = (1, 2, 1, 2)
@@ -37,7 +38,7 @@ class _Compared(Claim):
     tuning = TUNED
 
     def load(self, settings: Any, source: Path | None) -> Pool:
-        return load_pool(settings.net, source)
+        return load_pool(settings.task, source)
 
     def nets(self, settings: Any, pool: Pool) -> dict[str, Callable[[torch.Generator], nn.Module]]:
         raise NotImplementedError
@@ -51,7 +52,7 @@ class _Compared(Claim):
             first = records[arm, seeds[0]]
             cost = count(made[arm](torch.Generator()).eval(), torch.zeros(1, *data.images.shape[1:]))
             many, parts = train(
-                "bn", settings.batch, settings.net, data, seeds, first.tuned["lr"], first, made[arm]
+                made[arm], settings.batch, settings.task, data, seeds, first.tuned["lr"], first
             )
             for m, (seed, error) in enumerate(zip(seeds, errors(many, parts))):
                 loss = many.curves["loss"][m]
@@ -78,10 +79,10 @@ class Factorised(_Compared):
     arms = ("separable", "standard", "wide")
     sabotaged = {"centre": "separable", "centre_wide": "wide"}
     profiles = {
-        "smoke": Profile(Layers(Net(train=64, test=64, epochs=1)), seeds=2, scale="digits, 64 pictures"),
-        "quick": Profile(Layers(Net(train=1200, test=597, epochs=4)), seeds=3,
+        "smoke": Profile(Layers(Task(train=64, test=64, epochs=1)), seeds=2, scale="digits, 64 pictures"),
+        "quick": Profile(Layers(Task(train=1200, test=597, epochs=4)), seeds=3,
                          scale="8×8 digits, 1,200 pictures, 4 epochs, a stem and four layers of width 24"),
-        "full": Profile(Layers(Net("cifar10", 32, train=10_000, test=10_000, epochs=8), strides=(1, 2, 1, 2, 1, 2)),
+        "full": Profile(Layers(Task("cifar10", 32, train=10_000, test=10_000, epochs=8), strides=(1, 2, 1, 2, 1, 2)),
                         seeds=3, scale="CIFAR-10, 10,000 pictures, 8 epochs, a stem and six layers of width 24",
                         threads=2),
     }  # fmt: skip
@@ -149,8 +150,8 @@ class Against:
     layers: tuple[tuple[int, ...], ...] = LAYERS_V1
 
     @property
-    def net(self) -> Net:
-        return self.body.net
+    def task(self) -> Task:
+        return self.body.task
 
     @property
     def batch(self) -> int:
@@ -168,7 +169,7 @@ class InvertedVsSeparable(_Compared):
     statement = "At equal cost inverted residuals reach a lower error than plain separable convolutions."
     arms = ("v2", "v1")
     profiles = {
-        "smoke": Profile(Against(Body(Net(train=64, test=64, epochs=1)), ((200, 1), (200, 2))), seeds=2,
+        "smoke": Profile(Against(Body(Task(train=64, test=64, epochs=1)), ((200, 1), (200, 2))), seeds=2,
                          scale="digits, 64 pictures, 1 epoch"),
         "full": Profile(Against(CIFAR), seeds=3, scale="CIFAR-10, 10,000 pictures, 8 epochs, width 0.35", threads=2),
     }  # fmt: skip

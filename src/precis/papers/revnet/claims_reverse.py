@@ -10,7 +10,8 @@ from torch import Tensor
 from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Equivalent, Exact
 from precis.nn.cost import count, match_width, saved_bytes
-from precis.papers.group_norm.training import Pool, load_pool
+from precis.papers.pools import Pool
+from precis.papers.small_nets import load_pool
 from precis.vision.revnet import RevNet
 
 from .claims_training import CIFAR, Training, train

@@ -11,7 +11,8 @@ from torch import nn
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder, Tuning
 from precis.lab.hypotheses import Equivalent, Exact
 from precis.nn.reversible import reconstruction_error
-from precis.papers.group_norm.training import Net, Pool, error_name, error_of, load_pool, split
+from precis.papers.pools import Pool
+from precis.papers.small_nets import Residual, error_name, error_of, load_pool, split
 from precis.train.augment import Augment
 from precis.train.classify import fit_classifier
 from precis.train.loop import Budget
@@ -28,7 +29,9 @@ class Training:
     training pictures are moved, and they are mirrored; 0: as they are.
     """
 
-    pictures: Net = field(default_factory=lambda: Net(epochs=6, stages=(4, 4, 4), widths=(8, 16, 32), stem_width=8))
+    pictures: Residual = field(
+        default_factory=lambda: Residual(epochs=6, stages=(4, 4, 4), widths=(8, 16, 32), stem_width=8)
+    )
     units: tuple[int, ...] = (2, 2, 2)
     filters: tuple[int, ...] = (16, 16, 32)
     batch: int = 50
@@ -37,10 +40,10 @@ class Training:
 
 
 CIFAR = Training(
-    Net("cifar10", 32, train=10_000, test=10_000, epochs=8, stages=(5, 5, 5), widths=(16, 32, 64), stem_width=16),
+    Residual("cifar10", 32, train=10_000, test=10_000, epochs=8, stages=(5, 5, 5), widths=(16, 32, 64), stem_width=16),
     (3, 3, 3), (32, 32, 64), batch=100, shift=2,
 )  # fmt: skip
-LITTLE = Net(train=100, test=100, epochs=1, stages=(2, 2, 2), widths=(8, 16, 32), stem_width=8)
+LITTLE = Residual(train=100, test=100, epochs=1, stages=(2, 2, 2), widths=(8, 16, 32), stem_width=8)
 
 
 def train(

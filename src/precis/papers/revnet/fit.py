@@ -11,8 +11,8 @@ from precis.data.imageset import ImageSet
 from precis.errors import InputError
 from precis.lab.sheets import contact_sheet, strip
 from precis.nn.reversible import reconstruction_error
+from precis.papers.class_folders import check_folders, stratified
 from precis.papers.job import Work
-from precis.papers.mobilenet.reading import check_folders, stratified
 from precis.papers.work import write_json, writing
 from precis.train.augment import Augment
 from precis.train.checkpoint import save_model

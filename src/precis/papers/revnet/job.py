@@ -54,14 +54,9 @@ class RevNetJob(Job):
 
     def sample(self, folder: Path) -> str:
         """Handwritten digits."""
-        import numpy as np
+        from precis.papers.samples import write_digits
 
-        from precis.data.embedded import digits
-
-        found = digits()
-        np.savez(folder / "digits.npz", images=np.minimum(found.images.astype(int) * 16, 255).astype(np.uint8),
-                 labels=found.labels)  # fmt: skip
-        return str(folder / "digits.npz")
+        return write_digits(folder)
 
     def run(self, work: Work) -> dict[str, float | None]:
         assert self.input is not None

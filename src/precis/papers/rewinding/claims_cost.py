@@ -8,9 +8,10 @@ from typing import Any
 
 from precis.lab.claim import Claim, Metrics, Precondition, Recorder, Table
 from precis.lab.hypotheses import Greater, NotWorse, Statistic
+from precis.papers.pools import Pool
 
 from .claims_retrain import PROFILES
-from .setting import Pool, is_stacked, load_pool, split
+from .setting import is_stacked, load_pool, split
 from .training import Copy, dense, dense_accuracy, retrain_one, retrain_stack
 
 TS = (0.1, 0.5, 0.9, 1.0)

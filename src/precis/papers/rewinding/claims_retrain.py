@@ -6,9 +6,10 @@ from typing import Any
 
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder
 from precis.lab.hypotheses import Equivalent, Greater
+from precis.papers.pools import Pool
 from precis.sparsity.rewinding import METHODS
 
-from .setting import Pool, Setting, is_stacked, load_pool, split
+from .setting import Setting, is_stacked, load_pool, split
 from .training import Copy, dense, dense_accuracy, retrain_one, retrain_rounds, retrain_stack
 
 SMOKE = Setting(train=100, test=100, steps=20, every=2, batch=32)

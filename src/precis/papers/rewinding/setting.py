@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from precis.data.embedded import digits
-from precis.data.imageset import ImageSet
-from precis.data.standard import load
-from precis.errors import InputError
 from precis.lab.trial import stream_seed, streams
+from precis.papers.pools import Pool, Split, at, draw, read_pool
 from precis.sparsity.rewinding import sample_rates, step_schedule
 from precis.train.classify import to_input
 
@@ -42,56 +39,21 @@ class Setting:
     iterative: bool = False
 
 
-class Pool(NamedTuple):
-    """Pictures uint8 or float [N,C,S,S] and labels; from `border` on for tests only (0: any may be either)."""
-
-    images: Tensor
-    labels: Tensor
-    classes: int
-    border: int
-
-
 def load_pool(settings: Setting, source: Path | None) -> Pool:
     """The pictures of `settings`, or the user's own set at the same size."""
-    if source is not None:
-        found = ImageSet.open(source, settings.size)
-        if found.labels is None or len(found.classes) < 2:
-            raise InputError("at least two classes are wanted", file=source)
-        known = found.labels >= 0
-        if known.sum() < 200:
-            raise InputError(f"at least 200 labelled pictures are wanted, got {known.sum()}", file=source)
-        return Pool(torch.from_numpy(found.images[known]).float() / 255, torch.from_numpy(found.labels[known]),
-                    len(found.classes), 0)  # fmt: skip
-    if settings.data == "digits":
-        made = digits(settings.size)
-        return Pool(torch.from_numpy(made.images).float() / 16, torch.from_numpy(made.labels), 10, 0)
-    parts = [load(settings.data, split, download=False) for split in ("train", "test")]
-    images, labels = (torch.cat([torch.from_numpy(getattr(p, name)) for p in parts]) for name in ("images", "labels"))
-    return Pool(images, labels, len(parts[0].classes), len(parts[0].labels))
-
-
-class Split(NamedTuple):
-    x: Tensor
-    y: Tensor
-    test_x: Tensor
-    test_y: Tensor
+    return read_pool(settings.data, settings.size, source, fewest=200, whole_bytes=True)
 
 
 def split(pool: Pool, settings: Setting, seed: int, device: str) -> Split:
     """One seed's pictures; for a perceptron flat and standardised by the training part."""
-    n, generator = len(pool.images), streams(seed)["data"]
-    if pool.border:
-        train = torch.randperm(pool.border, generator=generator)[: settings.train]
-        test = torch.arange(pool.border, n)[: settings.test]
-    else:
-        order = torch.randperm(n, generator=generator)
-        train, test = order[: min(settings.train, n // 2)], order[min(settings.train, n // 2) :][: settings.test]
-    x, test_x = pool.images[train], pool.images[test]
+    most = min(settings.train, len(pool.images) // 2)
+    train, test = draw(pool, most, settings.train, settings.test, streams(seed)["data"])
+    x, y, test_x, test_y = at(pool, train, test)
     if is_stacked(settings):
         x, test_x = x.flatten(1).float(), test_x.flatten(1).float()
         mean, std = x.mean(), x.std()
         x, test_x = (x - mean) / std, (test_x - mean) / std
-    return Split(*(part.to(device) for part in (x, pool.labels[train], test_x, pool.labels[test])))
+    return Split(*(part.to(device) for part in (x, y, test_x, test_y)))
 
 
 def is_stacked(settings: Setting) -> bool:

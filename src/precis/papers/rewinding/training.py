@@ -18,6 +18,7 @@ from precis.lab.trial import streams
 from precis.nn.backbones import backbone
 from precis.nn.layers import Standardise
 from precis.nn.stacked import StackedMLP
+from precis.papers.pools import Pool, Split
 from precis.sparsity.masks import Masks, apply_masks_, geometric, magnitude_masks
 from precis.sparsity.rewinding import History, Trainer, iterative, prune_and_retrain, retrain_plan
 from precis.train.augment import preset
@@ -25,7 +26,7 @@ from precis.train.checkpoint import load_state, save_state
 from precis.train.classify import predict
 from precis.train.many import ManySGD
 
-from .setting import Pool, Replay, Setting, Split, is_stacked, rates_of, split
+from .setting import Replay, Setting, is_stacked, rates_of, split
 
 WEIGHT_DECAY = 2e-4
 

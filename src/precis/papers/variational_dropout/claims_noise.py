@@ -15,10 +15,11 @@ from torch.func import functional_call, grad, vmap
 from precis.lab.claim import Claim, Metrics, Precondition, Profile, Recorder, Tuning
 from precis.lab.hypotheses import AtLeast, AtMost, Greater
 from precis.lab.trial import streams
+from precis.papers.pools import Pool, Split
 from precis.sparsity.variational_dropout import Variational, given_noise, variationalize
 
 from .claims_removal import MNIST, SMOKE
-from .digits import Pool, Setting, Split, load_pool
+from .digits import Setting, load_pool
 from .measures import accuracy, full_bound, log_compression, rows
 from .training import ARMS, train
 
@@ -32,8 +33,8 @@ class AdditiveNoise(Claim):
 
     Both train from the same posterior for 400 steps by the setting of `sparsity`, with the same KL term and no clipping
     of gradients; the end is compared by log compression and by the bound in nats a digit (KL weight 1, ten draws).  The
-    rate is tuned for each, 1, 3 or 10 times that setting's, by that bound on a pilot seed: α itself has to travel from
-    log α = −3 or less to 3, which it cannot in 400 steps of 10⁻².
+    rate is tuned for each, 1, 3 or 10 times that setting's, by that bound on a pilot seed: α itself has to travel to
+    log α = 3 from far below, which it cannot in 400 steps of 10⁻².
 
     The rows of the multiplicative form hold, besides, measurements of one layer, the second (300 to 100) of a dense net
     that is trained on the seed's digits: its weights all get one log α, −3, 0 or 3, in either form and without removal;
@@ -43,6 +44,9 @@ class AdditiveNoise(Claim):
     multiplicative over additive, over the same draws; above 0 at each log α, and growing (`growth`: the smaller of the
     two steps).
     No broken arm: the multiplicative form is the method without the mechanism.
+
+    A first recorded run, which began with less noise than planned (see `sparsity`), was contradicted: its bound was
+    worse by 2.0 nats, where it is now better by 2.7.
     """
 
     name = "additive_noise"

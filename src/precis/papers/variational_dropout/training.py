@@ -12,20 +12,21 @@ from torch import Tensor, nn
 from precis.lab.claim import Recorder
 from precis.lab.trial import streams
 from precis.nn.backbones import backbone
+from precis.papers.pools import Pool, Split
 from precis.sparsity.variational_dropout import bound, given_noise, kl_ramp, variational_layers, variationalize
 from precis.sparsity.variational_dropout_kl import Kind
 from precis.train.feed import index_batches
 from precis.train.loop import Budget
 from precis.train.many import Many, ManyAdam, fit_many
 
-from .digits import Pool, Setting, Split, splits
+from .digits import Setting, splits
 
 
 @dataclass(frozen=True)
 class Arm:
     """How an arm trains.  noise: of the weights, by binary dropout, or none.  kl: times the ramp.
 
-    start: the highest log α at the start; log_sigma2: of the others.  clip: the bound on log α after every step.
+    log_sigma2: at the start.  start: the highest log α then, if one is set.  clip: the bound on log α after every step.
     """
 
     noise: Literal["weights", "dropout", ""] = "weights"
@@ -33,7 +34,7 @@ class Arm:
     kind: Kind = "sigmoid"
     kl: float = 1.0
     log_sigma2: float = -10.0
-    start: float = -3.0
+    start: float | None = None
     clip: float | None = None
 
 
@@ -42,7 +43,7 @@ ARMS = {
     "sparse": SPARSE,
     "dense": Arm(noise=""),
     "dropout": Arm(noise="dropout"),
-    "original": Arm(parametrization="multiplicative", kind="kingma", log_sigma2=float("inf"), clip=0.0),
+    "original": Arm(parametrization="multiplicative", kind="kingma", log_sigma2=float("inf"), start=-3.0, clip=0.0),
     "sparse_without_kl": Arm(kl=0.0),
     "additive": SPARSE,
     "multiplicative": Arm(parametrization="multiplicative"),
@@ -50,15 +51,23 @@ ARMS = {
 
 
 class Net(nn.Module):
-    """A backbone with He normal weights, of an arm's kind; `loss` takes the noise of a step."""
+    """A backbone of an arm's kind, its first weights as `Setting.first` says; `loss` takes the noise of a step."""
 
-    def __init__(self, arm: Arm, spec: str, pool: Pool, n_train: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, arm: Arm, spec: str, pool: Pool, n_train: int, generator: torch.Generator,
+        first: Literal["he", "paper"] = "he",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.arm, self.n_train = arm, n_train
         self.net: Any = backbone(spec, pool.images.shape[1:], pool.classes, generator=generator)
         for layer in self.net.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                if first == "he":
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                elif isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, 0.0, 0.01, generator=generator)
+                else:
+                    nn.init.xavier_uniform_(layer.weight, generator=generator)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if arm.noise == "weights":
             variationalize(self.net, log_sigma2=arm.log_sigma2, max_log_alpha=arm.start, clip=arm.clip,
@@ -90,7 +99,8 @@ def train(
     data = splits(pool, settings, seeds, record.device, permuted)
     drawn = {seed: streams(seed) for seed in seeds}
     n = data.x.shape[1]
-    build = lambda generator: Net(arm, spec or settings.net, pool, n, generator).to(record.device)
+    build = lambda generator: Net(arm, spec or settings.net, pool, n, generator, settings.first).to(record.device)
+    hold = settings.hold if spec is None else settings.second_hold
     shapes = _noise_shapes(build(torch.Generator()), data.x[0, :1])
     size = min(settings.batch, n)
     feeds = [_endless(index_batches(n, size, drawn[seed]["eval"], drop_last=True)) for seed in seeds]
@@ -108,7 +118,7 @@ def train(
     names = [name for name, _ in build(torch.Generator()).named_parameters()]
     many = fit_many(
         lambda seed: build(drawn[seed]["init"]), seeds, batch, lambda model, given: model.loss(*given),
-        budget=Budget(steps=settings.steps), lr=settings.lr, schedule=partial(hold_then_fall, settings.hold),
+        budget=Budget(steps=settings.steps), lr=settings.lr, schedule=partial(hold_then_fall, hold),
         optimizer=ManyAdam if arm.clip is None else partial(_clipped, names, arm.clip), log=record.log,
     )  # fmt: skip
     return many, data

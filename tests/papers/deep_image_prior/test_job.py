@@ -96,7 +96,7 @@ def test_large_holes_and_masks_that_are_nearly_grey(tmp_path):
     mask[:, :3] = 0.6
     done = run(tmp_path / "out", saved(tmp_path, smooth(32, 32)), mask=saved(tmp_path, mask, "mask.png"))
     notes = " ".join(done.result["notes"])
-    assert "network for large" in notes and "neither black nor white" in notes
+    assert "looks like large regions" in notes and "neither black nor white" in notes
     few = np.zeros((1, 32, 32), np.float32)
     few[:, 3, 3] = 1
     done = run(tmp_path / "few", saved(tmp_path, smooth(32, 32)), mask=saved(tmp_path, few, "few.png"))

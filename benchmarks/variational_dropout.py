@@ -4,14 +4,10 @@ Against the same net with dense layers; against the layers as one would write th
 without, against dense: two products for one, the noise, and Adam for twice the parameters.  `ratio` is theirs over
 ours.
 
-On one thread of a server CPU with AVX-512, where a dense step takes 3.2 to 3.7 ms, ours takes 4.6 to 4.8 of them, and
-the layers by hand 9.  The aim was 2.4, of which two products, noise and Adam take 2.0 to 2.1.  What is left, 0.4 of a
-step, is 1.3 ms for 266,200 weights.  One pass of an elementwise operation over them takes 0.06 ms in the cache; a
-logarithm twice, a division one and a half times, a sigmoid three and a half times as long.  Mean, variance, divergence
-and their gradients are 34 such passes, with three logarithms, two exponentials and two sigmoids: about 2.8 ms, twice
-what is left.  And the first touch of an array of this size, larger than the cache, takes another 0.2 to 0.4 ms; the
-step needs ten.  Tried, and not enough: to keep what the backward pass computes again (4.6); the products piece by piece
-too, so that of the weights' size only gradients are written out (4.2); `torch.compile` (4.3).
+On one thread of a server CPU with AVX-512, where a dense step takes 3 to 4 ms, ours takes 4.6 to 5.0 of them, and the
+layers by hand 8 to 9.5.  The aim was 2.4, of which two products, noise and Adam take 2.0 to 2.1.  That leaves 0.4 of a
+dense step for the 266,200 weights' means, variances and divergences and their gradients: some thirty elementwise passes
+over them, with three logarithms, two exponentials and two sigmoids.
 """
 
 from collections.abc import Callable

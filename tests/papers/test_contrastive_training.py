@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.papers.contrastive_runs import record
+from tests.papers.runs import record
 from torch import nn
 
 from precis.papers.contrastive_sets import Setting

@@ -134,3 +134,6 @@ def test_what_is_wrong_is_told(tmp_path):
     (tmp_path / "text.txt").write_text("words only\n")
     with pytest.raises(InputError, match="pictures with classes or a table are wanted; this looks like text"):
         read(tmp_path / "text.txt")
+    (tmp_path / "noise.png").write_bytes(bytes(range(256)))
+    with pytest.raises(InputError, match="or a table are wanted; this is of no kind that precis reads"):
+        read(tmp_path / "noise.png")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from precis.errors import InputError, Stopped
-from precis.papers.work import RunFolder, finite, open_folder, read_events, to_picture, writing
+from precis.papers.work import RunFolder, finite, open_folder, read_events, save, save_table, to_picture, writing
 
 BEGUN = {"paper": "toy", "input": None, "seed": 0, "device": "cpu", "settings": {"steps": 3}}
 RESULT = {"paper": "toy", "metrics": {"psnr": 1.0}, "settings": {}}
@@ -29,6 +29,22 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         beside.write_text("half")
         raise ZeroDivisionError
     assert file.read_text() == "new" and [p.name for p in file.parent.iterdir()] == ["table.csv"]
+
+
+def test_contents_and_tables(tmp_path):
+    save(tmp_path / "deep" / "a.bin", b"\0\1")
+    assert (tmp_path / "deep" / "a.bin").read_bytes() == b"\0\1"
+    save_table(tmp_path / "t.csv", ("name", "value"), ([name, i] for i, name in enumerate(("a, b", "ü"))))
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == 'name,value\n"a, b",0\nü,1\n'
+
+    def broken():
+        yield ["a", 1]
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        save_table(tmp_path / "t.csv", ("name", "value"), broken())
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8").endswith("ü,1\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "t.csv"]
 
 
 def test_a_folder_is_written_whole_too(tmp_path):

@@ -207,20 +207,20 @@ def _axes(title: str, x_label: str, y_label: str, height: Number, width: Number 
     axes.tick_params(colors=INK, labelsize=9, length=3)
     axes.set_axisbelow(True)
     axes.grid(True, color=FAINT, linewidth=0.5, alpha=0.35)
-    axes.set_xlabel(_plain(x_label), color=INK, fontsize=10)
-    axes.set_ylabel(_plain(y_label), color=INK, fontsize=10)
+    axes.set_xlabel(plain(x_label), color=INK, fontsize=10)
+    axes.set_ylabel(plain(y_label), color=INK, fontsize=10)
     if title:
-        axes.set_title(_plain(title), color=INK, fontsize=10, loc="left")
+        axes.set_title(plain(title), color=INK, fontsize=10, loc="left")
     return figure, axes
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Matplotlib reads $…$ as mathematics; words of users are words."""
     return text.replace("$", r"\$")
 
 
 def _names(axes: Any, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), [_plain(n) for n in names])
+    axes.set_yticks(range(len(names)), [plain(n) for n in names])
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.grid(False, axis="y")
 
@@ -228,7 +228,7 @@ def _names(axes: Any, names: list[str]) -> None:
 def _legend(axes: Any, n: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if n > 1 and handles:
-        axes.legend(handles, [_plain(text) for text in labels], fontsize=8.5, frameon=False, labelcolor=INK)
+        axes.legend(handles, [plain(text) for text in labels], fontsize=8.5, frameon=False, labelcolor=INK)
 
 
 def _style(name: str, order: Sequence[str]) -> tuple[str, Any, str]:

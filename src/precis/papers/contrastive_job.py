@@ -79,11 +79,6 @@ class ContrastiveJob(Job):
 
     def sample(self, folder: Path) -> str:
         """The 1,797 handwritten digits of 8×8 pixels, with their labels."""
-        import numpy as np
+        from precis.papers.samples import write_digits
 
-        from precis.data.embedded import digits
-
-        found = digits()
-        images = np.minimum(found.images.astype(int) * 16, 255).astype(np.uint8)
-        np.savez(folder / "digits.npz", images=images, labels=found.labels)
-        return str(folder / "digits.npz")
+        return write_digits(folder)

@@ -12,11 +12,10 @@ from torch import Tensor
 from precis.contrastive.ntxent_loss import uniformity
 from precis.lab.figures import contact_sheet, curves, heat_map
 from precis.nn.representation import effective_rank
-from precis.papers.contrastive_files import save, save_table
 from precis.papers.contrastive_maps import ACROSS, PLAIN, dots, framed, gallery, mosaic, places, shortened
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save, save_table, writing
 from precis.train.classify import score
 from precis.train.loop import Curve
 from precis.train.probe import LinearProbe, knn_predict, nearest

@@ -112,8 +112,8 @@ def _read(job: Any, work: Work, path: Path) -> _Whole:
         return _table(job, work, read_table(path))
     if "images" in kinds:
         raise InputError("--label-column is for tables; classes of pictures are sub-folders, or --labels CSV")
-    looks = " or ".join(sorted(kinds)) or "of no kind that precis reads"
-    raise InputError(f"pictures with classes or a table are wanted; this looks like {looks}", file=path)
+    what = f"looks like {' or '.join(sorted(kinds))}" if kinds else "is of no kind that precis reads"
+    raise InputError(f"pictures with classes or a table are wanted; this {what}", file=path)
 
 
 def _pictures(job: Any, work: Work, path: Path) -> _Whole:

@@ -4,6 +4,7 @@
 comes last and means *finished*.  Every other file appears under its name whole or not at all (`writing`).
 """
 
+import csv
 import errno
 import json
 import math
@@ -12,7 +13,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,20 @@ def writing(path: Path) -> Iterator[Path]:
         else:
             beside.unlink(missing_ok=True)
         raise
+
+
+def save(path: Path, content: bytes) -> None:
+    """A file, whole or not at all."""
+    with writing(path) as beside:
+        beside.write_bytes(content)
+
+
+def save_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A CSV file with a line of names, whole or not at all."""
+    with writing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(head)
+        table.writerows(rows)
 
 
 def write_json(path: Path, value: Any) -> None:

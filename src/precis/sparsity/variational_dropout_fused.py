@@ -10,7 +10,6 @@ bound may come back.  Nothing but θ and log σ² is kept for the backward pass:
 sigmoid together cost no more than to write two numbers to memory that is not in the cache and to read them back.
 """
 
-import inspect
 from collections.abc import Iterator, Sequence
 from functools import cache
 from math import exp
@@ -80,9 +79,6 @@ class Step(Function):
         return (mean, variance, divergence[:, None]), (0, 0, 0)
 
 
-Step.forward.__signature__ = inspect.signature(Step.forward)  # type: ignore[attr-defined]  # asked for at every call
-
-
 def fused_serves(weight: Tensor) -> bool:
     """Whether `Step` is of use: on a CPU, but not while compiling (which fuses too) or under `torch.func.grad`."""
     plain = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
@@ -91,7 +87,7 @@ def fused_serves(weight: Tensor) -> bool:
 
 def _inverse(w: Tensor, s: Tensor, a: Tensor, p: Tensor, form: Form) -> None:
     """a, and p = σ(−z)."""
-    tau, _, minus_k2 = _constants(w.dtype)
+    tau, minus_k2 = _constants(w.dtype)
     if form.additive:
         torch.addcmul(tau, w, w, out=a).log_().sub_(s)
     else:
@@ -104,7 +100,7 @@ def _forward(w: Tensor, s: Tensor, a: Tensor, v: Tensor, m: Tensor, form: Form, 
     """m and v, the weights of the mean and of the variance; adds to the divergence."""
     _inverse(w, s, a, m, form)
     divergence.add_(m.sum(), alpha=K1)
-    divergence.add_(torch.add(a, _constants(w.dtype)[1], out=m).log_().sum(), alpha=0.5)
+    divergence.add_(torch.add(a, 1, out=m).log_().sum(), alpha=0.5)
     torch.mul(w, w, out=v).div_(a)
     where_above(w, a, _masked_to(form), grad_input=m)
 
@@ -113,7 +109,7 @@ def _slope(w: Tensor, s: Tensor, a: Tensor, h: Tensor, p: Tensor, form: Form) ->
     """a, and h over k₁k₃."""
     _inverse(w, s, a, p, form)
     torch.addcmul(p, p, p, value=-1, out=h)
-    h.addcdiv_(a, torch.add(a, _constants(w.dtype)[1], out=p), value=0.5 / (K1 * K3))
+    h.addcdiv_(a, torch.add(a, 1, out=p), value=0.5 / (K1 * K3))
 
 
 def _backward(
@@ -133,9 +129,9 @@ def _backward(
 
 
 @cache
-def _constants(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """τ, 1 and −k₂: as tensors they cost an operation less than as numbers."""
-    return torch.tensor(TINY, dtype=dtype), torch.tensor(1.0, dtype=dtype), torch.tensor(-K2, dtype=dtype)
+def _constants(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """τ and −k₂: as tensors they can begin a sum, which saves a pass over the weights."""
+    return torch.tensor(TINY, dtype=dtype), torch.tensor(-K2, dtype=dtype)
 
 
 def _ends(form: Form, dtype: torch.dtype) -> tuple[float, float]:

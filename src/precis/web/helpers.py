@@ -14,6 +14,7 @@ WAITING = 12  # requests that may queue at one helper
 IDLE = 600.0  # seconds after which a helper that nobody asked is ended
 MODELS = 2  # viewers that keep their model at once
 ANSWER = 64 << 20
+CLOSING = "the site is being closed"
 
 
 class Helper:
@@ -34,7 +35,8 @@ class Helper:
         self._waiting += 1
         try:
             async with self._turn:
-                self._refuse_if_ended()
+                if self._ended:
+                    raise RunFailed(CLOSING)
                 self.used = time.monotonic()
                 try:
                     answer = await asyncio.wait_for(self._exchange(request), self.limit)
@@ -76,12 +78,8 @@ class Helper:
             )
             if self._ended:  # in the meantime: `end` found no process to kill
                 await self.close()
-                self._refuse_if_ended()
+                raise RunFailed(CLOSING)
         return self._process
-
-    def _refuse_if_ended(self) -> None:
-        if self._ended:
-            raise RunFailed("the site is being closed")
 
     async def close(self) -> None:
         process, self._process = self._process, None

@@ -1,7 +1,7 @@
 """The claims' experiments, small: what is paired is paired, and the broken arm is broken where it says."""
 
 import torch
-from tests.papers.contrastive_runs import record
+from tests.papers.runs import record
 
 from precis.contrastive.clae import DualBatchNorm2d
 from precis.lab.plan import arms_at

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.papers.contrastive_runs import record
+from tests.papers.runs import record
 
 from precis.contrastive.debiased import class_prior, debiased_nt_xent, oracle_nt_xent
 from precis.contrastive.ntxent import nt_xent

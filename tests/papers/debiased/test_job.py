@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.papers import contrastive_runs
-from tests.papers.contrastive_runs import run_paper, saved
+from tests.papers import runs
+from tests.papers.runs import run_paper, saved
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
@@ -19,7 +19,7 @@ run = partial(run_paper, "debiased")
 
 def halves(n=90, seed=0):
     """Pictures of two kinds, a third of them bright at the top and the others at the bottom."""
-    return contrastive_runs.halves(n, seed, (np.arange(n) % 3 > 0).astype(int))
+    return runs.halves(n, seed, (np.arange(n) % 3 > 0).astype(int))
 
 
 @pytest.fixture

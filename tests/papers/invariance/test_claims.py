@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.papers.contrastive_runs import record
+from tests.papers.runs import record
 
 from precis.contrastive.invariance import frame_pairs
 from precis.papers.invariance.arms import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.papers.contrastive_runs import run_paper, stopped_and_resumed
+from tests.papers.runs import run_paper, stopped_and_resumed
 
 from precis.data.animation import write_animation
 from precis.data.images import write_image

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import torch
-from tests.papers.contrastive_runs import record
+from tests.papers.runs import record
 
 from precis.lab.trial import streams
 from precis.papers.contrastive_sets import Setting, load_pool

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.papers.contrastive_runs import halves, run_paper, saved, stopped_and_resumed
+from tests.papers.runs import halves, run_paper, saved, stopped_and_resumed
 
 from precis.data.images import write_image
 from precis.errors import InputError

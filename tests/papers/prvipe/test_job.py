@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.papers.contrastive_runs import run_paper
+from tests.papers.runs import run_paper
 
 from precis.data.poses import procedural_skeleton
 from precis.errors import InputError, Stopped

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.papers.contrastive_runs import run_paper
+from tests.papers.runs import run_paper
 
 from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone

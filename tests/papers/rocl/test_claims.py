@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.papers.contrastive_runs import record
+from tests.papers.runs import record
 
 from precis.contrastive.robustness import AttackSpec, robust_correct
 from precis.papers.contrastive_sets import load_pool, pool_of

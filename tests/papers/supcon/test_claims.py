@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.papers.contrastive_runs import record
+from tests.papers.runs import record
 
 from precis.contrastive.supcon import sup_con
 from precis.papers.contrastive_sets import Pool

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.papers.contrastive_runs import run_paper, saved, stopped_and_resumed
+from tests.papers.runs import run_paper, saved, stopped_and_resumed
 
 from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.supcon import SupConModel

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.papers.contrastive_runs import halves, run_paper, saved
+from tests.papers.runs import halves, run_paper, saved
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped

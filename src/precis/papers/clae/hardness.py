@@ -13,10 +13,10 @@ from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.robustness import AttackSpec, robust_accuracy, robust_linear
 from precis.errors import InputError
 from precis.nn.attacks import parse_eps
-from precis.papers.contrastive_files import save
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, run_contrastive, views_name
 from precis.papers.job import Work
+from precis.papers.work import save
 from precis.train.augment import preset
 from precis.train.classify import to_input
 

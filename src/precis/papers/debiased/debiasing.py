@@ -12,13 +12,13 @@ from precis.contrastive.debiased import LARGE, DebiasedSimCLR, class_prior
 from precis.contrastive.ntxent import ProjectionHead
 from precis.errors import InputError
 from precis.lab.figures import contact_sheet
-from precis.papers.contrastive_files import save, save_table
 from precis.papers.contrastive_maps import PLAIN, RIGHT, WRONG, framed
 from precis.papers.contrastive_outputs import neighbours
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, run_contrastive, views_name
 from precis.papers.contrastive_training import make_views
 from precis.papers.job import Work
+from precis.papers.work import save, save_table
 from precis.train.augment import preset
 
 from .sweep import sweep

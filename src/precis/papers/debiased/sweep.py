@@ -14,10 +14,10 @@ from torch import nn
 
 from precis.contrastive.debiased import DebiasedSimCLR
 from precis.errors import InputError
-from precis.papers.contrastive_files import save_table
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, budget_of, train_recipe
 from precis.papers.job import Work
+from precis.papers.work import save_table
 from precis.train.classify import score
 from precis.train.probe import embed, knn_predict
 

@@ -13,7 +13,7 @@ from precis.errors import InputError
 from precis.fields.deep_decoder import DeepDecoder
 from precis.nn.image import psnr, ssim
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save
 from precis.train.checkpoint import save_model
 
 CHECKPOINT = ".checkpoint"
@@ -112,12 +112,6 @@ def compare(name: str, made: Tensor, truth: Tensor) -> Metrics:
     }
 
 
-def write(work: Work, name: str, content: bytes) -> None:
-    """A file of the run, whole or not at all."""
-    with writing(work.folder / name) as beside:
-        beside.write_bytes(content)
-
-
 def write_curves(work: Work, curve: dict[str, Any]) -> None:
     """The loss, and the PSNR where a truth is known, over the steps."""
     from precis.lab.figures import curves
@@ -125,7 +119,7 @@ def write_curves(work: Work, curve: dict[str, Any]) -> None:
     for metric, label, log_y in (("loss", "training loss", True), ("psnr", "PSNR (dB)", False)):
         if metric in curve:
             chart = curves({metric: (curve[metric].steps, curve[metric].values)}, y_label=label, log_y=log_y)
-            write(work, f"{metric}.png", chart.png())
+            save(work.folder / f"{metric}.png", chart.png())
 
 
 def rounded(x: Tensor) -> np.ndarray:

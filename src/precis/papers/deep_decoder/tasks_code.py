@@ -16,6 +16,7 @@ from precis.fields.restoration import centre_crop, fit_untrained
 from precis.lab.figures import strip
 from precis.nn.image import psnr
 from precis.papers.job import Work
+from precis.papers.work import save
 from precis.train.schedule import cosine
 
 from .pictures import (
@@ -29,7 +30,6 @@ from .pictures import (
     options_of,
     rounded,
     watch,
-    write,
     write_curves,
 )  # fmt: skip
 
@@ -52,7 +52,7 @@ def run_compress(job: Any, work: Work) -> Metrics:
         callback=watch(work, "decoded", image), every=max(1, (options["steps"] or 1000) // 20), **options,
     )  # fmt: skip
     data = pack(net, size, job.seed, bits)
-    write(work, "code.pdd", data)
+    save(work.folder / "code.pdd", data)
     made = decode(data).float()[None]
     shown = torch.from_numpy(rounded(made))[None].float() / 255
     work.image("decoded", numpy(shown))
@@ -81,7 +81,7 @@ def run_compress(job: Any, work: Work) -> Metrics:
             work.note(f"{form} has no file of {len(data)} bytes for this picture: its shortest, {len(file)}, was taken")
     metrics["bytes_jpeg_at_equal_psnr"] = jpeg_bytes(rounded(truth), truth, metrics["psnr"])
     work.image("error", np.clip(10 * np.abs(numpy(shown) - numpy(truth)).mean(0), 0, 1))
-    write(work, "overview.png", strip(tiles, labels, size=max(size)))
+    save(work.folder / "overview.png", strip(tiles, labels, size=max(size)))
     work.show("overview.png")
     write_curves(work, fit.curve)
     return metrics

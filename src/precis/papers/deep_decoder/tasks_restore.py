@@ -16,6 +16,7 @@ from precis.lab.figures import strip
 from precis.papers.deep_image_prior.classical import biharmonic, non_local_means, total_variation
 from precis.papers.deep_image_prior.pictures import load_mask, load_picture
 from precis.papers.job import Work
+from precis.papers.work import save
 
 from .options import sigma_of
 from .pictures import (
@@ -29,7 +30,6 @@ from .pictures import (
     numpy,
     options_of,
     watch,
-    write,
     write_curves,
 )  # fmt: skip
 
@@ -119,7 +119,7 @@ def _restore(
         labels.append("reference")
         shown = [metrics.get(f"psnr_{name.replace(' ', '_').replace('-', '_')}") for name in others]
         labels[1:-1] = [f"{a}, {b:.1f} dB" for a, b in zip(labels[1:-1], [metrics["psnr"], *shown], strict=True)]
-    write(work, "overview.png", strip(tiles, labels, size=max(size)))
+    save(work.folder / "overview.png", strip(tiles, labels, size=max(size)))
     work.show("overview.png")
     write_curves(work, fit.curve)
     return metrics | finish(job, work, net) | {"training_loss": min(fit.curve["loss"].values)}

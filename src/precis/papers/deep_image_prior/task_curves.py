@@ -9,12 +9,13 @@ from precis.fields.deep_image_prior import SkipNet, dip_input
 from precis.fields.restoration import centre_crop, fit_untrained, padded_size
 from precis.lab.figures import contact_sheet, curves
 from precis.papers.job import Work
+from precis.papers.work import save
 
 from .fitting import network_of
 from .options import TASKS, steps_of
 from .pictures import load_picture, shown
 from .targets import KINDS, SPREAD, targets
-from .tasks import Metrics, write
+from .tasks import Metrics
 
 LARGEST = 128  # pixels a side: the middle of a larger picture is taken
 
@@ -45,8 +46,9 @@ def run_curves(job: Any, work: Work) -> Metrics:
         metrics[f"log_error_{kind}"] = sum(math.log(x) for x in found[kind][1]) / len(losses)
     names = {"natural": "picture", "noisy": "picture and noise", "shuffled": "pixels shuffled", "noise": "noise"}
     figure = curves({names[k]: v for k, v in found.items()}, x_label="step", y_label="MSE / variance", log_y=True)
-    write(work, "curves.png", figure.png())
-    write(work, "overview.png", contact_sheet(sheet, columns=2, header=["target", "fitted"], rows=list(names.values())))
+    save(work.folder / "curves.png", figure.png())
+    overview = contact_sheet(sheet, columns=2, header=["target", "fitted"], rows=list(names.values()))
+    save(work.folder / "overview.png", overview)
     work.show("curves.png")
     gap = metrics["log_error_shuffled"] - metrics["log_error_natural"]
     return {"shuffled_over_natural": math.exp(gap), **metrics}

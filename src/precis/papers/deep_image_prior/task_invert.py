@@ -13,11 +13,12 @@ from precis.fields.restoration import padded_size
 from precis.lab.figures import curves, strip
 from precis.nn.tape import feature_map, layers
 from precis.papers.job import Work
+from precis.papers.work import save
 
 from .fitting import network_of
 from .options import TASKS, steps_of
 from .pictures import load_picture, scores, shown
-from .tasks import Metrics, write
+from .tasks import Metrics
 
 
 def run_invert(job: Any, work: Work) -> Metrics:
@@ -38,10 +39,10 @@ def run_invert(job: Any, work: Work) -> Metrics:
     made, curve = _invert(job, work, picture, features, model)
     error = float((model(made) - features).square().sum() / features.square().sum())
     work.image("inverted", shown(made))
-    write(work, "overview.png", strip([shown(picture), shown(made)], ["the picture", f"from {layer}"], size=256))
+    save(work.folder / "overview.png", strip([shown(picture), shown(made)], ["the picture", f"from {layer}"], size=256))
     work.show("overview.png")
     series = {"relative error of features": curve}
-    write(work, "curve.png", curves(series, x_label="step", y_label="relative error", log_y=True).png())
+    save(work.folder / "curve.png", curves(series, x_label="step", y_label="relative error", log_y=True).png())
     return {"feature_error": error, **scores(made, picture), "features": features.numel()}
 
 

@@ -10,7 +10,7 @@ from precis.errors import InputError
 from precis.fields.restoration import Downsampler, estimate_noise
 from precis.lab.figures import curves, strip
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save
 
 from .classical import bicubic, biharmonic, non_local_means, total_variation, tv_inpaint
 from .fitting import Problem, Restored, network_of, restore
@@ -114,10 +114,11 @@ def _finish(
     for name, x in pictures.items():
         work.image(name, shown(x))
     tiles = {label: given, "deep image prior": made.best, **classical} | ({} if truth is None else {"reference": truth})
-    write(work, "overview.png", strip([shown(x) for x in tiles.values()], list(tiles), size=256))
+    save(work.folder / "overview.png", strip([shown(x) for x in tiles.values()], list(tiles), size=256))
     work.show("overview.png")
     series: dict[str, Any] = {name: made.curve[name] for name in ("loss", "variance") if name in made.curve}
-    write(work, "curve.png", curves(series, y_label="loss, variance of outputs", x_label="step", log_y=True).png())
+    chart = curves(series, y_label="loss, variance of outputs", x_label="step", log_y=True)
+    save(work.folder / "curve.png", chart.png())
     metrics: Metrics = {}
     for name, x in {**pictures, "given": given}.items():
         for key, value in scores(x, truth).items():
@@ -127,12 +128,6 @@ def _finish(
     if made.backtracks:
         work.note(f"the fit fell by more than 5 dB and was set back {made.backtracks} times")
     return metrics
-
-
-def write(work: Work, name: str, content: bytes) -> None:
-    """A file of the run, whole or not at all."""
-    with writing(work.folder / name) as beside:
-        beside.write_bytes(content)
 
 
 def _size(x: Tensor) -> tuple[int, int]:

@@ -15,10 +15,10 @@ from precis.data.program import load_program
 from precis.data.toy_clips import CHANGES, changes
 from precis.data.toy_shapes import SHAPES
 from precis.errors import InputError
-from precis.papers.contrastive_files import save, save_table
 from precis.papers.contrastive_pictures import as_channels
 from precis.papers.contrastive_run import shape_of
 from precis.papers.job import Work
+from precis.papers.work import save, save_table
 from precis.train.checkpoint import load_model
 from precis.train.probe import embed
 

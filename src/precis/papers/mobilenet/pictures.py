@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
-from precis.lab.figures import Chart, heat_map
+from precis.lab.figures import Chart, heat_map, plain
 
 RIGHT, WRONG, PLAIN = "#1b7837", "#b2182b", "#333333"
 MOST_CLASSES = 30
@@ -48,5 +48,5 @@ def draw_confusion(confusion: Integer[np.ndarray, "k k"], classes: Sequence[str]
 
 
 def _short(name: str) -> str:
-    name = name.replace("$", r"\$")
+    name = plain(name)
     return name if len(name) <= 14 else name[:13] + "…"

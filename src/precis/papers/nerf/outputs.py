@@ -16,7 +16,7 @@ from precis.fields.nerf_cameras import Cameras, focus, orbit, spiral
 from precis.fields.nerf_fit import render_view
 from precis.lab.figures import contact_sheet, curves
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save
 from precis.train.checkpoint import save_model
 
 from .loading import Place, poses_of
@@ -46,7 +46,7 @@ def write_everything(job: Any, work: Work, place: Place, learned: Any) -> Metric
     if len(learned.seconds) > 1:
         chart = curves({"test views": (learned.seconds, learned.psnr)}, x_label="seconds of training",
                        y_label="PSNR (dB)")  # fmt: skip
-        save(work, "psnr.png", chart.png())
+        save(work.folder / "psnr.png", chart.png())
     keep_model(job, work, place, learned)
     size = sum(f.stat().st_size for f in work.folder.glob("*.safetensors"))
     count = sum(p.numel() for p in learned.field.parameters()) * (2 if job.model == "vanilla" else 1)
@@ -79,7 +79,7 @@ def write_tests(work: Work, place: Place, learned: Any) -> Metrics:
     table(work, "test_views.csv", rows)
     sheet = contact_sheet([np.moveaxis(t, -1, 0) for t in tiles], columns=4, size=256,
                           header=["NeRF", "photograph", "difference × 4", "depth"])  # fmt: skip
-    save(work, "overview.png", sheet)
+    save(work.folder / "overview.png", sheet)
     work.show("overview.png")
     if not place.test:
         work.note("there are no test views: the figures are of photographs that were learned from")
@@ -129,7 +129,7 @@ def depth_picture(depth: np.ndarray, place: Place) -> np.ndarray:
 def depth_files(work: Work, name: str, depth: np.ndarray) -> None:
     """name.npy in the units of INPUT, and name_depth.png."""
     for suffix, content in zip((".npy", "_depth.png"), depth_bytes(depth)):
-        save(work, name + suffix, content)
+        save(work.folder / (name + suffix), content)
 
 
 def picture(work: Work, name: str, rgb: np.ndarray) -> None:
@@ -137,17 +137,12 @@ def picture(work: Work, name: str, rgb: np.ndarray) -> None:
     write_image(work.folder / name, np.moveaxis(rgb, -1, 0))
 
 
-def save(work: Work, name: str, content: bytes) -> None:
-    with writing(work.folder / name) as beside:
-        beside.write_bytes(content)
-
-
 def table(work: Work, name: str, rows: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    save(work, name, text.getvalue().encode())
+    save(work.folder / name, text.getvalue().encode())
 
 
 def keep_model(job: Any, work: Work, place: Place, learned: Any) -> None:
@@ -173,4 +168,4 @@ def keep_model(job: Any, work: Work, place: Place, learned: Any) -> None:
         "radius": float(offset.norm(dim=1).mean()), "focal": float(K[0] / size.min()), "scale": place.scale,
         "shift": place.shift.tolist(), "size": size.tolist(),
     }  # fmt: skip
-    save(work, "scene.json", (json.dumps(scene, indent=1) + "\n").encode())
+    save(work.folder / "scene.json", (json.dumps(scene, indent=1) + "\n").encode())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save
 from precis.train.schedule import cosine
 
 from .options import TASKS
@@ -45,12 +45,6 @@ def size_of(net: nn.Module) -> Metrics:
     return {"parameters": sum(p.numel() for p in net.parameters())}
 
 
-def write(work: Work, name: str, content: bytes) -> None:
-    """A file of the run, whole or not at all."""
-    with writing(work.folder / name) as beside:
-        beside.write_bytes(content)
-
-
 def write_curve(work: Work, run: Any, label: str) -> None:
     """The training loss, its running mean over a fiftieth of the run, as loss.png."""
     import numpy as np
@@ -60,4 +54,4 @@ def write_curve(work: Work, run: Any, label: str) -> None:
     steps, values = (np.asarray(x, float) for x in run.curves["loss"])
     span = max(1, len(values) // 50)
     smooth = np.convolve(values, np.ones(span) / span, "valid")
-    write(work, "loss.png", curves({"training": (steps[span - 1 :], smooth)}, y_label=label).png())
+    save(work.folder / "loss.png", curves({"training": (steps[span - 1 :], smooth)}, y_label=label).png())

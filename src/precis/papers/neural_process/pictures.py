@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from precis.fields.neural_process_variants import LatentCNP
-from precis.lab.figures import PALETTE, Chart, contact_sheet
+from precis.lab.figures import PALETTE, Chart, contact_sheet, plain
 from precis.lab.sheets import INK
 
 from .reading import Function, Functions
@@ -48,20 +48,15 @@ def predictions_chart(net: Any, scale: Any, held: list[Function], found: Functio
         axes.plot(at[:, 0], peer[:, 0], color=PEER, linewidth=1.2, linestyle="--", label="GP, kernel of all functions")
         axes.plot(f.x[rest, 0], f.y[rest, 0], ".", color="#9a9a9a", markersize=3.5, label="not shown")
         axes.plot(f.x[known, 0], f.y[known, 0], "o", color=INK, markersize=4.5, label="shown")
-        axes.set_title(_plain(f.name), fontsize=9)
-        axes.set_xlabel(_plain(found.x_names[0]), fontsize=8)
-        axes.set_ylabel(_plain(found.y_names[0]), fontsize=8)
+        axes.set_title(plain(f.name), fontsize=9)
+        axes.set_xlabel(plain(found.x_names[0]), fontsize=8)
+        axes.set_ylabel(plain(found.y_names[0]), fontsize=8)
         axes.tick_params(labelsize=8)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8.5, frameon=False)
     return Chart(figure, "predictions of functions that training did not see")
-
-
-def _plain(name: str) -> str:
-    """A column's name as it is: matplotlib would read formulas between dollars."""
-    return name.replace("$", r"\$")
 
 
 @torch.no_grad()

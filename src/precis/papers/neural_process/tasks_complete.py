@@ -18,10 +18,10 @@ from precis.fields.neural_process_fit import fit_pixels
 from precis.lab.figures import curves
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save, writing
 from precis.train.checkpoint import save_model
 
-from .common import Metrics, batch_of, draw, size_of, training, width_of, write, write_curve
+from .common import Metrics, batch_of, draw, size_of, training, width_of, write_curve
 from .pictures import SHOWN, completion_sheet, numpy, veiled
 from .tasks_functions import build
 
@@ -90,7 +90,8 @@ def against_context(
     flat = float((train.mean(0) - y).square().mean())
     lines = {"neural process": (counts, ours), "3 nearest pixels": (counts, near),
              "mean picture": (counts, [flat] * len(counts))}  # fmt: skip
-    write(work, "context.png", curves(lines, x_label="pixels shown", y_label="MSE", log_x=True, log_y=True).png())
+    chart = curves(lines, x_label="pixels shown", y_label="MSE", log_x=True, log_y=True)
+    save(work.folder / "context.png", chart.png())
     return metrics | {"mse_mean_picture": flat}
 
 
@@ -107,7 +108,7 @@ def show(work: Work, net: CNP, images: Tensor, asked: Any, generator: torch.Gene
     mean, sigma = _predict(net, grid, rows, y)
     as_pictures = lambda t: t.mT.unflatten(2, (size, size))
     sheet = completion_sheet(images, list(rows), as_pictures(mean), as_pictures(sigma.mean(-1, keepdim=True)))
-    write(work, "completions.png", sheet)
+    save(work.folder / "completions.png", sheet)
     work.show("completions.png")
     if alone:
         work.image("completed", numpy(as_pictures(mean)[0].clamp(0, 1)))

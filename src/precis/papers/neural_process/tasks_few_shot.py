@@ -14,10 +14,11 @@ from precis.fields.neural_process_few_shot import FewShotCNP, nearest_class_mean
 from precis.fields.siren_fit import train
 from precis.lab.figures import bars, contact_sheet
 from precis.papers.job import Work
+from precis.papers.work import save
 from precis.train.checkpoint import save_model
 
 from .classes import class_labels, make_few_shot, quarter_turns
-from .common import Metrics, batch_of, draw, size_of, training, width_of, write, write_curve
+from .common import Metrics, batch_of, draw, size_of, training, width_of, write_curve
 from .pictures import numpy
 
 TRAINED, TESTED, QUERIES = 0.7, 400, 3
@@ -109,7 +110,8 @@ def test(
     values = {name: float(v.mean()) for name, v in shares.items()}
     half = {name: 1.96 * float(v.std()) / math.sqrt(len(v)) for name, v in shares.items()}
     ends = {name: (values[name] - half[name], values[name] + half[name]) for name in values}
-    write(work, "accuracy.png", bars(values, intervals=ends, label=f"accuracy, {ways} ways, {shots} shots").png())
+    chart = bars(values, intervals=ends, label=f"accuracy, {ways} ways, {shots} shots")
+    save(work.folder / "accuracy.png", chart.png())
     _episode(work, net, images, e)
     ours, codes, pixels = values.values()
     return {"accuracy": ours, "accuracy_low": ends["neural process"][0], "accuracy_high": ends["neural process"][1],
@@ -127,5 +129,5 @@ def _episode(work: Work, net: FewShotCNP, images: Tensor, e: Any) -> None:
         for j in torch.nonzero(e.labels[0] == k)[:, 0].tolist():
             tiles.append(numpy(query[0, j]))
             captions.append("right" if guess[j] == k else f"taken for {guess[j] + 1}")
-    write(work, "episode.png", contact_sheet(tiles, captions, columns=len(tiles) // ways, size=96))
+    save(work.folder / "episode.png", contact_sheet(tiles, captions, columns=len(tiles) // ways, size=96))
     work.show("episode.png")

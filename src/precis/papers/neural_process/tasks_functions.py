@@ -15,10 +15,10 @@ from precis.fields.neural_process_fit import fit_functions, glorot_
 from precis.fields.neural_process_variants import LatentCNP
 from precis.lab.figures import curves
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save, writing
 from precis.train.checkpoint import save_model
 
-from .common import Metrics, batch_of, draw, size_of, training, width_of, write, write_curve
+from .common import Metrics, batch_of, draw, size_of, training, width_of, write_curve
 from .peers import Shared, alone, own_gp, shared_gp
 from .pictures import predictions_chart
 from .reading import Function, Functions, read_functions
@@ -89,7 +89,7 @@ def run_functions(job: Any, work: Work) -> Metrics:
     metrics = score(work, net, scale, pooled, held, draw(job, "eval"))
     rows = write_predictions(job, work, net, scale, found)
     if x_dim == 1:
-        write(work, "predictions.png", predictions_chart(net, scale, held, found, pooled).png())
+        save(work.folder / "predictions.png", predictions_chart(net, scale, held, found, pooled).png())
         work.show("predictions.png")
     write_curve(work, run, "−log Q per target, standardised (nats)")
     counts = {"train_functions": len(train), "held_out_functions": len(held), "predictions": rows}
@@ -159,7 +159,8 @@ def score(
         mine = [r for r in rows if r["method"] == name]
         if mine:
             lines[name] = ([r["points shown"] for r in mine], [r["nll"] for r in mine])
-    write(work, "scores.png", curves(lines, x_label="points shown", y_label="−log likelihood per point (nats)").png())
+    chart = curves(lines, x_label="points shown", y_label="−log likelihood per point (nats)")
+    save(work.folder / "scores.png", chart.png())
     if not rows:
         work.note("no held-out function has two points: nothing could be scored")
         return {"nll": None}

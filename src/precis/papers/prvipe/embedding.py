@@ -1,6 +1,5 @@
 """Train or take an embedder, embed a user's keypoints, and say what is near to what."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from precis.contrastive.prvipe_loss import matching_distance
 from precis.data.poses import procedural_skeleton
 from precis.errors import InputError
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save, save_table, writing
 from precis.train.checkpoint import load_model, save_model
 from precis.train.loop import Budget, fit, param_groups
 from precis.train.schedule import cosine
@@ -144,21 +143,18 @@ def _neighbours(
     generator = torch.Generator().manual_seed(job.seed)
     z = e.sample(SAMPLES, generator)[:, None].expand(-1, k, -1, -1)
     probability = (-matching_distance(z, found.sample(SAMPLES, generator)[place[:, :k]], sigmoid)).exp()
-    with writing(work.folder / "neighbours.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["id", "rank", "neighbour", "distance", "probability"])
-        for i, name in enumerate(people.ids):
-            for r in range(k):
-                if near[i, r].isfinite():
-                    rows.writerow([name, r + 1, other.ids[int(place[i, r])], f"{float(near[i, r]):.4f}",
-                                   f"{float(probability[i, r]):.4f}"])  # fmt: skip
+    rows = ([name, r + 1, other.ids[int(place[i, r])], f"{float(near[i, r]):.4f}", f"{float(probability[i, r]):.4f}"]
+            for i, name in enumerate(people.ids) for r in range(k) if near[i, r].isfinite())  # fmt: skip
+    save_table(work.folder / "neighbours.csv", ("id", "rank", "neighbour", "distance", "probability"), rows)
     first = [people.ids.index(job.query)] if job.query is not None else []
     shown = list(dict.fromkeys([*first, *np.linspace(0, len(people.ids) - 1, 6).astype(int).tolist()]))[:6]
     lists = [[int(j) for j, d in zip(place[i, :8], near[i, :8]) if d.isfinite()] for i in shown]
     spreads = _spread(e), _spread(found)
-    _write(work, "ambiguity.png", draw_ambiguity(people, spreads[0].numpy()))
+    save(work.folder / "ambiguity.png", draw_ambiguity(people, spreads[0].numpy()))
+    work.show("ambiguity.png")
     where = "other views" if across else ""
-    _write(work, "gallery.png", draw_gallery(people, shown, other, lists, spreads, near, where))
+    save(work.folder / "gallery.png", draw_gallery(people, shown, other, lists, spreads, near, where))
+    work.show("gallery.png")
     if people.poses is None or other.poses is None:
         return {}
     right = torch.from_numpy(people.poses[:, None] == other.poses[None])
@@ -175,11 +171,10 @@ def _align(work: Work, a: People, e: PoseEmbedding, b: People, f: PoseEmbedding)
     """`alignment.csv` and `alignment.png`: the path of least summed distance through both sequences."""
     warp = dtw_align(e.mean, f.mean)
     distance = torch.cdist(e.mean, f.mean)
-    with writing(work.folder / "alignment.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["first", "second", "distance"])
-        rows.writerows([a.ids[i], b.ids[j], f"{float(distance[i, j]):.4f}"] for i, j in warp.path.tolist())
-    _write(work, "alignment.png", draw_alignment(a, b, distance.numpy(), warp.path.numpy()))
+    rows = ([a.ids[i], b.ids[j], f"{float(distance[i, j]):.4f}"] for i, j in warp.path.tolist())
+    save_table(work.folder / "alignment.csv", ("first", "second", "distance"), rows)
+    save(work.folder / "alignment.png", draw_alignment(a, b, distance.numpy(), warp.path.numpy()))
+    work.show("alignment.png")
     return {"alignment_cost": warp.cost / len(warp.path)}
 
 
@@ -188,9 +183,3 @@ def _save_arrays(folder: Path, people: People, e: PoseEmbedding) -> None:
     with writing(folder / "embeddings.npz") as beside:
         np.savez_compressed(beside, ids=np.array(people.ids), mean=e.mean.numpy(), std=e.std.numpy(),
                             mask=people.mask.numpy())  # fmt: skip
-
-
-def _write(work: Work, name: str, content: bytes) -> None:
-    with writing(work.folder / name) as beside:
-        beside.write_bytes(content)
-    work.show(name)

@@ -14,11 +14,11 @@ from precis.errors import InputError
 from precis.lab.figures import contact_sheet, curves
 from precis.nn.attacks import evaluating, parse_eps
 from precis.nn.cost import count
-from precis.papers.contrastive_files import save, save_table
 from precis.papers.contrastive_maps import PLAIN, RIGHT, WRONG, framed, shortened
 from precis.papers.contrastive_pictures import Pictures, read_pictures, write_skipped
 from precis.papers.contrastive_run import Recipe, run_contrastive, shape_of, views_name
 from precis.papers.job import Work
+from precis.papers.work import save, save_table
 from precis.train.augment import preset
 from precis.train.checkpoint import load_model
 from precis.train.classify import predict, to_input

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from precis.fields.siren import Siren
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save
 from precis.train.checkpoint import save_model
 from precis.train.schedule import cosine
 
@@ -73,19 +73,13 @@ def finish(work: Work, net: nn.Module) -> Metrics:
     return {"parameters": sum(p.numel() for p in net.parameters()), "model_bytes": size}
 
 
-def write(work: Work, name: str, content: bytes) -> None:
-    """A file of the run, whole or not at all."""
-    with writing(work.folder / name) as beside:
-        beside.write_bytes(content)
-
-
 def write_curve(work: Work, name: str, run: Any, metric: str, label: str, *, log_y: bool = False) -> None:
     """A training curve as PNG."""
     from precis.lab.figures import curves
 
     if metric in run.curves:
         curve = run.curves[metric]
-        write(work, name, curves({metric: (curve.steps, curve.values)}, y_label=label, log_y=log_y).png())
+        save(work.folder / name, curves({metric: (curve.steps, curve.values)}, y_label=label, log_y=log_y).png())
 
 
 def psnr_of(a: np.ndarray, b: np.ndarray, peak: float = 1.0) -> float:

@@ -14,9 +14,9 @@ from precis.fields.siren_pde import fit_helmholtz, fit_wave, map_lookup
 from precis.lab.figures import contact_sheet
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save, writing
 
-from .common import Metrics, batch_of, diverging, draw, finish, make_net, numpy, training, write, write_curve
+from .common import Metrics, batch_of, diverging, draw, finish, make_net, numpy, training, write_curve
 from .differences import helmholtz_by_differences, wave_by_differences
 from .options import pair, side
 from .pictures import load_grey, size_of
@@ -52,7 +52,7 @@ def run_helmholtz(job: Any, work: Work) -> Metrics:
     strength = [np.clip(np.abs(z) / top, 0, 1) for z in (field, exact)]
     tiles = [parts[0], parts[1], strength[0], parts[2], parts[3], strength[1]]
     work.image("field", parts[0])
-    write(work, "overview.png", contact_sheet(
+    save(work.folder / "overview.png", contact_sheet(
         tiles, columns=3, header=["real part", "imaginary part", "modulus"],
         rows=[f"SIREN ({100 * error:.0f} % off)", "finite differences"], size=256,
     ))  # fmt: skip
@@ -86,7 +86,7 @@ def run_wave(job: Any, work: Work) -> Metrics:
     tiles = [diverging(u[i], top) for u in (made, exact) for i in pick]
     header = [f"t = {until * i / (FRAMES - 1):.2g}" for i in pick]
     rows = ["SIREN", "finite differences"]
-    write(work, "overview.png", contact_sheet(tiles, columns=5, header=header, rows=rows, size=192))
+    save(work.folder / "overview.png", contact_sheet(tiles, columns=5, header=header, rows=rows, size=192))
     work.show("wave.webp")
     work.show("overview.png")
     work.note("wave.webp: SIREN on the left, finite differences on the right; no border condition is set, so that "

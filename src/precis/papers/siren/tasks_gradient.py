@@ -23,8 +23,9 @@ from precis.fields.siren_fit import evaluate_image, fit_poisson
 from precis.lab.figures import contact_sheet
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
+from precis.papers.work import save
 
-from .common import Metrics, Scalars, batch_of, draw, finish, make_net, numpy, psnr_of, training, write, write_curve
+from .common import Metrics, Scalars, batch_of, draw, finish, make_net, numpy, psnr_of, training, write_curve
 from .pictures import (
     Picture,
     gradient_picture,
@@ -60,7 +61,7 @@ def run_poisson(job: Any, work: Work) -> Metrics:
         "photograph", f"its {'Laplacian' if laplacian else 'gradient'}: all that is given",
         f"SIREN, {psnr_of(truth, shown):.1f} dB", f"cosine transform, {psnr_of(truth, best):.1f} dB",
     ]  # fmt: skip
-    write(work, "overview.png", contact_sheet([truth, given, shown, best], captions, columns=2, size=256))
+    save(work.folder / "overview.png", contact_sheet([truth, given, shown, best], captions, columns=2, size=256))
     work.show("overview.png")
     write_curve(work, "loss.png", run, "loss", "loss", log_y=True)
     metrics: Metrics = {"psnr": psnr_of(truth, shown), "psnr_exact": psnr_of(truth, best)}
@@ -88,7 +89,7 @@ def run_blend(job: Any, work: Work) -> Metrics:
     work.image("exact", best)
     captions = [Path(job.input).stem, Path(job.blend or job.companion).stem, f"SIREN, {rule} of the gradients",
                 f"exact composite ({psnr_of(best, shown):.1f} dB apart)"]  # fmt: skip
-    write(work, "overview.png", contact_sheet([top, bottom, shown, best], captions, columns=2, size=256))
+    save(work.folder / "overview.png", contact_sheet([top, bottom, shown, best], captions, columns=2, size=256))
     work.show("overview.png")
     write_curve(work, "loss.png", run, "loss", "loss", log_y=True)
     metrics: Metrics = {"psnr": psnr_of(best, shown), "clipped": spilt}

@@ -13,6 +13,7 @@ from precis.fields.siren_fit import evaluate_image, fit_values, pixel_jitter, to
 from precis.lab.figures import contact_sheet, strip
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
+from precis.papers.work import save
 
 from .common import (
     Metrics,
@@ -25,7 +26,6 @@ from .common import (
     numpy,
     psnr_of,
     training,
-    write,
     write_curve,
 )  # fmt: skip
 from .pictures import (
@@ -77,7 +77,7 @@ def run_resample(job: Any, work: Work) -> Metrics:
     work.image("bicubic", bicubic)
     crops = _crops(picture, size, shown, bicubic)
     captions = [f"the picture, {w}×{h}", f"SIREN, {size[1]}×{size[0]}", "bicubic"]
-    write(work, "overview.png", strip(crops, captions, size=384))
+    save(work.folder / "overview.png", strip(crops, captions, size=384))
     work.show("overview.png")
     write_curve(work, "psnr.png", run, "psnr", "PSNR (dB)")
     metrics: Metrics = {"psnr": psnr_of(picture.visible(picture.values), picture.visible(fitted))}
@@ -170,7 +170,7 @@ def _derivatives(
     ]  # fmt: skip
     names = ("value", "gradient", "Laplacian")
     header = ["photograph", "SIREN", "difference (value × 10)"]
-    write(work, "overview.png", contact_sheet(rows, columns=3, header=header, rows=names, size=256))
+    save(work.folder / "overview.png", contact_sheet(rows, columns=3, header=header, rows=names, size=256))
     work.show("overview.png")
     return {
         "psnr_gradient": psnr_of(true_g, net_g, float(np.ptp(true_g))) if np.ptp(true_g) else None,

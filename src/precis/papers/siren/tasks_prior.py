@@ -17,9 +17,10 @@ from precis.fields.siren_prior import HyperNetwork, SirenPrior, encode_images, f
 from precis.lab.figures import contact_sheet, curves
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
+from precis.papers.work import save
 from precis.train.checkpoint import save_model
 
-from .common import Metrics, Scalars, batch_of, draw, finish, numpy, training, write, write_curve
+from .common import Metrics, Scalars, batch_of, draw, finish, numpy, training, write_curve
 from .options import side
 from .pictures import load_grey
 
@@ -112,7 +113,8 @@ def _against_context(
     for count, a, b in zip(counts, ours, neighbours):
         metrics |= {f"mse_{count}": a, f"mse_{count}_knn": b}
     lines = {"SIREN prior": (counts, ours), "5 nearest neighbours": (counts, neighbours)}
-    write(work, "context.png", curves(lines, x_label="pixels shown", y_label="MSE", log_x=True, log_y=True).png())
+    chart = curves(lines, x_label="pixels shown", y_label="MSE", log_x=True, log_y=True)
+    save(work.folder / "context.png", chart.png())
     return metrics
 
 
@@ -132,7 +134,7 @@ def _completions(work: Work, prior: SirenPrior, images: Tensor, context: Any, ge
     rows = [*torch.where(mask, colour, blue), *made, *images]
     names = [f"{where.shape[1]} pixels shown", "completed", "picture"]
     sheet = contact_sheet([numpy(x) for x in rows], columns=len(images), rows=names, size=128)
-    write(work, "completions.png", sheet)
+    save(work.folder / "completions.png", sheet)
     if len(images) == 1:
         work.image("completed", numpy(made[0]))
 
@@ -146,7 +148,7 @@ def _draws(job: Any, work: Work, prior: SirenPrior, size: int, generator: torch.
         values = torch.cat([functions(part) for part in grid.split(1 << 12)], 1)
         pictures = ((values + 1) / 2).mT.reshape(count, -1, side_, side_).clamp(0, 1)
         columns = int(np.ceil(count**0.5))
-        write(work, f"{name}.png", contact_sheet([numpy(x) for x in pictures], columns=columns, size=96))
+        save(work.folder / f"{name}.png", contact_sheet([numpy(x) for x in pictures], columns=columns, size=96))
 
 
 @torch.no_grad()
@@ -158,7 +160,7 @@ def _between(work: Work, prior: SirenPrior, ends: Tensor, size: int, count: int 
     values = prior.decode((1 - share) * codes[0] + share * codes[1], grid)
     made = ((values + 1) / 2).mT.reshape(count, -1, size, size).clamp(0, 1)
     labels = ["picture A", *(f"{100 * float(s):.0f} %" for s in share), "picture B"]
-    write(work, "interpolation.png", contact_sheet(
+    save(work.folder / "interpolation.png", contact_sheet(
         [numpy(x) for x in (ends[0], *made, ends[1])], labels, columns=count + 2, size=96,
     ))  # fmt: skip
 

@@ -12,8 +12,9 @@ from precis.fields.mesh import extract_mesh, sample_field
 from precis.fields.siren_pde import UnitBox, fit_sdf, to_unit_box
 from precis.lab.figures import contact_sheet, curves
 from precis.papers.job import Work
+from precis.papers.work import save
 
-from .common import Metrics, Scalars, batch_of, diverging, draw, finish, make_net, numpy, training, write, write_curve
+from .common import Metrics, Scalars, batch_of, diverging, draw, finish, make_net, numpy, training, write_curve
 from .normals import estimate_normals
 from .render import REACH, lookup, shaded
 
@@ -80,7 +81,7 @@ def _eikonal(work: Work, net: Any, generator: torch.Generator) -> float:
     middle = (edges[1:] + edges[:-1]) / 2
     share = {"share": (middle, counts / len(length))}
     chart = curves(share, x_label="‖∇Φ‖ in the box (1: a distance)", y_label="share")
-    write(work, "eikonal.png", chart.png())
+    save(work.folder / "eikonal.png", chart.png())
     return float(np.abs(length - 1).mean())
 
 
@@ -110,7 +111,7 @@ def _pictures(work: Work, net: Any) -> None:
     work.image("shape", views[0])
     slices = [slice_picture(net, axis, work.device) for axis in range(3)]
     labels = ["from the front", "from the side", "from above", "slice x = 0", "slice y = 0", "slice z = 0"]
-    write(work, "overview.png", contact_sheet([*views, *slices], labels, columns=3, size=384))
+    save(work.folder / "overview.png", contact_sheet([*views, *slices], labels, columns=3, size=384))
     work.show("overview.png")
 
 

@@ -12,6 +12,7 @@ from precis.fields.siren_fit import evaluate, evaluate_image, fit_values, to_val
 from precis.lab.figures import contact_sheet, curves
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
+from precis.papers.work import save
 
 from .common import (
     Metrics,
@@ -24,7 +25,6 @@ from .common import (
     numpy,
     psnr_of,
     training,
-    write,
     write_curve,
 )  # fmt: skip
 from .options import side
@@ -100,7 +100,7 @@ def run_video(job: Any, work: Work) -> Metrics:
     names = ("clip", "SIREN", "error × 10")
     header = [f"frame {i}" for i in pick]
     sheet = contact_sheet(rows, columns=len(pick), header=header, rows=names, size=128)
-    write(work, "overview.png", sheet)
+    save(work.folder / "overview.png", sheet)
     work.show("reconstruction.webp")
     work.show("overview.png")
     write_curve(work, "psnr.png", run, "psnr", "PSNR (dB)")
@@ -139,14 +139,14 @@ def _pictures_of_sound(work: Work, truth: np.ndarray, made: np.ndarray, rate: in
     pictures = [spectrogram(x[0], rate, reference=truth[0]) for x in (truth, made, truth - made)]
     top = f"0 … {rate / 2000:g} kHz"
     labels = [f"sound, {top}", f"SIREN, {snr(truth, made):.1f} dB", "what is missing"]
-    write(work, "overview.png", contact_sheet(pictures, labels, columns=3, size=256))
+    save(work.folder / "overview.png", contact_sheet(pictures, labels, columns=3, size=256))
     work.show("overview.png")
     half = max(8, min(truth.shape[1] // 2, rate // 100))
     middle = int(np.clip(np.abs(truth[0]).argmax(), half, max(half, truth.shape[1] - half)))
     window = slice(middle - half, middle + half)
     time = 1000 * np.arange(truth.shape[1])[window] / rate
     lines = {"sound": (time, truth[0, window]), "SIREN": (time, made[0, window])}
-    write(work, "waveform.png", curves(lines, x_label="time (ms)", y_label="amplitude").png())
+    save(work.folder / "waveform.png", curves(lines, x_label="time (ms)", y_label="amplitude").png())
 
 
 def spectrogram(x: np.ndarray, rate: int, reference: np.ndarray) -> np.ndarray:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from precis.contrastive.ntxent import ProjectionHead
 from precis.contrastive.supcon import BalancedBatches, LinearHead, SupConModel
 from precis.errors import InputError
-from precis.papers.contrastive_files import save, save_table
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, run_contrastive
 from precis.papers.job import Work
-from precis.papers.work import writing
+from precis.papers.work import save, save_table, writing
 from precis.train.checkpoint import load_model, save_model
 from precis.train.classify import predict, score
 

@@ -36,7 +36,7 @@ class _Trained(Claim):
     keeps for nets that come trained.  There `sparsity` was supported (compression 19, 1.1 points below the dense net),
     `vs_original` supported, `random_labels` inconclusive (4.6 % of the weights left, 17 % of the labels learned) and
     `additive_noise` contradicted (by its bound).  It was replaced for the departure; with the plan's start they are
-    inconclusive (41, 2.5 points), supported, inconclusive (1.5 %, 13 %) and inconclusive.
+    inconclusive (42, 2.5 points), supported, inconclusive (1.5 %, 13 %) and inconclusive.
 
     At full, MNIST: the paper's first weights, Adam at 10⁻³; for LeNet-5 the rate falls from the start, as in the paper.
     """

@@ -1,4 +1,4 @@
-"""What the tests of the contrastive papers share: runs of a job in this process, pictures of two kinds, and records."""
+"""What the tests of papers share: runs of a job in this process, pictures of two kinds, and records."""
 
 from pathlib import Path
 from typing import Any

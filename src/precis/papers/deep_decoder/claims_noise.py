@@ -60,8 +60,8 @@ class _Denoising(Claim):
             scale="64×64, σ 25; decoder: 4 layers of 18, 600 steps; prior: 4 scales of 32, 350 steps; both ×3",
         ),
         "full": Profile(
-            Denoise(256, 256, 6, 64, 2000, 5, 64, 800, 512, photos=MORE), seeds=3, threads=2,
-            scale="256×256, σ 25, 6 layers of 64 channels, 2,000 steps; 5 scales of 64, 800 steps; both ×3",
+            Denoise(128, 192, 5, 32, 1000, 5, 32, 500, 96, photos=MORE), seeds=3,
+            scale="128×128, σ 25, 5 layers of 32 channels, 1,000 steps; 5 scales of 32, 500 steps; both ×3 (GPU: 512²)",
             cuda=Denoise(512, 512, 6, 128, 1900, 5, 128, 1800, 1024, photos=MORE),
         ),
     }  # fmt: skip
@@ -254,8 +254,8 @@ class FitsLittleNoise(Claim):
             scale="one layer: n = 64², n₁ = 32²; decoders of 4 layers, 64×64×3 values, 500 steps",
         ),
         "full": Profile(
-            Noise(32, 16, 1000, 128, 5, 3000, 5, 64, 2000, 128),
-            scale="one layer: n = 64²; 128×128×3 values, 3,000 steps",
+            Noise(32, 16, 1000, 96, 4, 2000, 4, 32, 1000, 96),
+            scale="one layer: n = 64²; decoders of 4 layers, 96×96×3 values, 2,000 steps; the prior 1,000",
         ),
     }  # fmt: skip
     hypotheses = (
@@ -266,7 +266,7 @@ class FitsLittleNoise(Claim):
         Less("share", "decoder_32", "dip", by=0.6, counts=False),
         AtLeast("share", "dip", 0.9, counts=False),
     )
-    untried = "Deeper decoders have no proven bound, and none was tried on more than 128×128 values."
+    untried = "Deeper decoders have no proven bound, and none was tried on more than 96×96 values."
 
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         who, _, k = arm.partition("_")

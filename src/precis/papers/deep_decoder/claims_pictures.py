@@ -44,8 +44,8 @@ class _Compression(Claim):
         "smoke": Profile(Compress(32, 48, 3, 5), seeds=2, scale="32×32, 5 steps"),
         "quick": Profile(Compress(64, 96, 4, 1000), scale="64×64, 4 layers of 8 and 18 channels, 1,000 steps"),
         "full": Profile(
-            Compress(256, 256, 6, 3000, photos=MORE), threads=2,
-            scale="256×256, 6 layers, 3,000 steps (GPU: 512×512, 20,000)",
+            Compress(128, 192, 5, 2000, photos=MORE), seeds=3,
+            scale="128×128, 5 layers, 2,000 steps (GPU: 512×512, 6 layers, 20,000)",
             cuda=Compress(512, 512, 6, 20_000, 0.005, MORE),
         ),
     }  # fmt: skip

@@ -149,7 +149,7 @@ class Sensitivity(Claim):
     takes = ("image", "images")
     profiles = {
         "smoke": Profile(Grid(32, 64, 6, 8), seeds=2, scale="32×32, 6 steps"),
-        "full": Profile(Grid(128, 256, 600, 32), seeds=30, scale="128×128, 3 or 5 scales × 32, 600 steps, 30 settings"),
+        "full": Profile(Grid(96, 192, 400, 32), seeds=30, scale="96×96, 3 or 5 scales × 32, 400 steps, 30 settings"),
     }
     hypotheses = (
         Spread("psnr", "dip", "tv"), Spread("psnr", "dip", "nlm"),

@@ -60,8 +60,8 @@ class SemanticHoles(Claim):
         "smoke": Profile(Holes(32, 50, 8, 8, 2), seeds=2, scale="32×32, 2 scales × 8, 8 steps"),
         "quick": Profile(Holes(64, 100, 150, 32, 4), seeds=4, scale="64×64, 4 scales × 32, 150 steps"),
         "full": Profile(
-            Holes(256, 300, 600, 64, 5, 0.98), seeds=3, threads=2,
-            scale="256×256, 5 scales × 64, 600 steps (GPU: 5 scales × 128, 5,000 steps)",
+            Holes(128, 150, 600, 32, 5, 0.98), seeds=3,
+            scale="128×128, 5 scales × 32, 600 steps (GPU: 256×256, 5 scales × 128, 5,000 steps)",
             cuda=Holes(256, 300, 5000, 128, 5, 0.99),
         ),
     }  # fmt: skip

@@ -49,8 +49,8 @@ class NoiseImpedance(Claim):
         "smoke": Profile(Impedance(32, 64, 8, 8, 2), seeds=2, scale="32×32, 2 scales × 8, 8 steps"),
         "quick": Profile(Impedance(64, 128, 200, 32, 4), seeds=3, scale="64×64, 4 scales × 32, 200 steps"),
         "full": Profile(
-            Impedance(256, 256, 600, 64, 5, MORE), seeds=3, threads=2,
-            scale="256×256, 5 scales × 64, 600 steps (GPU: 5 scales × 128, 2,400 steps)",
+            Impedance(128, 192, 600, 32, 5, MORE), seeds=3,
+            scale="128×128, 5 scales × 32, 600 steps (GPU: 256×256, 5 scales × 128, 2,400 steps)",
             cuda=Impedance(256, 256, 2400, 128, 5, MORE),
         ),
     }  # fmt: skip

@@ -98,7 +98,7 @@ class Denoise(_Restores):
     sabotaged = {"permuted": "dip"}
     profiles = profiles(
         Restore(32, 64, 8, 8, 2, 1 / 30, 0.5, learned=2), Restore(64, 128, 400, 32, 4, 1 / 30, 0.95),
-        Restore(256, 256, 600, 64, 5, 1 / 30, 0.97, MORE, 1200),
+        Restore(128, 192, 600, 32, 5, 1 / 30, 0.97, MORE, 600),
         Restore(512, 512, 1800, 128, 5, 1 / 30, 0.99, MORE, 20_000),
     )  # fmt: skip
     hypotheses = (
@@ -156,7 +156,7 @@ class SuperResolution(_Restores):
     sabotaged = {"permuted": "dip"}
     profiles = profiles(
         Restore(32, 64, 8, 8, 2, 0.03, 0.5), Restore(80, 160, 200, 32, 4, 0.03, 0.95),
-        Restore(256, 256, 600, 64, 5, 0.03, 0.97, MORE), Restore(256, 256, 2000, 128, 5, 0.03, 0.99, MORE),
+        Restore(128, 192, 600, 32, 5, 0.03, 0.97, MORE), Restore(256, 256, 2000, 128, 5, 0.03, 0.99, MORE),
     )  # fmt: skip
     hypotheses = (Greater("psnr", "dip", "bicubic"), Greater("psnr_oracle", "dip", "bicubic", counts=False))
     untried = "Other factors, noise, and networks that learned to enlarge were not tried."
@@ -187,7 +187,7 @@ class Inpaint(_Restores):
     sabotaged = {"permuted": "dip"}
     profiles = profiles(
         Restore(32, 64, 8, 8, 2, 0.03, 0.5), Restore(64, 128, 350, 32, 4, 0.03, 0.95),
-        Restore(256, 256, 600, 64, 5, 0.03, 0.97, MORE), Restore(512, 512, 11_000, 128, 5, 0.03, 0.99, MORE),
+        Restore(128, 192, 600, 32, 5, 0.03, 0.97, MORE), Restore(512, 512, 11_000, 128, 5, 0.03, 0.99, MORE),
     )  # fmt: skip
     hypotheses = (
         Greater("psnr", "dip", "biharmonic"), Greater("psnr", "dip", "tv"),

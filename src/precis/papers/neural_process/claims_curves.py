@@ -69,8 +69,8 @@ class _OnCurves(Claim):
         ),
         "quick": Profile(Curves(2500, reach=1.0), scale="x in ±1, width 64, 2,500 steps of 32 curves"),
         "full": Profile(
-            Curves(30_000, batch=64, width=128, lr=1e-3, test=1000), cuda=Curves(200_000, 64, 128, 1e-3, test=1000),
-            scale="x in ±2, width 128, 30,000 steps of 64 curves (GPU: 200,000)",
+            Curves(10_000, batch=64, width=128, lr=1e-3, test=1000), cuda=Curves(200_000, 64, 128, 1e-3, test=1000),
+            scale="x in ±2, width 128, 10,000 steps of 64 curves (GPU: 200,000)",
         ),
         "paper": Profile(
             Curves(200_000, 64, 128, 1e-4, test=1000), scale="x in ±2, width 128, 200,000 steps of 64 curves"

@@ -76,9 +76,10 @@ class FewShot(Claim):
                          scale="stroke characters 14×14, 2 steps"),
         "quick": Profile(Episodic(700), seeds=3, scale="stroke characters 14×14, 150 + 50 classes, 700 steps of 16"),
         "full": Profile(
-            Episodic(30_000, size=28, classes=1600, held=400, width=64, lr=1e-3, tested=1000),
+            Episodic(3000, size=28, classes=1600, held=400, width=32, lr=1e-3, tested=1000), seeds=3,
             cuda=Episodic(200_000, size=28, classes=1600, held=400, width=64, lr=1e-3, episodes=64, tested=1000),
-            scale="stroke characters 28×28 (or Omniglot by --data), 1,200 + 400 classes, 30,000 steps of 16",
+            scale="stroke characters 28×28 (or Omniglot by --data), 1,200 + 400 classes, "
+                  "width 32, 3,000 steps of 16 (GPU: 64, 200,000 of 64)",
         ),
     }  # fmt: skip
     hypotheses = (

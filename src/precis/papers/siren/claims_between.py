@@ -57,8 +57,8 @@ class _Between(Claim):
         "smoke": Profile(Kept(16, 32, 4), seeds=2, scale="8×8 of 16×16 pixels kept, width 64, 4 steps"),
         "quick": Profile(Kept(64, 128, 250), scale="32×32 of 64×64 pixels kept, width 64, 250 steps"),
         "full": Profile(
-            Kept(128, 256, 2000, 128, None, MORE),
-            scale="64×64 of 128×128 pixels kept, width 128, 2,000 steps (GPU: 256×256, 256, 4,000)",
+            Kept(96, 192, 1000, 96, None, MORE),
+            scale="48×48 of 96×96 pixels kept, width 96, 1,000 steps (GPU: 256×256, 256, 4,000)",
             cuda=Kept(256, 256, 4000, 256, None, MORE),
         ),
     }  # fmt: skip

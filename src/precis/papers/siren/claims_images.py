@@ -61,7 +61,8 @@ class _Fits(Claim):
         "smoke": Profile(Fit(16, 32, 6), seeds=2, scale="16×16, width 64, 6 steps"),
         "quick": Profile(Fit(48, 96, 300), scale="48×48, width 64, 300 steps"),
         "full": Profile(
-            Fit(128, 256, 2000, 128, 4096, MORE), scale="128×128, width 128, 2,000 steps (GPU: 256×256, 256, 5,000)",
+            Fit(96, 192, 1500, 96, 1024, MORE),
+            scale="96×96, width 96, 1,500 steps of 1,024 pixels (GPU: 256×256, 256, 5,000)",
             cuda=Fit(256, 256, 5000, 256, None, MORE),
         ),
     }  # fmt: skip
@@ -200,8 +201,8 @@ class DerivativeOnly(Claim):
         "smoke": Profile(Poisson(16, 4, 16, 3), seeds=2, scale="16×16, width 64, 4 and 3 steps"),
         "quick": Profile(Poisson(48, 300, 32, 150), scale="48×48, 300 steps; 32×32, 150 steps; width 64"),
         "full": Profile(
-            Poisson(128, 2000, 128, 2000, 128, 2, MORE, 4096),
-            scale="128×128, width 128, 2,000 steps (GPU: 256×256, 256, 10,000)",
+            Poisson(96, 1000, 96, 1000, 96, 2, MORE, 1024),
+            scale="96×96, width 96, 1,000 steps of 1,024 pixels (GPU: 256×256, 256, 10,000)",
             cuda=Poisson(256, 10000, 256, 10000, 256, 1, MORE),
         ),
     }  # fmt: skip

@@ -72,8 +72,8 @@ class BoundaryValuePlane(Claim):
     profiles = {
         "smoke": Profile(Plane(3, 3, 4, 64, 64, grid=32), seeds=2, scale="width 64, 3 steps of 64 points"),
         "full": Profile(
-            Plane(1500, 2000, 2000, 1024, 64), seeds=3,
-            scale="width 64, k = 12, 1,500 to 2,000 steps of 1,024 points, 3 seeds (GPU: width 256, k = 20, 20,000)",
+            Plane(1000, 1500, 1500, 512, 64), seeds=3,
+            scale="width 64, k = 12, 1,000 to 1,500 steps of 512 points, 3 seeds (GPU: width 256, k = 20, 20,000)",
             cuda=Plane(10_000, 20_000, 20_000, 8192, 256, 20.0, 0.03),
         ),
         "paper": Profile(

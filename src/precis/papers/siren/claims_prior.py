@@ -67,7 +67,8 @@ class _Completes(Claim):
         ),
         "quick": Profile(QUICK, scale="digits 8×8, SIREN width 32, 58k parameters, 1,000 steps of 16"),
         "full": Profile(
-            FULL, scale="MNIST 28×28, SIREN width 32, 2,000 steps of 16 (GPU: width 64, 20,000 steps of 64)", cuda=CUDA
+            replace(FULL, steps=1000), cuda=CUDA,
+            scale="MNIST 28×28, SIREN width 32, 1,000 steps of 16 (GPU: width 64, 20,000 steps of 64)",
         ),
         "paper": Profile(PAPER, seeds=3, scale="CelebA 32×32 by --data, SIREN width 256, 200,000 steps of 100"),
     }  # fmt: skip

@@ -74,8 +74,8 @@ class RecoversShape(Claim):
     profiles = {
         "smoke": Profile(Surface(500, 5, 64, 64, 16, 500), seeds=2, scale="width 64, 5 steps of 2 × 64 points"),
         "full": Profile(
-            Surface(50_000, 2000, 1024, 128, 96, 300_000), seeds=3,
-            scale="width 128, 2,000 steps of 2 × 1,024 points, 3 seeds (GPU: width 256, 5,000 steps of 2 × 4,096)",
+            Surface(50_000, 1000, 1024, 96, 96, 300_000), seeds=3,
+            scale="width 96, 1,000 steps of 2 × 1,024 points, 3 seeds (GPU: width 256, 5,000 steps of 2 × 4,096)",
             cuda=Surface(200_000, 5000, 4096, 256, 192, 500_000),
         ),
         "paper": Profile(

@@ -60,7 +60,11 @@ class AdditiveNoise(Claim):
     profiles = {
         "smoke": Profile(replace(SMOKE, net="mlp:16-12", draws=50), seeds=3, scale="100 digits, 4 steps"),
         "quick": Profile(Setting(steps=400), seeds=3, scale="1,437 digits, 400 steps, 64-300-100-10, 2,000 draws"),
-        "full": Profile(replace(MNIST, second_net=""), seeds=3, scale="MNIST, 100 epochs, LeNet-300-100, 2,000 draws"),
+        "full": Profile(
+            Setting("mnist", 28, train=10_000, test=10_000, net="lenet300", steps=3000, lr=3e-3), seeds=3,
+            scale="MNIST, 10,000 pictures, 30 epochs, LeNet-300-100, 2,000 draws (GPU: all, 100 epochs)",
+            cuda=replace(MNIST, second_net=""),
+        ),
     }
     hypotheses = (
         *(AtMost(f"outside_{level}", "multiplicative", 1.0) for level in LEVELS),

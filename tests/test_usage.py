@@ -25,6 +25,18 @@ def test_a_slip_is_told_in_one_line(capsys, command, said):
     assert capsys.readouterr().err == f"precis: {said}\n"
 
 
+def test_help_names_the_input_and_leaves_out_defaults_that_say_nothing(capsys):
+    pages = []
+    for command in (["run", "deep_image_prior"], ["run", "supcon"], ["check"], ["sweep"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        pages.append(capsys.readouterr().out)
+    assert not [word for page in pages for word in ("None)", "False)", "(default: )", "[[STR") if word in page]
+    assert all("[OPTIONS] [INPUT]" in page for page in pages[:2])
+    assert all("[OPTIONS] PAPER[/CLAIM] …" in page for page in pages[2:])
+    assert "(default: 0)" in pages[0] and "(default: quick)" in pages[2]
+
+
 def test_help_is_no_slip(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["run", "siren", "--help"])

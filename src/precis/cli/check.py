@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from precis.cli.listing import print_json, warn
 from precis.errors import Stopped
 from precis.papers.catalogue import find
 
-Ids = Annotated[Positional[tuple[str, ...]], Doc("papers, or single claims as paper/claim")]
+Ids = Annotated[
+    Positional[tuple[str, ...]], arg(metavar="PAPER[/CLAIM] …"), Doc("papers, or single claims as paper/claim")
+]
 Scale = Annotated[
     Literal["smoke", "quick", "full", "paper"],
     Doc("scale: quick is minutes, full up to an hour, paper the paper's own, smoke a test without verdict"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from typing_extensions import Doc
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from precis.cli.listing import warn
 from precis.errors import EXTRAS, InputError
@@ -18,7 +18,7 @@ from precis.papers.catalogue import find, nearest
 class Show:
     """A paper's summary, its claims with their verdicts, and what to try."""
 
-    id: Annotated[Positional[str], Doc("a paper's id or alias")]
+    id: Annotated[Positional[str], arg(metavar="ID"), Doc("a paper's id or alias")]
 
     def __call__(self) -> int:
         from precis.papers.terminal import page, show
@@ -71,7 +71,7 @@ class Serve:
 class New:
     """A folder for a paper of your own: summary.md, method.py, job.py and claims.py that work as written."""
 
-    id: Annotated[Positional[str], Doc("its id, in snake_case")]
+    id: Annotated[Positional[str], arg(metavar="ID"), Doc("its id, in snake_case")]
     into: Annotated[Path, Doc("the folder to make it in")] = Path(".")
 
     def __call__(self) -> int:

@@ -6,10 +6,17 @@ import re
 import sys
 import types
 from contextlib import redirect_stderr
-from typing import Any, Union, get_args
+from typing import Annotated, Any, Union, get_args
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from precis.errors import InputError
 
@@ -33,6 +40,31 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
         choices=(*spec.choices, "None") if spec.choices else None,
     )
+
+
+_open: list[Any] = []  # dataclasses whose fields are being looked up by tyro's own rule
+
+
+@REGISTRY.struct_rule
+def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """tyro's fields of a dataclass; help pages leave out defaults that say nothing, and the input is called INPUT."""
+    if not dataclasses.is_dataclass(info.type) or info.type in _open:
+        return None
+    _open.append(info.type)
+    try:
+        spec = ConstructorRegistry.get_struct_spec(info)
+    finally:
+        _open.pop()
+    if not isinstance(spec, StructConstructorSpec):
+        return None
+    return dataclasses.replace(spec, fields=tuple(_said(field) for field in spec.fields))
+
+
+def _said(field: StructFieldSpec) -> StructFieldSpec:
+    hint = lambda default: "" if default in ("None", "False", "") else f"(default: {default})"
+    words = tyro.conf.arg(help_behavior_hint=hint, metavar="[INPUT]" if field.name == "input" else None)
+    kind: Any = Annotated[field.type, words]
+    return dataclasses.replace(field, type=kind)
 
 
 def read(command: Any, prog: str, **given: Any) -> Any:

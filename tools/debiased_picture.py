@@ -7,21 +7,16 @@ takes for negatives of each other although the model places them closest.
 import sys
 from pathlib import Path
 
+from card import save_card
 from PIL import Image
 
-CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "debiased" / "assets" / "card.webp"
-SIZE = (480, 300)
 FOUR_PAIRS = 6 + 8 * 78  # of the sheet's pixels: tiles of 72, gaps of 6
 
 
 def main(run: Path) -> None:
     sheet = Image.open(run / "false_negatives.png").convert("RGB")
     part = sheet.crop((0, 0, FOUR_PAIRS, sheet.height))
-    part.thumbnail(SIZE, Image.Resampling.LANCZOS)
-    card = Image.new("RGB", SIZE, "white")
-    card.paste(part, ((SIZE[0] - part.width) // 2, (SIZE[1] - part.height) // 2))
-    CARD.parent.mkdir(exist_ok=True)
-    card.save(CARD, quality=80, method=6)
+    save_card("debiased", part, quality=80)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from card import SIZE, save_card
 from PIL import Image, ImageDraw, ImageFont
 
 from precis.data.embedded import photo
@@ -17,7 +18,6 @@ from precis.data.images import resize
 from precis.lab.sheets import INK
 
 ASSETS = Path(__file__).parents[1] / "src" / "precis" / "papers" / "deep_decoder" / "assets"
-SIZE = (480, 300)
 
 
 def main(run: Path) -> None:
@@ -26,7 +26,7 @@ def main(run: Path) -> None:
     metrics = json.loads((run / "result.json").read_text())["metrics"]
     made = Image.open(run / "decoded.png").convert("RGB")
     truth = Image.fromarray(np.moveaxis(resize(photo("coffee"), made.size[::-1]), 0, -1))
-    _card(truth, made, int(metrics["parameters"])).save(ASSETS / "card.webp", quality=80, method=6)
+    save_card("deep_decoder", _card(truth, made, int(metrics["parameters"])), quality=80)
 
 
 def _card(truth: Image.Image, made: Image.Image, weights: int) -> Image.Image:

@@ -7,11 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from card import SIZE, save_card
 from PIL import Image, ImageDraw
-
-ROOT = Path(__file__).parents[1]
-CARD = ROOT / "src" / "precis" / "papers" / "deep_image_prior" / "assets" / "card.webp"
-SIZE = (480, 300)
 
 
 def main(run: Path) -> None:
@@ -31,8 +28,7 @@ def main(run: Path) -> None:
     card = Image.fromarray(np.where((x - 0.3 * (y - height / 2) < width / 2)[..., None], left, right).astype(np.uint8))
     bottom, above = width / 2 + 0.15 * height, width / 2 - 0.15 * height
     ImageDraw.Draw(card).line([(above, 0), (bottom, height)], fill="white", width=3)
-    CARD.parent.mkdir(exist_ok=True)
-    card.save(CARD, quality=82, method=6)
+    save_card("deep_image_prior", card, quality=82)
 
 
 if __name__ == "__main__":

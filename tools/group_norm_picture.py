@@ -7,15 +7,13 @@ import io
 import sys
 from pathlib import Path
 
+from card import save_card
 from PIL import Image
-
-CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "group_norm" / "assets" / "card.webp"
 
 
 def main(run: Path) -> None:
     chart = Image.open(io.BytesIO((run / "errors.png").read_bytes())).convert("RGB")
-    CARD.parent.mkdir(exist_ok=True)
-    chart.resize((480, 300), Image.Resampling.LANCZOS).save(CARD, quality=85, method=6)
+    save_card("group_norm", chart)
 
 
 if __name__ == "__main__":

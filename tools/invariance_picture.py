@@ -6,17 +6,15 @@
 import sys
 from pathlib import Path
 
+from card import save_card
 from PIL import Image
-
-CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "invariance" / "assets" / "card.webp"
 
 
 def main(run: Path) -> None:
     sheet = Image.open(run / "gallery.png").convert("RGB")
     row = sheet.width / 18  # two queries abreast, eight neighbours of each
     shown = sheet.crop((0, round(sheet.height - 5 * row), round(8 * row), sheet.height))  # the last five rows
-    CARD.parent.mkdir(exist_ok=True)
-    shown.resize((480, 300), Image.Resampling.LANCZOS).save(CARD, quality=80, method=6)
+    save_card("invariance", shown, quality=80)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,15 @@
 """
 
 import io
-from pathlib import Path
 
 import torch
+from card import save_card
 from matplotlib.figure import Figure
 from PIL import Image
 
 from precis.lab.figures import Chart
 from precis.vision.mobilenet_theory import embedded, information_loss, read_out, spiral
 
-CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "mobilenet" / "assets" / "card.webp"
 DIMENSIONS = (2, 3, 5, 15, 30)
 
 
@@ -35,8 +34,7 @@ def main() -> None:
         axis.set(xlim=(-1.35, 1.35), ylim=(-1.35, 1.35))
         axis.axis("off")
     chart = Image.open(io.BytesIO(Chart(figure, "a spiral and what ReLU leaves of it").png())).convert("RGB")
-    CARD.parent.mkdir(exist_ok=True)
-    chart.resize((480, 300), Image.Resampling.LANCZOS).save(CARD, quality=85, method=6)
+    save_card("mobilenet", chart)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from card import SIZE, save_card
 from PIL import Image
 
 from precis.papers.nerf.views import look
 
-CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "nerf" / "assets" / "card.webp"
 PLACES = ((-60.0, 15.0), (-10.0, 30.0), (40.0, 10.0))  # azimuth and elevation, from left to right
 AWAY = 3.0
-SIZE = (480, 300)
 
 
 def main(run: Path) -> None:
@@ -33,8 +32,7 @@ def main(run: Path) -> None:
             share = 0.1 + 0.85 * (1 - ((depth - low) / (high - low)).clip(0, 1))
             rgb = np.where(there[..., None], matplotlib.colormaps["inferno"](share)[..., :3], 1.0)
         card.paste(Image.fromarray(np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)), (i * width, 0))
-    CARD.parent.mkdir(exist_ok=True)
-    card.save(CARD, quality=85, method=6)
+    save_card("nerf", card)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@
 import sys
 from pathlib import Path
 
+from card import SIZE, save_card
 from PIL import Image
-
-ROOT = Path(__file__).parents[1]
-SIZE = (480, 300)
 
 
 def main(run: Path) -> None:
@@ -28,9 +26,7 @@ def main(run: Path) -> None:
         for c, picture in enumerate(row):
             square = picture.resize((side - 6, side - 6), Image.Resampling.LANCZOS)
             card.paste(square, (c * side + 3, top + r * (side + top) + 3))
-    file = ROOT / "src" / "precis" / "papers" / "nerfies" / "assets" / "card.webp"
-    file.parent.mkdir(exist_ok=True)
-    card.save(file, quality=85, method=6)
+    save_card("nerfies", card)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from card import save_card
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -20,7 +21,6 @@ from precis.papers.neural_process.samples import daily_curves
 from precis.papers.neural_process.tasks_functions import BANDS, Scale, predict, split
 from precis.train.checkpoint import load_model
 
-ROOT = Path(__file__).parents[1]
 SEEN = (1, 4, 12)
 
 
@@ -54,9 +54,7 @@ def main(run: Path) -> None:
             side.set_visible(False)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=100, facecolor="white")
-    card = ROOT / "src" / "precis" / "papers" / "neural_process" / "assets" / "card.webp"
-    card.parent.mkdir(exist_ok=True)
-    Image.open(out).convert("RGB").save(card, quality=85, method=6)
+    save_card("neural_process", Image.open(out).convert("RGB"))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@
 import sys
 from pathlib import Path
 
+from card import save_card
 from PIL import Image
-
-CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "ntxent" / "assets" / "card.webp"
 
 
 def main(run: Path) -> None:
     sheet = Image.open(run / "map_pictures.png").convert("RGB")
-    CARD.parent.mkdir(exist_ok=True)
-    sheet.resize((480, 300), Image.Resampling.BOX).save(CARD, quality=80, method=6)
+    save_card("ntxent", sheet, quality=80)
 
 
 if __name__ == "__main__":

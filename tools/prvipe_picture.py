@@ -6,9 +6,8 @@
 import sys
 from pathlib import Path
 
+from card import SIZE, save_card
 from PIL import Image
-
-CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "prvipe" / "assets" / "card.webp"
 
 
 def main(run: Path) -> None:
@@ -16,9 +15,8 @@ def main(run: Path) -> None:
     width, height = sheet.size
     left, top = round(0.005 * width), round(0.037 * height)
     across = round(5.05 / 9.05 * width)
-    part = sheet.crop((left, top, left + across, top + round(across * 300 / 480)))
-    CARD.parent.mkdir(exist_ok=True)
-    part.resize((480, 300), Image.Resampling.LANCZOS).save(CARD, quality=80, method=6)
+    part = sheet.crop((left, top, left + across, top + round(across * SIZE[1] / SIZE[0])))
+    save_card("prvipe", part, quality=80)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from card import SIZE, save_card
 from PIL import Image
 
 from precis.data.embedded import photo
@@ -27,14 +28,12 @@ def main(run: Path) -> None:
     labels = ["photograph", "SIREN", "its gradient", "its Laplacian"]
     page.write_bytes(strip(tiles, labels, size=height))
     Image.open(page).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(page, optimize=True)
-    card = ROOT / "src" / "precis" / "papers" / "siren" / "assets" / "card.webp"
-    card.parent.mkdir(exist_ok=True)
-    _card(fitted, gradient, laplacian).save(card, quality=82, method=6)
+    save_card("siren", _card(fitted, gradient, laplacian), quality=82)
 
 
-def _card(*pictures: Image.Image, size: tuple[int, int] = (480, 300)) -> Image.Image:
+def _card(*pictures: Image.Image) -> Image.Image:
     """Three slanted bands of one scene: the fit, its gradient, its Laplacian."""
-    width, height = size
+    width, height = SIZE
     scale = max(width / pictures[0].width, height / pictures[0].height)
     wide = [p.resize((round(p.width * scale), round(p.height * scale)), Image.Resampling.LANCZOS) for p in pictures]
     left, top = (wide[0].width - width) // 2, (wide[0].height - height) // 2

@@ -7,18 +7,13 @@ import io
 import sys
 from pathlib import Path
 
+from card import save_card
 from PIL import Image
-
-CARD = Path(__file__).parents[1] / "src" / "precis" / "papers" / "variational_dropout" / "assets" / "card.webp"
 
 
 def main(run: Path) -> None:
     chart = Image.open(io.BytesIO((run / "log_alpha.png").read_bytes())).convert("RGB")
-    card = Image.new("RGB", (480, 300), "white")
-    chart.thumbnail((470, 292), Image.Resampling.LANCZOS)
-    card.paste(chart, ((480 - chart.width) // 2, (300 - chart.height) // 2))
-    CARD.parent.mkdir(exist_ok=True)
-    card.save(CARD, quality=85, method=6)
+    save_card("variational_dropout", chart)
 
 
 if __name__ == "__main__":

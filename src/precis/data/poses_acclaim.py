@@ -18,7 +18,6 @@ from precis.data.kinematics import forward
 from precis.data.poses import JOINTS16
 from precis.data.poses_3d import Recorded, _upright
 from precis.data.poses_asf import SHIFTS, TURNS, Skeleton, numbers, read_asf, turned, words_of
-from precis.data.sources import natural
 from precis.errors import InputError
 
 MAX_BYTES = 1 << 28
@@ -131,7 +130,7 @@ def _motions(path: Path) -> list[Path]:
     found = [file for file in path.parent.glob("*") if file.suffix.lower() == ".amc" and _skeleton(file) == path]
     if not found:
         raise InputError(f"no motion is beside it, such as {path.stem}_01.amc", file=path)
-    return sorted(found, key=lambda file: natural(file.name))
+    return sorted(found)
 
 
 def _joint(skeleton: Skeleton, joint: str, path: Path) -> int:

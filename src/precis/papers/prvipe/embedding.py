@@ -19,7 +19,7 @@ from precis.contrastive.prvipe import (
 from precis.contrastive.prvipe_keypoints import normalize_3d
 from precis.contrastive.prvipe_loss import matching_distance
 from precis.data.poses import procedural_skeleton
-from precis.data.poses_amass import BESIDE, Performed, is_amass
+from precis.data.poses_amass import BESIDE, Performed
 from precis.data.poses_mocap import read_mocap
 from precis.errors import InputError
 from precis.papers.job import Work
@@ -30,10 +30,10 @@ from precis.train.schedule import cosine
 
 from .pictures import draw_alignment, draw_ambiguity, draw_gallery
 from .reading import People, read_people, write_skipped
-from .recorded import read_recorded
+from .recorded import as_clips
 from .training import KAPPA, missing, views
 
-TRAINING, POSES, FEWEST, BATCH = ".training", 3000, 50, 128
+TRAINING, POSES, BATCH = ".training", 3000, 128
 SAMPLES = 20
 
 
@@ -116,17 +116,11 @@ def _train(job: Any, work: Work) -> tuple[PoseEmbedder, MatchingSigmoid]:
 
 def _recorded(job: Any, work: Work) -> np.ndarray:
     """Poses [N,1,16,3] of the user's motion capture, evenly thinned to `POSES`."""
-    if job.smpl is None and not is_amass(job.train) and job.train.suffix.lower() not in (".asf", ".amc"):
-        return read_recorded(job.train, most=POSES)
     found = read_mocap(job.train, job.smpl)
     if isinstance(found, Performed) and found.note:
         taken = "" if job.smpl is not None else f" --smpl FILE takes one, or {BESIDE} beside the recording."
         work.note(f"{job.train.name}: {found.note}{taken}")
-    if len(found.points) < FEWEST:
-        raise InputError(f"{len(found.points)} poses; {FEWEST} poses or more are wanted", file=job.train)
-    most = min(POSES, len(found.points))
-    thinned = found.points[np.linspace(0, len(found.points) - 1, most).astype(int)]
-    return thinned[:, None].astype(np.float32)
+    return as_clips(found, job.train, most=POSES)
 
 
 def _hidden(n: int, generator: torch.Generator, like: Tensor) -> Tensor:

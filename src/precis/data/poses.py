@@ -5,7 +5,8 @@ fixed set, angles drawn within `REACH`), actions that go through two to four of 
 performers with bones of their own, and a few degrees of noise: poses of one action at nearly one phase are alike.
 
 Axes: x to the person's left, z up; the person looks along −y.  Lengths are in torsos (pelvis to neck = 1 at rest).
-Readers of recorded poses: `precis.data.poses_2d` (keypoints), `precis.data.poses_3d` (motion capture).
+Readers of recorded poses: `precis.data.poses_2d` (keypoints); `precis.data.poses_mocap` (motion capture: BVH, arrays,
+Acclaim's .asf and .amc, AMASS).
 """
 
 from typing import NamedTuple

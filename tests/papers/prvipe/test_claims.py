@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.data.test_poses_acclaim import acclaim, motion
 
 from precis.contrastive.prvipe import match_matrix
 from precis.contrastive.prvipe_keypoints import STD13_2D, STD16_3D
@@ -134,3 +135,17 @@ def test_motion_capture_of_one_s_own(tmp_path):
     np.save(tmp_path / "odd.npy", poses[:, :15])
     with pytest.raises(InputError, match="15 points without names"):
         load_pool(SMALL, tmp_path / "odd.npy")
+
+
+def test_motion_capture_of_amass_and_cmu(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"poses": rng.normal(0, 0.3, (140, 156)), "trans": np.zeros((140, 3)), "betas": np.zeros(16)}
+    np.savez(tmp_path / "walk.npz", **arrays)
+    with pytest.warns(UserWarning, match=r"walk\.npz: Its joints are those of a template skeleton"):
+        pool = load_pool(SMALL, tmp_path / "walk.npz")
+    torso = (pool.train[:, 1] - pool.train[:, 8]).norm(dim=-1) + (pool.train[:, 8] - pool.train[:, 9]).norm(dim=-1)
+    assert pool.train.shape == (80, 16, 3) and pool.test.shape == (22, 16, 3)
+    assert torch.allclose(torso, torch.ones(80), atol=1e-5)
+    turns, origin, drawn = motion(60)
+    acclaim(tmp_path, turns, origin, drawn)
+    assert load_pool(SMALL, tmp_path / "07.asf").train.shape == (48, 16, 3)

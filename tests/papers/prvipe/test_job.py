@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.data.test_poses_acclaim import acclaim, motion
 from tests.papers.runs import run_paper
 
 from precis.data.poses import procedural_skeleton
@@ -95,6 +96,33 @@ def test_motion_capture_of_one_s_own_is_trained_on(sample, tmp_path):
     assert "trained on 80 poses of mocap.npy" in done.result["notes"]
 
 
+def test_motion_capture_of_amass_is_trained_on_and_a_template_is_told(sample, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"poses": rng.normal(0, 0.3, (200, 156)), "trans": np.zeros((200, 3)), "betas": np.zeros(16)}
+    np.savez(tmp_path / "walk.npz", **arrays)
+    notes = " ".join(run(tmp_path / "a", sample, **QUICK, train=tmp_path / "walk.npz").result["notes"])
+    assert "trained on 120 poses of walk.npz" in notes and "template skeleton" in notes and "--smpl FILE" in notes
+    np.savez(tmp_path / "body.npz", J=rng.normal(size=(24, 3)))
+    exact = run(tmp_path / "b", sample, **QUICK, train=tmp_path / "walk.npz", smpl=tmp_path / "body.npz")
+    assert "template" not in " ".join(exact.result["notes"])
+    np.savez(tmp_path / "short.npz", **{name: a[:49] for name, a in arrays.items()})
+    with pytest.raises(InputError, match=r"short\.npz: 49 poses; 50 poses or more"):
+        run(tmp_path / "c", sample, **QUICK, train=tmp_path / "short.npz")
+    with pytest.raises(InputError, match=r"three_views\.csv: an SMPL body is for AMASS's"):
+        run(tmp_path / "c", sample, **QUICK, train=sample, smpl=tmp_path / "body.npz")
+    assert not (tmp_path / "c").exists()
+
+
+def test_motion_capture_of_cmu_is_trained_on(sample, tmp_path):
+    turns, origin, rng = motion(60)
+    path = acclaim(tmp_path, turns, origin, rng)
+    done = run(tmp_path / "out", sample, **QUICK, train=tmp_path / "07.asf")
+    assert "trained on 60 poses of 07.asf" in done.result["notes"]
+    path.write_text(path.read_text().replace("lfemur", "wing", 1))
+    with pytest.raises(InputError, match=r"07_01\.amc:\d+: the skeleton has no bone 'wing'"):
+        run(tmp_path / "no", sample, **QUICK, train=path)
+
+
 def test_json_of_coco_and_shares_of_the_picture(sample, tmp_path):
     rows = list(csv.DictReader(sample.open()))
     points = [[float(v or 0) for k, v in r.items() if k.endswith(("_x", "_y"))] for r in rows[:12]]
@@ -118,6 +146,8 @@ def test_json_of_coco_and_shares_of_the_picture(sample, tmp_path):
     ({"model": Path("nowhere")}, "the folder of a run of prvipe"),
     ({"index": Path("none.csv")}, "none.csv"),
     ({"train": Path("none.bvh")}, "none.bvh"),
+    ({"train": Path("none.amc")}, "none.amc"),
+    ({"smpl": Path("none.npz")}, "--smpl is for a recording of AMASS"),
     ({"layout": "coco17"}, "the file names them"),
     ({"model": Path("a"), "train": Path("b")}, "--model and --train"),
     ({"neighbours": 0}, "--neighbours must be at least 1"),

@@ -19,6 +19,8 @@ from precis.contrastive.prvipe import (
 from precis.contrastive.prvipe_keypoints import normalize_3d
 from precis.contrastive.prvipe_loss import matching_distance
 from precis.data.poses import procedural_skeleton
+from precis.data.poses_amass import BESIDE, Performed
+from precis.data.poses_mocap import read_mocap
 from precis.errors import InputError
 from precis.papers.job import Work
 from precis.papers.work import save, save_table, writing
@@ -28,7 +30,7 @@ from precis.train.schedule import cosine
 
 from .pictures import draw_alignment, draw_ambiguity, draw_gallery
 from .reading import People, read_people, write_skipped
-from .recorded import read_recorded
+from .recorded import as_clips
 from .training import KAPPA, missing, views
 
 TRAINING, POSES, BATCH = ".training", 3000, 128
@@ -73,7 +75,7 @@ def _load(folder: Path) -> tuple[PoseEmbedder, MatchingSigmoid]:
 def _train(job: Any, work: Work) -> tuple[PoseEmbedder, MatchingSigmoid]:
     """On the user's motion capture or on made poses, by the four cameras of the claims and made ones."""
     if job.train is not None:
-        poses = read_recorded(job.train, most=POSES)
+        poses = _recorded(job, work)
         work.note(f"trained on {len(poses)} poses of {job.train.name}")
     else:
         poses = procedural_skeleton(POSES, seed=job.seed, performers=24).poses
@@ -110,6 +112,15 @@ def _train(job: Any, work: Work) -> tuple[PoseEmbedder, MatchingSigmoid]:
     save_model(work.folder, embedder, config)
     save_model(work.folder, sigmoid, {}, name="sigmoid")
     return embedder, sigmoid
+
+
+def _recorded(job: Any, work: Work) -> np.ndarray:
+    """Poses [N,1,16,3] of the user's motion capture, evenly thinned to `POSES`."""
+    found = read_mocap(job.train, job.smpl)
+    if isinstance(found, Performed) and found.note:
+        taken = "" if job.smpl is not None else f" --smpl FILE takes one, or {BESIDE} beside the recording."
+        work.note(f"{job.train.name}: {found.note}{taken}")
+    return as_clips(found, job.train, most=POSES)
 
 
 def _hidden(n: int, generator: torch.Generator, like: Tensor) -> Tensor:

@@ -43,8 +43,15 @@ class PoseJob(Job):
 
     # The embedder.
     model: Annotated[Path | None, Doc("folder of a run, whose embedder is taken; None: train one")] = None
-    train: Annotated[Path | None, Doc("3-D motion capture to train on (.bvh, or .npz of [N, 16 or 17, 3]); "
-                                      "None: made poses")] = None  # fmt: skip
+    train: Annotated[
+        Path | None,
+        Doc("3-D motion capture to train on: .bvh, CMU's .amc or .asf, AMASS's .npz, or .npz of [N, 16 or 17, 3]; "
+            "None: made poses"),
+    ] = None  # fmt: skip
+    smpl: Annotated[
+        Path | None,
+        Doc("SMPL body as .npz, for the exact joints of AMASS; None: smpl.npz beside it, else a template skeleton"),
+    ] = None
     occlusion: Annotated[bool, Doc("train with missing points, so that rows may lack some")] = False
     steps: Annotated[int, Doc("training steps of 128 poses in two views"), Range(1)] = 1000
     hidden: Annotated[int, Doc("width of the network"), Range(8, 4096)] = 256
@@ -56,6 +63,8 @@ class PoseJob(Job):
             raise InputError("--align needs a second sequence: --index FILE")
         if self.model is not None and self.train is not None:
             raise InputError("--model and --train: name one, a model is trained already")
+        if self.smpl is not None and self.train is None:
+            raise InputError("--smpl is for a recording of AMASS: --train FILE.npz")
 
     def sample(self, folder: Path) -> str:
         """Made people in forty poses, by three cameras."""

@@ -152,20 +152,6 @@ def test_a_pickle_is_not_opened_and_the_way_to_an_npz_is_told(tmp_path):
     assert not (tmp_path / "opened").exists()
 
 
-def test_what_the_message_on_pickles_says_works(tmp_path):
-    import shlex
-    import subprocess
-    import sys
-
-    (tmp_path / "body.pkl").write_bytes(pickle.dumps(BODY))
-    with pytest.raises(InputError) as caught:
-        read_body(tmp_path / "body.pkl", np.zeros(10))
-    command = str(caught.value).partition("python -c ")[2].rpartition(" (SMPL's")[0]
-    subprocess.run([sys.executable, "-c", *shlex.split(command)], cwd=tmp_path, check=True)
-    made = read_body(tmp_path / "smpl.npz", np.zeros(10))
-    np.testing.assert_allclose(made.rest, (BODY["J_regressor"] @ BODY["v_template"])[:22])
-
-
 @pytest.mark.parametrize("change, message", [
     ({"poses": np.zeros((4, 150))}, r"poses are to be \[T, 72, 156 or 165\]; got \[4, 150\]"),
     ({"poses": np.zeros((0, 156)), "trans": np.zeros((0, 3))}, r"got \[0, 156\]"),

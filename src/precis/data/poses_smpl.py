@@ -29,10 +29,8 @@ NAMES, PARENTS = tuple(TREE), tuple(TREE.values())
 TORSO = 0.5  # metres, pelvis to neck of the template: about a grown person's
 
 _PICKLE = (
-    "a pickle can run code as it is opened and is never loaded; where you trust it, save its arrays: python -c '"
-    'import pickle, numpy as n; d = pickle.load(open("{0}", "rb"), encoding="latin1"); j = d["J_regressor"]; '
-    'n.savez("smpl.npz", J_regressor=j.toarray() if hasattr(j, "toarray") else j, '
-    """v_template=n.array(d["v_template"]), shapedirs=n.array(d["shapedirs"]))' (SMPL's own need chumpy)"""
+    "a pickle can run code as it is opened and is never loaded: SMPL-H and SMPL-X are given out as .npz too, or save the "
+    "arrays J_regressor (dense), v_template and shapedirs of this one with numpy.savez"
 )
 _WANTED = "an SMPL body (.npz with J_regressor, v_template and shapedirs, or with J, the joints at rest)"
 
@@ -73,7 +71,7 @@ def read_body(path: str | Path, betas: np.ndarray) -> Body:
     with path.open("rb") as file:
         head = file.read(2)
     if path.suffix.lower() in (".pkl", ".pickle") or (head[:1] == b"\x80" and head[1:] in (b"\2", b"\3", b"\4", b"\5")):
-        raise InputError(_PICKLE.format(path.name), file=path)
+        raise InputError(_PICKLE, file=path)
     found = read_some(path, ("J_regressor", "v_template", "shapedirs", "J"), _WANTED)
     if {"J_regressor", "v_template", "shapedirs"} <= set(found):
         return _shaped(found["J_regressor"], found["v_template"], found["shapedirs"], betas, path)

@@ -29,8 +29,8 @@ NAMES, PARENTS = tuple(TREE), tuple(TREE.values())
 TORSO = 0.5  # metres, pelvis to neck of the template: about a grown person's
 
 _PICKLE = (
-    "a pickle can run code as it is opened and is never loaded: SMPL-H and SMPL-X are given out as .npz too, or save the "
-    "arrays J_regressor (dense), v_template and shapedirs of this one with numpy.savez"
+    "a pickle can run code as it is opened and is never loaded: SMPL-H and SMPL-X are given out as .npz too, or save "
+    "the arrays J_regressor (dense), v_template and shapedirs of this one with numpy.savez"
 )
 _WANTED = "an SMPL body (.npz with J_regressor, v_template and shapedirs, or with J, the joints at rest)"
 

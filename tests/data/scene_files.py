@@ -112,12 +112,13 @@ def nerfies(root: Path, scene: Capture, scale: float = 0.5) -> Path:
     for v, name in enumerate(ids):
         save(root / f"rgb/1x/{name}.png", scene.images[v])
         turn = (scene.c2w[v][:, :3].astype(np.float64) * [1, -1, -1]).T
-        camera = {"orientation": turn.tolist(), "position": (scene.c2w[v][:, 3] / scale + 1.0).tolist(),
+        camera = {"orientation": turn.tolist(), "position": scene.c2w[v][:, 3].tolist(),
                   "focal_length": float(scene.K[v, 0]), "principal_point": [float(x) for x in scene.K[v, 2:]],
                   "skew": 0.0, "pixel_aspect_ratio": 1.0, "radial_distortion": [0.0, 0.0, 0.0],
                   "tangential_distortion": [0.0, 0.0], "image_size": list(scene.size)}  # fmt: skip
         (root / f"camera/{name}.json").write_text(json.dumps(camera))
     root.joinpath("dataset.json").write_text(json.dumps({"ids": ids, "train_ids": ids[2:], "val_ids": ids[:2]}))
-    root.joinpath("scene.json").write_text(json.dumps({"scale": scale, "center": [1.0] * 3, "near": 2.0, "far": 6.0}))
+    bounds = {"near": 2.0 * scale, "far": 6.0 * scale}  # which the layout has in the scaled units
+    root.joinpath("scene.json").write_text(json.dumps({"scale": scale, "center": [1.0] * 3, **bounds}))
     root.joinpath("metadata.json").write_text(json.dumps({n: {"warp_id": i} for i, n in enumerate(ids)}))
     return root

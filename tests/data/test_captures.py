@@ -9,6 +9,7 @@ import torch
 from tests.data import scene_files as write
 
 from precis.data.captures import load_picture, read_scene, read_silhouettes, shrunk, subset
+from precis.data.captures_json import read_poses
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras
 
@@ -92,6 +93,85 @@ def test_splits_times_and_boxes(tmp_path, scene):
     points = read_scene(write.colmap(tmp_path / "c", scene))
     assert 1 < points.near < 3 < points.far < 8 and len(points.points) == 200
     assert (points.aabb[0] < scene.aabb[0] * 0.9).all() and (points.aabb[1] > scene.aabb[1] * 0.9).all()
+
+
+def test_stated_lists_are_kept_to(tmp_path, scene):
+    names = [f"images/f{v:02d}.png" for v in range(8)]
+    only = read_scene(write.nerfstudio(tmp_path / "o", scene, train_filenames=names[:6]), test_every=3)
+    assert only.names == names[:6] and only.views("test") == [0, 3]
+    assert any("2 of 8 photographs are in none of the lists" in n for n in only.notes)
+    assert any("only photographs for training are listed: every 3th" in n for n in only.notes)
+    both = read_scene(write.nerfstudio(tmp_path / "b", scene, train_filenames=names[1:4], val_filenames=names[6:]))
+    assert [both.names[v] for v in both.views("train")] == names[1:4]
+    assert [both.names[v] for v in both.views("test")] == names[6:]
+    root = changed(write.nerfies(tmp_path / "nf", scene), lambda m: m.update(val_ids=[]), "dataset.json")
+    lone = read_scene(root, test_every=4)
+    assert lone.names == [f"{v:06d}" for v in range(2, 8)] and lone.views("test") == [0, 4]
+    assert read_scene(write.llff(tmp_path / "l", scene), test_every=3).views("test") == [0, 3, 6]
+
+
+def test_intrinsics_without_a_size_are_for_the_picture_as_it_lies(tmp_path, scene):
+    def crop(meta):
+        for f in meta["frames"]:
+            f.pop("w"), f.pop("h")
+            f |= {"cx": 4.0, "cy": 5.0}
+
+    files = read_scene(changed(write.nerfstudio(tmp_path, scene), crop))
+    np.testing.assert_allclose(files.K[:, :2], scene.K[:, :2], rtol=1e-6)
+    np.testing.assert_allclose(files.K[:, 2:], [[4.0, 5.0]] * 8)
+
+
+@pytest.mark.parametrize(("where", "change", "words"), [
+    ("nerfstudio", lambda m: m.update(k1="much"), "k1 must be a number"),
+    ("nerfstudio", lambda m: m.update(k1=None), "k1 must be a number"),
+    ("nerfstudio", lambda m: m.update(k1=float("nan")), "k1 must be a number"),
+    ("nerfstudio", lambda m: m["frames"][1].update(w="wide"), "w must be a number"),
+    ("nerfstudio", lambda m: m["frames"][1].update(h=0), "w and h must be at least 1"),
+    ("nerfstudio", lambda m: m["frames"][1].update(time="noon"), "time must be a number"),
+    ("nerfstudio", lambda m: m.update(aabb_scale=2, scale="x"), "scale must be a number"),
+    ("nerfstudio", lambda m: m.update(aabb_scale=2, offset=[1, 2]), "offset must be 3 numbers"),
+    ("nerfstudio", lambda m: m.update(train_filenames="all"), "train_filenames must be a list"),
+    ("scene.json", lambda m: m.update(scale="x"), "scale must be a number"),
+    ("scene.json", lambda m: m.update(scale=0), "scale must be above 0"),
+    ("scene.json", lambda m: m.update(near=[1]), "near must be a number"),
+    ("metadata.json", lambda m: m.update({"000001": 3}), "warp_id of 000001 must be a whole number"),
+    ("metadata.json", lambda m: m.update({"000001": {"warp_id": 0.5}}), "warp_id of 000001 must be a whole number"),
+    ("camera/000001.json", lambda m: m.update(radial_distortion=["x", 0, 0]), "radial_distortion must be 3 numbers"),
+    ("camera/000001.json", lambda m: m.update(skew=None), "skew, pixel_aspect_ratio and principal_point must be"),
+])  # fmt: skip
+def test_values_of_the_wrong_kind_are_told(tmp_path, scene, where, change, words):
+    if where == "nerfstudio":
+        root = changed(write.nerfstudio(tmp_path, scene), change)
+    else:
+        root = changed(write.nerfies(tmp_path, scene), change, where)
+    with pytest.raises(InputError, match=words):
+        read_scene(root)
+
+
+def test_arrays_of_the_wrong_kind_are_told(tmp_path, scene):
+    rows = np.load((root := write.llff(tmp_path / "l", scene)) / "poses_bounds.npy")
+    for value in (np.nan, 0.0):
+        rows[1, 4] = value
+        np.save(root / "poses_bounds.npy", rows)
+        with pytest.raises(InputError, match="finite numbers, with heights, widths and focal lengths"):
+            read_scene(root)
+    path = write.tiny(tmp_path / "t", scene)
+    with np.load(path) as held:
+        np.savez(path, images=held["images"], poses=held["poses"], focal=np.array([9.0, 9.0]))
+    with pytest.raises(InputError, match="focal must be one number"):
+        read_scene(path)
+
+
+def test_cameras_to_render_are_checked_as_those_of_photographs(tmp_path, scene):
+    square = np.array([write.square(c) for c in scene.c2w], np.float64)
+    np.save(tmp_path / "good.npy", square)
+    np.testing.assert_allclose(read_poses(tmp_path / "good.npy"), square[:, :3], atol=1e-6)
+    for change, words in (([-1, 1, 1], "negative determinant"), ([1.5, 1.5, 1.5], "camera 0 is no rotation")):
+        bad = square.copy()
+        bad[:, :3, :3] *= change
+        np.save(tmp_path / "bad.npy", bad)
+        with pytest.raises(InputError, match=words):
+            read_poses(tmp_path / "bad.npy")
 
 
 @pytest.mark.parametrize(("lens", "extra"), [

@@ -99,19 +99,22 @@ def read_scene(
 
     downscale: pictures are averaged over so many pixels a side (the smaller copies that LLFF, COLMAP and Nerfies scenes
     bring are used where there are).  premultiplied: colours of transparent pixels are multiplied by opacity already.
-    test_every: where the source states no split, every so many-th photograph is kept back for testing.
+    test_every: where the source states no split, every so many-th photograph is kept back for testing; of those for
+    training, if it states these alone.  Photographs that are in none of its lists are left out.
 
     InputError for everything that cannot be: see the messages.
     """
     described = describe(Path(path), downscale)
-    frames = described.frames
+    notes = list(described.notes)
+    frames, split = _splits(described.frames, test_every, notes)
     _all_there(frames, path)
     if len(frames) < fewest:
         raise InputError(f"{len(frames)} photographs; a scene needs at least {fewest}", file=path)
-    notes = list(described.notes)
-    poses = _checked_poses(frames, notes, path)
+    poses = checked_poses([f.c2w for f in frames], [f.name for f in frames], notes, path)
+    place = poses[:, :, 3]
+    if np.ptp(place, axis=0).max() <= 1e-6 * max(np.abs(place).max(), 1.0):
+        raise InputError("all cameras stand at one point: there is no parallax to see depth by", file=path)
     images, K, size, valid = _pixels(frames, downscale, premultiplied, path)
-    split = _splits(frames, test_every, notes)
     kinds = {f.fisheye for f in frames}
     if len(kinds) > 1:
         raise InputError("fisheye and other lenses are mixed; undistort the photographs first", file=path)
@@ -212,14 +215,16 @@ def _all_there(frames: list[Frame], path: str | Path) -> None:
         raise InputError(f"{len(lost)} of {len(frames)} picture files are missing: {_first(lost)}", file=path)
 
 
-def _checked_poses(frames: list[Frame], notes: list[str], path: str | Path) -> np.ndarray:
-    """[V,3,4]; small deviations from a rotation are repaired, others refused."""
-    poses = np.stack([np.asarray(f.c2w, np.float64)[:3, :4] for f in frames])
-    bad = [f.name for f, p in zip(frames, poses) if not np.isfinite(p).all()]
+def checked_poses(
+    matrices: Sequence[np.ndarray], names: Sequence[str], notes: list[str], path: str | Path
+) -> Float[np.ndarray, "v 3 4"]:
+    """Camera matrices [3 or 4, 4]; small deviations from a rotation are repaired and noted, others refused."""
+    poses = np.stack([np.asarray(matrix, np.float64)[:3, :4] for matrix in matrices])
+    bad = [name for name, p in zip(names, poses) if not np.isfinite(p).all()]
     if bad:
         raise InputError(f"the camera matrix of {_first(bad)} holds numbers that are not finite", file=path)
     turn = poses[:, :, :3]
-    mirrored = [f.name for f, t in zip(frames, turn) if np.linalg.det(t) <= 0]
+    mirrored = [name for name, t in zip(names, turn) if np.linalg.det(t) <= 0]
     if mirrored:
         raise InputError(
             f"the camera matrix of {_first(mirrored)} has a negative determinant: a mirror image is no rotation; are "
@@ -229,14 +234,11 @@ def _checked_poses(frames: list[Frame], notes: list[str], path: str | Path) -> n
     nearest = u @ vt
     off = np.abs(nearest - turn).max((1, 2))
     if off.max() > RIGID:
-        worst = frames[int(off.argmax())].name
+        worst = names[int(off.argmax())]
         raise InputError(f"the camera matrix of {worst} is no rotation: it deviates by {off.max():.3g}", file=path)
     if off.max() > 1e-5:
         notes.append(f"camera matrices deviated from rotations by up to {off.max():.1g} and were repaired")
     poses[:, :, :3] = np.where((off > 1e-9)[:, None, None], nearest, turn)
-    place = poses[:, :, 3]
-    if np.ptp(place, axis=0).max() <= 1e-6 * max(np.abs(place).max(), 1.0):
-        raise InputError("all cameras stand at one point: there is no parallax to see depth by", file=path)
     return poses
 
 
@@ -337,10 +339,17 @@ def validity(path: Path | None, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w
     return np.asarray(x > 0.01)
 
 
-def _splits(frames: list[Frame], test_every: int, notes: list[str]) -> list[str]:
-    given = [f.split for f in frames]
-    if "test" in given or "val" in given:
-        out = [s or "train" for s in given]
-        return [("test" if s == "val" else s) for s in out] if "test" not in out else out
-    notes.append(f"no split was given: every {test_every}th photograph is kept back for testing")
-    return ["test" if i % test_every == 0 else "train" for i in range(len(frames))]
+def _splits(frames: list[Frame], test_every: int, notes: list[str]) -> tuple[list[Frame], list[str]]:
+    """The photographs that take part, and the split of each."""
+    listed = [f for f in frames if f.split is not None]
+    if left := len(frames) - len(listed) if listed else 0:
+        notes.append(f"{left} of {len(frames)} photographs are in none of the lists and are left out")
+    frames = listed or frames
+    given = [f.split or "train" for f in frames]
+    if "test" in given:
+        return frames, given
+    if "val" in given:
+        return frames, ["test" if s == "val" else s for s in given]
+    what = "only photographs for training are listed" if listed else "no split was given"
+    notes.append(f"{what}: every {test_every}th is kept back for testing")
+    return frames, ["test" if i % test_every == 0 else "train" for i in range(len(frames))]

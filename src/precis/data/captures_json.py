@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from precis.data.captures import Described, Frame
+from precis.data.captures import Described, Frame, checked_poses
 from precis.data.images import SUFFIXES
 from precis.errors import InputError
 
@@ -33,22 +33,25 @@ def read_nerfstudio(path: Path) -> Described:
     """One transforms.json; with `aabb_scale` (instant-ngp) the box is known."""
     meta = read_json(path)
     entries = _frames(meta, path)
-    named = {name: split for key, split in SPLITS.items() for name in meta.get(key, ())}
+    named = {name: split for key, split in SPLITS.items() for name in _names(meta, key, path)}
     frames = [_frame(e, meta, path, i, named.get(str(e.get("file_path")))) for i, e in enumerate(entries)]
     notes = []
     if any("depth_file_path" in e for e in entries):
         notes.append("depth maps (depth_file_path) are not used")
     aabb = None
     if "aabb_scale" in meta:
-        half = 0.5 * _number(meta, "aabb_scale", path)
-        scale = float(meta.get("scale", 0.33))
-        offset = np.asarray(meta.get("offset", [0.5] * 3), np.float64)
+        half = 0.5 * read_number(meta, "aabb_scale", path)
+        scale = read_number(meta, "scale", path) if "scale" in meta else 0.33
+        if not scale > 0:
+            raise InputError(f"scale must be above 0, and is {scale:g}", file=path)
+        offset = np.array(read_numbers(meta.get("offset", [0.5] * 3), 3, "offset", path))
         aabb = np.stack([(0.5 - half - offset) / scale, (0.5 + half - offset) / scale])
     return Described("nerfstudio", frames, aabb=aabb, notes=notes)
 
 
 def read_poses(path: str | Path) -> Float[np.ndarray, "n 3 4"]:
-    """Cameras to world without pictures: the frames of a transforms JSON, or .npy [n, 3 or 4, 4]."""
+    """Cameras to world without pictures: the frames of a transforms JSON, or .npy [n, 3 or 4, 4]; checked as those of
+    photographs are."""
     path = Path(path)
     if not path.exists():
         raise InputError("there is no such file", file=path)
@@ -60,9 +63,9 @@ def read_poses(path: str | Path) -> Float[np.ndarray, "n 3 4"]:
             matrices = np.array([f["transform_matrix"] for f in frames], np.float64)
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"no cameras can be read from it ({error})", file=path) from None
-    if matrices.ndim != 3 or matrices.shape[1:] not in ((3, 4), (4, 4)) or not np.isfinite(matrices).all():
+    if matrices.ndim != 3 or matrices.shape[1:] not in ((3, 4), (4, 4)) or not len(matrices):
         raise InputError(f"cameras [n,3 or 4,4] are wanted, found {list(matrices.shape)}", file=path)
-    return matrices[:, :3]
+    return checked_poses(list(matrices), [f"camera {i}" for i in range(len(matrices))], [], path)
 
 
 def read_box(text: str) -> Float[np.ndarray, "2 3"]:
@@ -110,35 +113,55 @@ def _frame(entry: dict[str, Any], meta: dict[str, Any], path: Path, i: int, spli
     if lens not in LENSES:
         raise InputError(f"camera model {lens} is not known here; known are {', '.join(LENSES)}", file=path)
     K, size, angle = _intrinsics(both, path)
-    numbers = [float(both.get(k, 0.0)) for k in ("k1", "k2", "k3", "k4", "p1", "p2")]
+    numbers = [read_number(both, k, path) if k in both else 0.0 for k in ("k1", "k2", "k3", "k4", "p1", "p2")]
     bent = lens in ("OPENCV", "OPENCV_FISHEYE")
     return Frame(
         str(entry["file_path"]).removeprefix("./"), picture_path(path.parent, str(entry["file_path"])), c2w, K, size,
         angle, (*numbers, 0.0, 0.0, 0.0) if bent else (0.0,) * 9,
         lens == "OPENCV_FISHEYE" or bool(both.get("is_fisheye", False)),
         path.parent / str(entry["mask_path"]) if "mask_path" in entry else None, split,
-        float(entry["time"]) if "time" in entry else None,
+        read_number(entry, "time", path) if "time" in entry else None,
     )  # fmt: skip
 
 
 def _intrinsics(both: dict[str, Any], path: Path) -> tuple[Any, tuple[int, int] | None, Any]:
     """K with the size it is for, or the angle of view."""
-    size = (int(both["w"]), int(both["h"])) if "w" in both and "h" in both else None
+    size = None
+    if "w" in both and "h" in both:
+        size = (round(read_number(both, "w", path)), round(read_number(both, "h", path)))
+        if min(size) < 1:
+            raise InputError(f"w and h must be at least 1, and are {size[0]} and {size[1]}", file=path)
     if "fl_x" in both:
-        fx = _number(both, "fl_x", path)
-        fy = _number(both, "fl_y", path) if "fl_y" in both else fx
+        fx = read_number(both, "fl_x", path)
+        fy = read_number(both, "fl_y", path) if "fl_y" in both else fx
         if size is None and not ("cx" in both and "cy" in both):
             raise InputError("fl_x is given without w and h, or cx and cy", file=path)
-        if size is None:
-            size = (round(2 * float(both["cx"])), round(2 * float(both["cy"])))
-        return (fx, fy, float(both.get("cx", size[0] / 2)), float(both.get("cy", size[1] / 2))), size, None
+        middle = (0.0, 0.0) if size is None else (size[0] / 2, size[1] / 2)
+        cx, cy = (read_number(both, k, path) if k in both else m for k, m in zip(("cx", "cy"), middle))
+        return (fx, fy, cx, cy), size, None  # without a size they are for the picture as it lies on disk
     if "camera_angle_x" in both:
-        vertical = _number(both, "camera_angle_y", path) if "camera_angle_y" in both else None
-        return None, size, (_number(both, "camera_angle_x", path), vertical)
+        vertical = read_number(both, "camera_angle_y", path) if "camera_angle_y" in both else None
+        return None, size, (read_number(both, "camera_angle_x", path), vertical)
     raise InputError("there is no focal length: fl_x or camera_angle_x is wanted", file=path)
 
 
-def _number(meta: dict[str, Any], key: str, path: Path) -> float:
+def _names(meta: dict[str, Any], key: str, path: Path) -> list[str]:
+    found = meta.get(key, [])
+    if not isinstance(found, list):
+        raise InputError(f"{key} must be a list of files, and is {found!r}"[:200], file=path)
+    return [str(name) for name in found]
+
+
+def read_numbers(found: Any, count: int, what: str, path: Path) -> list[float]:
+    """So many finite numbers, or InputError."""
+    fits = isinstance(found, list) and len(found) == count
+    if not fits or any(isinstance(x, bool) or not isinstance(x, int | float) or not np.isfinite(x) for x in found):
+        raise InputError(f"{what} must be {count} numbers, and is {found!r}"[:200], file=path)
+    return [float(x) for x in found]
+
+
+def read_number(meta: dict[str, Any], key: str, path: Path) -> float:
+    """A finite number, or InputError."""
     value = meta[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
         raise InputError(f"{key} must be a number, and is {value!r}", file=path)

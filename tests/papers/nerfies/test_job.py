@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from precis.data.captures_nerfies import write_nerfies
@@ -14,6 +15,7 @@ from precis.data.scenes3d import capture
 from precis.errors import InputError, Stopped
 from precis.papers.catalogue import find
 from precis.papers.nerfies import training
+from precis.papers.nerfies.opening import open_capture, poses_of
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
 
@@ -38,6 +40,44 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 def done(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     out = tmp_path_factory.mktemp("runs") / "run"
     return out, run(out, folder, interpolate="a_0001:a_0004:3", freeze_time="a_0003")
+
+
+def test_a_capture_far_from_0_in_other_units_is_learned_alike(copy: Path, tmp_path: Path) -> None:
+    """Its own middle and size are taken out while learning, and put back into what is written."""
+    opened = []
+    asked = np.array([np.eye(4)[:3]])
+    for units, offset in ((1.0, 0.0), (4.0, 500.0)):
+        for file in (copy / "camera").glob("*.json"):
+            camera = json.loads(file.read_text())
+            camera["position"] = (units * np.array(camera["position"]) + offset).tolist()
+            file.write_text(json.dumps(camera))
+        scene = json.loads((copy / "scene.json").read_text())
+        (copy / "scene.json").write_text(json.dumps(scene | {"scale": 1 / units, "center": [offset] * 3}))
+        if (copy / "points.npy").exists():
+            np.save(copy / "points.npy", units * np.load(copy / "points.npy") + offset)
+        asked[:, :, 3] = offset
+        np.save(tmp_path / "asked.npy", asked)
+        job = make_job(find()["nerfies"], copy, steps=1, device="cpu")
+        found = open_capture(job, Quiet())
+        opened.append((found, poses_of(tmp_path / "asked.npy", found)))
+    (near, near_asked), (far, far_asked) = opened
+    at = far.cameras.c2w[:, :, 3]
+    assert at.abs().max() < 2 and far.box.abs().max() < 4
+
+    def own(x: torch.Tensor, of: Any) -> torch.Tensor:
+        return x / of.scale - of.shift
+
+    for ours, theirs in ((at, near.cameras.c2w[:, :, 3]), (far_asked.c2w[:, :, 3], near_asked.c2w[:, :, 3]),
+                         (far.box, near.box)):  # fmt: skip
+        torch.testing.assert_close((own(ours, far) - 500) / 4, own(theirs, near), atol=2e-3, rtol=0)
+    assert far.near / far.scale == pytest.approx(4 * near.near / near.scale, rel=1e-3)
+    assert far.far / far.scale == pytest.approx(4 * near.far / near.scale, rel=1e-3)
+
+
+class Quiet:
+    device = "cpu"
+
+    def note(self, text: str) -> None: ...
 
 
 def test_what_a_run_leaves(done: tuple[Path, Finished]) -> None:

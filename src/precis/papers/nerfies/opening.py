@@ -39,6 +39,7 @@ class Opened:
     box: Tensor
     points: Tensor | None
     background: list[float] | None
+    shift: Tensor  # learning works with scale · (x + shift) of the capture's own x
     scale: float
 
     @property
@@ -96,18 +97,20 @@ def _assemble(
     far *= max(float(cameras.all_rays(v).d.norm(dim=-1).max()) for v in {0, len(cameras) - 1})  # depths to distances
     images, background = _before(scene, colour, work)
     points = None if scene.points is None else torch.from_numpy(np.asarray(scene.points, np.float32))
-    scale = _unit(cameras, points)
-    if scale != 1:
-        work.note(f"lengths are multiplied by {scale:.3g} while learning, so that cameras and points span about 1")
-        cameras, near, far = cameras.moved(torch.eye(3), torch.zeros(3), scale), near * scale, far * scale
-        points = None if points is None else scale * points
+    shift, scale = _unit(cameras, points)
+    if scale != 1 or shift.any():
+        work.note(f"lengths are multiplied by {scale:.3g} while learning, and the middle of cameras and points is "
+                  "moved to 0, so that they span about 1")  # fmt: skip
+        cameras, near, far = cameras.moved(torch.eye(3), shift, scale), near * scale, far * scale
+        points = None if points is None else scale * (points + shift)
     if points is None and job.background_weight and job.warp != "none":
         work.note("there are no static points (points.npy): nothing is told to stand still")
-    box = _box(cameras, near, far, points) if given is None else scale * torch.from_numpy(given).float()
+    box = _box(cameras, near, far, points) if given is None else scale * (torch.from_numpy(given).float() + shift)
     cameras, device = cameras.to(work.device), work.device
     return Opened(
         scene.names, cameras, images, _pixels(cameras, images, train, scene.valid), torch.from_numpy(frame).to(device),
-        train, test, near, far, box.to(device), None if points is None else points.to(device), background, scale,
+        train, test, near, far, box.to(device), None if points is None else points.to(device), background, shift,
+        scale,
     )  # fmt: skip
 
 
@@ -140,15 +143,18 @@ def _before(scene: SceneFiles, colour: np.ndarray, work: Any) -> tuple[list[Tens
     return [x[..., :3] * x[..., 3:] + (1 - x[..., 3:]) * behind for x in images], behind.tolist()
 
 
-def _unit(cameras: Cameras, points: Tensor | None) -> float:
-    """What gives cameras and what they look at a diagonal of 1, for which the field's bands and scales are made; 1
-    where it is about that already."""
+def _unit(cameras: Cameras, points: Tensor | None) -> tuple[Tensor, float]:
+    """What brings the middle of cameras and what they look at to 0 and their diagonal to 1, for which the field's bands
+    and scales are made; 0 and 1 where it is about so already."""
     there = focus(cameras)[None] if points is None else points
     if points is not None and len(points) >= FEWEST:
         there = torch.quantile(points[:: max(1, len(points) // 100_000)], torch.tensor([0.01, 0.99]), dim=0)
     low, high = torch.cat([cameras.c2w[:, :, 3], there]).aminmax(dim=0)
     span = float((high - low).norm())
-    return 1.0 if 0.5 < span < 2 else 1 / max(span, 1e-9)
+    middle = (low + high) / 2
+    if 0.5 < span < 2 and float(middle.norm()) < span:
+        return torch.zeros(3), 1.0
+    return -middle.cpu(), 1.0 if 0.5 < span < 2 else 1 / max(span, 1e-9)
 
 
 def _pixels(cameras: Cameras, images: list[Tensor], train: list[int], valid: list[np.ndarray] | None) -> Pixels:
@@ -184,7 +190,7 @@ def _box(cameras: Cameras, near: float, far: float, points: Tensor | None) -> Te
 def poses_of(path: Path, opened: Opened) -> Cameras:
     """--render-poses: cameras in the lengths of learning, with INPUT's first lens."""
     like, poses = opened.cameras, torch.from_numpy(read_poses(path)).float().to(opened.box.device)
-    poses[:, :, 3] *= opened.scale
     rows = [0] * len(poses)
     bent = None if like.distortion is None else like.distortion[rows]
-    return Cameras(poses, like.K[rows], like.size[rows], distortion=bent, model=like.model)
+    asked = Cameras(poses, like.K[rows], like.size[rows], distortion=bent, model=like.model)
+    return asked.moved(torch.eye(3, device=poses.device), opened.shift.to(poses), opened.scale)

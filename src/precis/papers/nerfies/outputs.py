@@ -220,7 +220,7 @@ def _meshes(job: Any, opened: Opened, model: Portrait, alpha: float, work: Work,
             extra = [] if seen.appearance is None else [seen.appearance]
             rgb = torch.cat([template(part, ways[None], *extra)[1].cpu() for part in at.split(1 << 15)])
         colours = (rgb * 255).round().to(torch.uint8).numpy()
-        vertices = mesh.vertices / opened.scale
+        vertices = mesh.vertices / opened.scale - opened.shift.numpy()
         write_ply(work.folder / f"mesh_{name}.ply", vertices, mesh.faces, normals=mesh.normals, colours=colours)
 
 

@@ -32,7 +32,10 @@ GOAL = 18.0  # dB, to be reached from another scene's weights or from none
 
 @dataclass(frozen=True)
 class Views:
-    """A scene, its side in pixels, and the training: steps of `rays`, coarse and fine samples, rate, width, bands."""
+    """A scene, its side in pixels, and the training: steps of `rays`, coarse and fine samples, rate, width, bands.
+
+    deep: the paper's network, 8 layers and half as wide for the colour, in place of the small one of 4.
+    """
 
     scene: str
     size: int
@@ -46,6 +49,7 @@ class Views:
     dir_bands: int = 2
     every: int = 25
     fast: bool = False  # the fast model in place of the network, for the method itself
+    deep: bool = False
 
     @property
     def queries(self) -> int:
@@ -83,14 +87,23 @@ def build(arm: str, settings: Views, generator: torch.Generator) -> NerfMLP:
     n = bands.get(arm, settings.bands)
     if arm == "raw_xyz":
         target = sum(p.numel() for p in build("nerf", settings, torch.Generator()).parameters())
-        width = match_width(lambda w: tiny_nerf(0, 0, width=w, generator=torch.Generator()), target)
-        return tiny_nerf(0, 0, width=width, generator=generator)
-    net = tiny_nerf(n, settings.dir_bands, arm != "no_direction", width=settings.width, generator=generator)
+        make = lambda w, g: _net(settings, 0, 0, True, w, g)
+        return make(match_width(lambda w: make(w, torch.Generator()), target), generator)
+    net = _net(settings, n, settings.dir_bands, arm != "no_direction", settings.width, generator)
     if arm == "foreign_bands":
         net.position = ForeignBands(net.position)  # type: ignore[assignment]
     if arm == "foreign_direction":
         net.direction = ForeignDirection(net.direction)  # type: ignore[assignment]
     return net
+
+
+def _net(
+    settings: Views, bands: int, dir_bands: int, directed: bool, width: int, generator: torch.Generator
+) -> NerfMLP:
+    if settings.deep:
+        return NerfMLP(8, width, 4, bands, dir_bands, directed, colour_width=width // 2, density="softplus",
+                       generator=generator)  # fmt: skip
+    return tiny_nerf(bands, dir_bands, directed, width=width, generator=generator)
 
 
 def samples_of(arm: str, settings: Views) -> tuple[int, int]:

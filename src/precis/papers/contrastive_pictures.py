@@ -20,7 +20,7 @@ from precis.papers.job import Work
 from precis.train.colour import luma
 
 SIZES = (32, 64, 96, 128, 224)
-LEAST = 32
+LEAST, FEWEST = 32, 16  # pictures that are found, and of those the ones that training sees
 
 
 class Pictures(NamedTuple):
@@ -75,6 +75,10 @@ def read_pictures(job: Any, work: Work, channels: int | None = None, size: int |
     if lone:
         names = [classes[c] for c in lone]
         work.note(f"of {', '.join(names[:10])} there is one labelled picture or group: it votes but is not tested")
+    if job.task == "train" and (left := int((~held & ~repeated).sum())) < FEWEST:
+        raise InputError(f"training would see {left} different pictures, and {FEWEST} or more are wanted: of {n} found "
+                         f"{int(repeated.sum())} are copies of others, and {int(held.sum())} are held out",
+                         file=job.input)  # fmt: skip
     known = torch.from_numpy(labels.astype(np.int64))
     single = tuple(classes[c] for c in lone)
     return Pictures(as_channels(images, channels), known, classes, found.names, held, repeated, single, found)

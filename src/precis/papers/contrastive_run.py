@@ -168,6 +168,19 @@ def _batch(job: Any, n: int) -> int:
     return max(2, min(256, 2 ** int(math.log2(max(n / 2, 2)))))
 
 
+def queue_size(pictures: int, batch: int, asked: int | None = None) -> int:
+    """Keys of a queue: as asked, else whole steps of two batches, at most 4096 and half of the pictures, so that a step
+    does not find its own pictures' old keys among the negatives."""
+    half = max(1, pictures // 2)
+    if asked is not None:
+        if asked > half:
+            raise InputError(f"--queue {asked} is more than half of the {pictures} pictures that are trained on: it "
+                             "would hold their own keys as negatives")  # fmt: skip
+        return asked
+    step, most = 2 * batch, min(4096, half)
+    return most // step * step or most
+
+
 def views_name(job: Any, pictures: Pictures) -> str:
     channels, size = pictures.images.shape[1:3]
     return str(job.augment) if job.augment != "auto" else "glyph" if channels == 1 and size <= 32 else "simclr"

@@ -11,8 +11,10 @@ from precis.data.animation import write_animation
 from precis.data.images import write_image
 from precis.data.toy_clips import clips
 from precis.errors import InputError
+from precis.papers.catalogue import find
 from precis.papers.invariance.clip_pictures import partners
 from precis.papers.invariance.regions import _within
+from precis.papers.opening import make_job
 
 QUICK = {"epochs": 2.0, "model": "conv:4x2", "batch": 16, "size": 16}
 
@@ -131,6 +133,19 @@ def test_encoders_are_measured(folder, measured, tmp_path):
     (tmp_path / "set.csv").write_text("file,target,base,transform\n" + "\n".join(listed))
     table = run(tmp_path / "table", tmp_path / "set.csv", measure=(spec,), units=1)
     assert {"a", "b"} <= set(table.metrics) and table.metrics["untrained"] is not None
+
+
+def test_the_set_to_measure_on_may_come_last(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    one, other, last = (str(tmp_path / name) for name in ("run", "set", "set.csv"))
+    paper = find()["invariance"]
+    both = (one, "my.py:build")
+    for measure, kept, given in (((one, other), (one,), other), ((*both, last), both, last),
+                                 ((one, one), (one, one), None), ((other,), (other,), None)):  # fmt: skip
+        job = make_job(paper, None, measure=measure)
+        assert (job.measure, job.input) == (kept, given)
 
 
 def test_rendered_objects_need_no_input(folder, tmp_path, monkeypatch):

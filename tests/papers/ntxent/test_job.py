@@ -12,6 +12,7 @@ from precis.data.images import write_image
 from precis.errors import InputError
 from precis.papers.catalogue import find
 from precis.papers.contrastive_pictures import _hold_out, _natural_size
+from precis.papers.contrastive_run import queue_size
 from precis.papers.opening import make_job
 from precis.train.checkpoint import load_model
 from precis.train.probe import embed
@@ -52,6 +53,28 @@ def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):
     stopped_and_resumed(run, tmp_path, pictures, **QUICK, method="moco")
 
 
+def test_a_queue_holds_at_most_half_of_the_pictures():
+    assert [queue_size(n, 16) for n in (40, 300, 600, 100_000)] == [20, 128, 288, 4096]
+    assert queue_size(600, 16, 300) == 300 and queue_size(2, 2) == 1
+    with pytest.raises(InputError, match="--queue 301 is more than half of the 600 pictures"):
+        queue_size(600, 16, 301)
+
+
+def test_the_task_moco_is_the_method(pictures):
+    job = make_job(find()["ntxent"], pictures, task="moco")
+    assert (job.task, job.method) == ("train", "moco")
+
+
+def test_copies_and_held_out_pictures_do_not_count_as_enough(tmp_path):
+    images, _ = halves(2)
+    (tmp_path / "same").mkdir()
+    for i in range(40):
+        write_image(tmp_path / "same" / f"{i:02d}.png", images[i % 2].repeat(3, 1).repeat(3, 2))
+    with pytest.raises(InputError, match="would see 2 different pictures.* of 40 found 38 are copies of others"):
+        run(tmp_path / "out", tmp_path / "same", **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_labels_all_pictures_are_trained_on_and_queries_are_answered(tmp_path):
     images, _ = halves(40)
     (tmp_path / "set").mkdir()
@@ -74,7 +97,7 @@ def test_a_trained_encoder_embeds_other_pictures_and_starts_another_run(pictures
     assert not (done.folder / "model.safetensors").exists()
     again = run(tmp_path / "third", pictures, **QUICK, init=first.folder)
     assert again.metrics["loss"] < first.metrics["loss"]
-    np.save(tmp_path / "large.npy", np.zeros((40, 1, 16, 16), np.uint8))
+    np.save(tmp_path / "large.npy", np.random.default_rng(0).integers(0, 256, (40, 1, 16, 16)).astype(np.uint8))
     with pytest.raises(InputError, match="give --size 8"):
         run(tmp_path / "no", tmp_path / "large.npy", **QUICK, init=first.folder)
     with pytest.raises(InputError, match=r"no config.json"):

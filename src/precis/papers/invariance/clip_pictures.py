@@ -12,7 +12,7 @@ from precis.data.imageset import ImageSet
 from precis.data.stack import square
 from precis.errors import InputError
 from precis.papers.contrastive_pictures import LEAST, SIZES, Pictures, _hold_out, as_channels
-from precis.papers.contrastive_run import Recipe, views_name
+from precis.papers.contrastive_run import Recipe, queue_size, views_name
 from precis.papers.job import Work
 from precis.train.augment import preset
 from precis.train.classify import to_input
@@ -61,8 +61,10 @@ class ClipTraining:
         if unit.max() < 1:
             raise InputError("two clips or more are wanted (or one with cuts): neighbours are looked for in others",
                              file=job.input)  # fmt: skip
+        near = float(((self.partner - torch.arange(len(images))).abs() < gap).float().mean())
+        nearer = f" ({near:.0%} nearer, in the middle of clips shorter than twice that)" if near > 0 else ""
         work.note(f"{len(images)} {'frames' if boxes is None else 'regions'} of {unit.max() + 1} uncut clips, partners "
-                  f"{gap} frames apart; neighbours are of other clips")  # fmt: skip
+                  f"{gap} frames apart{nearer}; neighbours are of other clips")  # fmt: skip
         source = ImageSet(images.numpy(), y, classes, names, unit.astype(np.str_), skipped=tuple(skipped))
         known = torch.from_numpy(y.astype(np.int64))
         return Pictures(as_channels(images, channels), known, classes, names, held, np.zeros(len(y), bool),
@@ -72,8 +74,8 @@ class ClipTraining:
         """MoCo whose keys are views of the partners; their noise follows from how many keys there were, so that a
         resumed run draws the same."""
         trained = torch.from_numpy(pictures.trained)
-        half = min(4096, len(trained) // 2) // (2 * batch) * (2 * batch)
-        model = MoCo(encoder, head, max(2 * batch, half), 0.99, job.temperature or 0.2, generator=generator)
+        size = queue_size(len(trained), batch)
+        model = MoCo(encoder, head, size, 0.99, job.temperature or 0.2, generator=generator)
         views = preset(views_name(job, pictures), int(pictures.images.shape[-1]))
 
         def loss(made: tuple[Tensor, ...], chosen: Tensor) -> Tensor:

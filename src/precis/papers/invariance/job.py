@@ -59,6 +59,8 @@ class Invariance(ContrastiveJob):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.input is None and not self.synthetic and len(self.measure) > 1 and _is_set(Path(self.measure[-1])):
+            self.measure, self.input = self.measure[:-1], self.measure[-1]  # --measure ENCODER … INPUT
         if self.synthetic and (not self.measure or self.input is not None):
             raise InputError("--synthetic takes the place of INPUT, and goes with --measure ENCODER")
         if self.measure and (self.gap is not None or self.boxes is not None):
@@ -87,6 +89,11 @@ class Invariance(ContrastiveJob):
 
         training = ClipTraining()
         return run_contrastive(self, work, training.make, read=training.read)
+
+
+def _is_set(path: Path) -> bool:
+    """Whether it is pictures to measure on, and no encoder: a CSV, or a folder that no run has left."""
+    return path.suffix.lower() == ".csv" or path.is_dir() and not (path / "config.json").exists()
 
 
 def _is_gap(text: str) -> bool:

@@ -18,6 +18,10 @@ class Embed(ContrastiveJob):
     --task embed --model DIR embeds other pictures with the encoder that a run in DIR has trained.
     """
 
+    task: Annotated[
+        Literal["train", "embed", "moco"],
+        Doc("train an encoder, by a queue (moco: as --method moco), or embed INPUT with the one that --model names"),
+    ] = "train"  # type: ignore[assignment]
     method: Annotated[
         Literal["simclr", "moco"], Doc("negatives from the batch, or from a queue (for small batches)")
     ] = "simclr"
@@ -26,6 +30,8 @@ class Embed(ContrastiveJob):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.task == "moco":
+            self.task, self.method = "train", "moco"
         if not 0 <= self.momentum <= 1:
             raise InputError(f"--momentum must lie between 0 and 1, got {self.momentum:g}")
         if self.queue is not None and (self.queue < 1 or self.method != "moco"):
@@ -39,11 +45,10 @@ class Embed(ContrastiveJob):
 
 def _make(job: Any, pictures: Any, encoder: Any, head: Any, batch: int, generator: Any) -> Any:
     from precis.contrastive.ntxent import MoCo, SimCLR
-    from precis.papers.contrastive_run import Recipe
+    from precis.papers.contrastive_run import Recipe, queue_size
 
     if job.method == "moco":
-        half = min(4096, len(pictures.trained) // 2) // (2 * batch) * (2 * batch)
-        size = job.queue or max(2 * batch, half)
+        size = queue_size(len(pictures.trained), batch, job.queue)
         model: Any = MoCo(encoder, head, size, job.momentum, job.temperature or 0.2, generator=generator)
     else:
         model = SimCLR(encoder, head, job.temperature or 0.5)

@@ -11,9 +11,9 @@ from torch import Tensor
 from precis.data.images import Image, resize, shrink
 from precis.fields.deep_decoder import DeepDecoder, layers_for
 from precis.fields.restoration import Downsampler, fit_untrained
-from precis.fields.restoration_operators import estimate_noise
 from precis.lab.figures import strip
 from precis.papers.deep_image_prior.classical import biharmonic, non_local_means, total_variation
+from precis.papers.deep_image_prior.level import level_of, nothing_to_do
 from precis.papers.deep_image_prior.pictures import load_mask, load_picture
 from precis.papers.job import Work
 from precis.papers.work import save
@@ -39,18 +39,18 @@ MOST_ON_CPU = 64  # channels
 def run_denoise(job: Any, work: Work) -> Metrics:
     """The width alone keeps the noise out; nothing is stopped early."""
     noisy = load(job, work, job.input, longest_of(job, work)).tensor(work.device)
-    sigma = sigma_of(job.sigma or "auto")
-    found: Metrics = {}
-    if sigma is None:
-        sigma = estimate_noise(noisy)
-        work.note(f"the noise was estimated: σ = {255 * sigma:.1f} of 255")
-        found["sigma_estimated"] = 255 * sigma
+    given = sigma_of(job.sigma or "auto")
+    sigma = level_of(noisy, given, work)
     level = 255 * sigma
+    found: Metrics = {} if given is not None else {"sigma_estimated": level}
+    if nothing_to_do(job, sigma, work):
+        return _untouched(job, work, noisy) | found
     width = next((k for limit, k in ((15, 192), (35, 128), (60, 64)) if level <= limit), 32)
     others = {
         "total variation": lambda: total_variation(noisy, 1.1 * sigma),
         "non-local means": lambda: non_local_means(noisy, 0.7 * sigma, sigma),
     }
+    others = others if sigma else {}
     return _restore(job, work, noisy, noisy.shape, width, others, "noisy", default=(1000, 1900)) | found
 
 
@@ -123,6 +123,18 @@ def _restore(
     work.show("overview.png")
     write_curves(work, fit.curve)
     return metrics | finish(job, work, net) | {"training_loss": min(fit.curve["loss"].values)}
+
+
+def _untouched(job: Any, work: Work, picture: Tensor) -> Metrics:
+    """The files of a picture that needs nothing."""
+    clean = load_reference(job, work, tuple(picture.shape))
+    work.image("restored", numpy(picture))
+    tiles, labels = [numpy(picture)], ["given, and kept"]
+    if clean is not None:
+        tiles, labels = [*tiles, numpy(clean)], [*labels, "reference"]
+    save(work.folder / "overview.png", strip(tiles, labels, size=256))
+    work.show("overview.png")
+    return {} if clean is None else compare("", picture, clean)
 
 
 def _damaged(job: Any, work: Work) -> tuple[Tensor, Tensor]:

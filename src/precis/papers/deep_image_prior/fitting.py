@@ -130,6 +130,7 @@ def _fit(
     z = _input(problem, window, whole, streams["input"])
     arguments = {"in_ch": z.shape[1], "out_ch": problem.channels, **problem.net}
     stop: Any = job.stop or TASKS[job.task].stop
+    stop = "steps" if stop == "noise" and problem.sigma is None else stop
     recompute = 2 if whole[0] * whole[1] > RECOMPUTED else 0
     net = SkipNet(**arguments, recompute=recompute, generator=streams["init"]).to(work.device)
     steps, every = steps_of(job, job.task, work.device), max(10, (job.steps or 500) // 20)

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from precis.errors import InputError
-from precis.fields.restoration import Downsampler, estimate_noise
+from precis.fields.restoration import Downsampler
 from precis.lab.figures import curves, strip
 from precis.papers.job import Work
 from precis.papers.work import save
 
 from .classical import bicubic, biharmonic, non_local_means, total_variation, tv_inpaint
 from .fitting import Problem, Restored, network_of, restore
+from .level import level_of, nothing_to_do
 from .options import TASKS, noise_level
 from .pictures import kind_of_hole, load_mask, load_picture, load_reference, luma, scores, shown
 
@@ -25,14 +26,14 @@ SLOW = 60_000  # unknown pixels from which the biharmonic equation takes minutes
 def run_denoise(job: Any, work: Work) -> Metrics:
     picture = load_picture(job.input, work).pixels
     truth = load_reference(job, _size(picture), picture.shape[1], work)
-    given = noise_level(job)
-    sigma = estimate_noise(picture) if given is None else given
-    if given is None:
-        work.note(f"the noise was estimated: a deviation of {255 * sigma:.1f} on the scale 0…255 (--sigma)")
+    sigma = level_of(picture, noise_level(job), work)
+    if nothing_to_do(job, sigma, work):
+        return _untouched(work, picture, truth)
     noise = 1 / 20 if sigma > 37.5 / 255 else TASKS["denoise"].noise
-    problem = Problem(picture, picture.shape[1], noise=noise, sigma=sigma, net=network_of(job, work))
+    problem = Problem(picture, picture.shape[1], noise=noise, sigma=sigma or None, net=network_of(job, work))
     made = restore(job, work, problem)
-    return _finish(job, work, made, picture, truth, _smoothers(picture, sigma), "noisy") | {"sigma": 255 * sigma}
+    others = _smoothers(picture, sigma) if sigma else {}
+    return _finish(job, work, made, picture, truth, others, "noisy") | {"sigma": 255 * sigma}
 
 
 def run_jpeg(job: Any, work: Work) -> Metrics:
@@ -95,6 +96,15 @@ def run_flash(job: Any, work: Work) -> Metrics:
     made = restore(job, work, problem)
     others: Others = {"flash": lambda: guide}
     return _finish(job, work, made, picture, truth, others, "without flash")
+
+
+def _untouched(work: Work, picture: Tensor, truth: Tensor | None) -> Metrics:
+    """The files of a picture that needs nothing."""
+    work.image("restored", shown(picture))
+    tiles = {"given, and kept": picture} | ({} if truth is None else {"reference": truth})
+    save(work.folder / "overview.png", strip([shown(x) for x in tiles.values()], list(tiles), size=256))
+    work.show("overview.png")
+    return {**scores(picture, truth), "stopped_at": 0, "sigma": 0.0}
 
 
 def _smoothers(picture: Tensor, sigma: float) -> Others:

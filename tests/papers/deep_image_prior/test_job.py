@@ -116,10 +116,10 @@ def test_a_hole_larger_than_the_tiles_that_were_asked_for(tmp_path):
     mask = np.ones((1, 32, 260), np.float32)
     mask[..., 60:200] = 0
     given, mask = saved(tmp_path, smooth(32, 260)), saved(tmp_path, mask, "mask.png")
-    with pytest.raises(InputError, match=r"squares of 64 .* --tile 144 .* --tile 0 fits it whole"):
+    with pytest.raises(InputError, match=r"squares of 64 .* --tile 96 .* --tile 0 fits it whole"):
         run(tmp_path / "out", given, mask=mask, tile=64)
     assert not (tmp_path / "out").exists()
-    assert run(tmp_path / "out", given, mask=mask, tile=144, steps=1).result["task"] == "inpaint"
+    assert run(tmp_path / "out", given, mask=mask, tile=96, steps=1).result["task"] == "inpaint"
 
 
 def test_flash(tmp_path):

@@ -1,9 +1,11 @@
 """The job: each task on a small picture, codes in another process, and inputs that make no sense."""
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tests.papers.deep_decoder.job_runs import run, saved, smooth
 from precis.data.images import as_float, read_image
 from precis.errors import InputError, Stopped
 from precis.papers.catalogue import find
+from precis.papers.deep_decoder.pictures import sheet
 from precis.papers.opening import make_job
 
 
@@ -120,6 +123,74 @@ def test_unknown_pixels_do_not_bleed_into_a_reduced_picture(tmp_path: Path) -> N
     assert made.shape == (3, 32, 32) and (abs(made.astype(int) - 200) <= 2).mean() > 0.6
 
 
+def test_pictures_keep_their_size_in_tiles_that_fade(tmp_path: Path) -> None:
+    """None of the three reduces a picture unless --size asks; enlarged means `factor` times larger than INPUT."""
+    clean = smooth(30, 300)
+    mask = saved(tmp_path, 1.0 * (np.random.default_rng(0).random((1, 30, 300)) < 0.5), "mask.png")
+    given = saved(tmp_path, clean)
+    cases = {"denoise": ({"sigma": "20"}, 1, 2), "superres": ({"factor": 4}, 4, 6), "inpaint": ({"mask": mask}, 1, 2)}
+    for task, (options, factor, tiles) in cases.items():
+        done = run(tmp_path / task, given, steps=2, width=8, **options)
+        assert pixels(tmp_path / task / "restored.png").shape == (3, 30 * factor, 300 * factor)
+        assert done.metrics["tiles"] == tiles
+        notes = " ".join(done.result["notes"])
+        assert f"{tiles} tiles of 256 pixels" in notes and "about a minute" in notes and "reduced" not in notes
+    assert run(tmp_path / "whole", given, sigma="20", steps=2, width=8, tile=0).metrics["tiles"] == 1
+    small = run(tmp_path / "small", given, sigma="20", steps=2, width=8, size=100)
+    assert pixels(small.folder / "restored.png").shape == (3, 10, 100)
+    assert any("reduced to 100×10" in note for note in small.result["notes"])
+
+
+def test_tiles_are_seen_against_their_part_of_the_reference(tmp_path: Path) -> None:
+    clean = smooth(64, 96)
+    given = saved(tmp_path, clean)
+    done = run(tmp_path / "t", given, sigma="20", steps=150, width=24, tile=64, reference=given)
+    assert done.metrics["tiles"] == 2 and done.metrics["psnr"] > 25
+    made = as_float(pixels(tmp_path / "t" / "restored.png"))
+    assert np.abs(np.diff(made, axis=-1) - np.diff(as_float(clean), axis=-1)).max() < 0.1  # no seam
+
+
+def test_a_stopped_run_goes_on_at_its_tile(tmp_path: Path) -> None:
+    from precis.papers.running import run_job
+
+    paper, picture = find()["deep_decoder"], saved(tmp_path, smooth(64, 96))
+    job = lambda: make_job(paper, picture, device="cpu", sigma="20", steps=3, width=8, tile=64)
+    calls = iter(range(100))
+    with pytest.raises(Stopped):
+        run_job(paper, job(), out=tmp_path / "r", stopping=lambda: next(calls) > 3)
+    assert (tmp_path / "r" / ".checkpoint" / "0.safetensors").exists()
+    run_job(paper, job(), out=tmp_path / "r", resume=True)
+    run_job(paper, job(), out=tmp_path / "w")
+    assert (tmp_path / "r" / "restored.png").read_bytes() == (tmp_path / "w" / "restored.png").read_bytes()
+
+
+def test_a_hole_larger_than_the_tiles_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
+    known = np.ones((1, 32, 260))
+    known[..., 60:200] = 0
+    mask = saved(tmp_path, known, "mask.png")
+    with pytest.raises(InputError, match="--tile 0 fits it whole"):
+        run(tmp_path / "out", saved(tmp_path, smooth(32, 260)), mask=mask, tile=64)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_side_by_side_are_of_one_size_with_captions_of_one_line(tmp_path: Path, monkeypatch: Any) -> None:
+    seen: list[tuple[list[np.ndarray], list[str]]] = []
+    for module in ("tasks_code", "tasks_restore"):
+        module = f"precis.papers.deep_decoder.{module}"
+        monkeypatch.setattr(f"{module}.sheet", lambda tiles, labels: seen.append((tiles, labels)) or b"")
+    given = saved(tmp_path, smooth(24, 32))
+    run(tmp_path / "s", given, factor=4, steps=1, width=8, reference=saved(tmp_path, smooth(96, 128), "large.png"))
+    assert {tile.shape for tile in seen[-1][0]} == {(3, 96, 128)} and len(seen[-1][0]) == 4
+    run(tmp_path / "c", given, steps=1, width=8)
+    assert len(seen[-1][0]) == 4
+    monkeypatch.undo()
+    for (tiles, _), width in ((seen[0], 128), (seen[1], 32)):
+        labels = ["Deep Decoder, 28.5 dB, 123,456 bytes"] * 4
+        made = Image.open(io.BytesIO(sheet(tiles, labels)))
+        factor = -(-310 // width)
+        assert made.size == (10 + 4 * (width * factor + 10), 10 + tiles[0].shape[1] * factor + 24 + 10)  # one line
+
+
 @pytest.mark.parametrize("task", ["compress", "decompress", "denoise", "superres", "inpaint"])
 def test_samples(tmp_path: Path, task: str) -> None:
     small = {} if task == "decompress" else {"size": 64, "steps": 3}
@@ -182,6 +253,8 @@ def test_files_that_are_no_code(tmp_path: Path) -> None:
     ({"sigma": "0"}, "--sigma must be"),
     ({"sigma": "much"}, "--sigma must be"),
     ({"task": "inpaint"}, "needs --mask"),
+    ({"ratio": 0.1, "tile": 64}, "--tile belongs to --task denoise or superres or inpaint"),
+    ({"sigma": "9", "tile": 20}, "--tile must be at least 64"),
     ({"task": "decompress", "steps": 1}, "--steps belongs to"),
     ({"task": "decompress", "steps": None}, "magic number"),
     ({"sigma": "auto", "reference": Path("none.png")}, "no such file"),

@@ -7,9 +7,8 @@ from tests.papers.deep_image_prior.job_runs import run, saved, smooth
 from torch import nn
 
 from precis.data.images import read_image
-from precis.errors import Stopped
+from precis.errors import InputError, Stopped
 from precis.papers.catalogue import find
-from precis.papers.deep_image_prior.fitting import Window, blend, windows
 from precis.papers.deep_image_prior.options import TASKS, settle
 from precis.papers.deep_image_prior.pictures import kind_of_hole
 from precis.papers.opening import make_job
@@ -103,32 +102,30 @@ def test_large_holes_and_masks_that_are_nearly_grey(tmp_path):
     assert "only 0.1% of the pixels are known" in " ".join(done.result["notes"])
 
 
+def test_a_hole_larger_than_the_usual_tile(tmp_path):
+    """600×400 pixels, 150 to 450 unknown in every row: squares of 256 would see nothing in the middle."""
+    mask = np.ones((1, 40, 600), np.float32)
+    mask[..., 150:450] = 0
+    given, mask = saved(tmp_path, smooth(40, 600)), saved(tmp_path, mask, "mask.png")
+    done = run(tmp_path / "out", given, mask=mask, steps=1)
+    assert read_image(done.folder / "restored.png").pixels.shape == (3, 40, 600)
+    assert "2 tiles of 320 pixels" in " ".join(done.result["notes"])
+
+
+def test_a_hole_larger_than_the_tiles_that_were_asked_for(tmp_path):
+    mask = np.ones((1, 32, 260), np.float32)
+    mask[..., 60:200] = 0
+    given, mask = saved(tmp_path, smooth(32, 260)), saved(tmp_path, mask, "mask.png")
+    with pytest.raises(InputError, match=r"squares of 64 .* --tile 96 .* --tile 0 fits it whole"):
+        run(tmp_path / "out", given, mask=mask, tile=64)
+    assert not (tmp_path / "out").exists()
+    assert run(tmp_path / "out", given, mask=mask, tile=96, steps=1).result["task"] == "inpaint"
+
+
 def test_flash(tmp_path):
     dark, flash = saved(tmp_path, 0.4 * smooth()), saved(tmp_path, smooth(channels=1), "flash.png")
     done = run(tmp_path / "out", dark, flash=flash)
     assert done.result["task"] == "flash" and (done.folder / "flash.png").exists()
-
-
-def test_windows_cover_the_picture_and_overlap():
-    for size, tile, overlap in (((100, 260), 64, 16), ((64, 64), 64, 16), ((65, 300), 64, 32)):
-        found = windows(size, tile, overlap)
-        count = np.zeros(size, int)
-        for w in found:
-            assert w.bottom - w.top == min(tile, size[0]) and w.right - w.left == min(tile, size[1])
-            count[w.top : w.bottom, w.left : w.right] += 1
-        assert count.min() >= 1
-        lefts = sorted({w.left for w in found})
-        assert all(b - a <= tile - overlap for a, b in zip(lefts, lefts[1:]))
-
-
-def test_tiles_of_one_picture_are_that_picture_again():
-    picture = torch.rand(1, 3, 60, 44, generator=torch.Generator().manual_seed(0))
-    where = windows((30, 22), 16, 4)
-    parts = [w.of(picture, 2) for w in where]
-    torch.testing.assert_close(blend(parts, where, (30, 22), 2), picture)
-    pair = [torch.zeros(1, 1, 4, 6), torch.ones(1, 1, 4, 6)]
-    row = blend(pair, [Window(0, 0, 4, 6), Window(0, 4, 4, 10)], (4, 10), 1)[0, 0, 0]
-    assert row[:4].eq(0).all() and row[6:].eq(1).all() and 0 < row[4] < row[5] < 1
 
 
 def test_tiles_and_runs(tmp_path):

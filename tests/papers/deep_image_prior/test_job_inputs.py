@@ -6,7 +6,7 @@ from tests.papers.deep_image_prior.job_runs import run, saved, smooth
 
 from precis.errors import InputError
 from precis.papers.catalogue import find
-from precis.papers.deep_image_prior.options import network, settle
+from precis.papers.deep_image_prior.options import TASKS, lr_of, network, settle, steps_of
 from precis.papers.opening import make_job
 
 
@@ -92,6 +92,50 @@ def test_networks_of_the_tasks_and_sizes():
     assert network(job(size="paper"), "inpaint", "cpu", "large")["skip"] == (0,) * 5
     assert network(job(size="paper"), "inpaint", "cpu", "text")["skip"] == (128,) * 5
     assert network(job(size="paper"), "invert", "cpu")["down_filter"] == (7, 7, 5, 5, 3, 3)
+
+
+def test_the_papers_steps_and_rates_go_with_its_network():
+    paper = find()["deep_image_prior"]
+    small, large = (make_job(paper, None, size=size) for size in ("small", "paper"))
+    papers = {
+        ("inpaint", "pixels"): (11_000, 0.001), ("inpaint", "text"): (6001, 0.01), ("inpaint", "large"): (5001, 0.01),
+        ("superres", ""): (2000, 0.01), ("superres", "x8"): (4000, 0.01), ("jpeg", ""): (2400, 0.01),
+        ("denoise", ""): (1800, 0.01), ("denoise", "weak"): (3000, 0.01), ("flash", ""): (601, 0.1),
+        ("invert", ""): (3100, 0.001),
+    }  # fmt: skip
+    for (task, case), (steps, lr) in papers.items():
+        assert (steps_of(large, task, "cpu", case), lr_of(large, task, "cpu", case)) == (steps, lr)
+        assert steps_of(small, task, "cpu", case) == TASKS[task].steps <= steps
+        assert lr_of(small, task, "cpu", case) == TASKS[task].lr
+    mine = make_job(paper, None, size="paper", steps=7, lr=0.02)
+    assert (steps_of(mine, "inpaint", "cpu", "pixels"), lr_of(mine, "inpaint", "cpu", "pixels")) == (7, 0.02)
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ({"task": "jpeg"}, (2400, 3, 0.01)), ({"factor": 8}, (4000, 32, 0.01)), ({"factor": 2}, (2000, 32, 0.01)),
+    ({"sigma": "25"}, (1800, 32, 0.01)), ({"sigma": "5"}, (3000, 32, 0.01)),
+    ({"hole": "pixels"}, (11_000, 32, 0.001)), ({"hole": "text"}, (6001, 32, 0.01)),
+    ({"hole": "large"}, (5001, 2, 0.01)),
+])  # fmt: skip
+def test_the_fit_is_given_the_settings_of_its_task(tmp_path, monkeypatch, options, expected):
+    class Seen(Exception):
+        pass
+
+    def look(net, z, target, **given):
+        raise Seen(given["steps"], z.shape[1], given["lr"])
+
+    monkeypatch.setattr("precis.papers.deep_image_prior.fitting.fit_untrained", look)
+    if "hole" in options:
+        options = options | {"mask": saved(tmp_path, (smooth() > 0.4)[:1].astype(np.float32), "mask.png")}
+    with pytest.raises(Seen) as found:
+        run(tmp_path / "out", saved(tmp_path, smooth()), steps=None, size="paper", **options)
+    assert found.value.args == expected
+
+
+def test_fewer_steps_than_the_papers_are_said_to_be_fewer(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "jpeg", TASKS["jpeg"]._replace(steps=2))
+    done = run(tmp_path / "out", saved(tmp_path, smooth()), task="jpeg", steps=None)
+    assert any("2 steps at the most; the paper's (--size paper) takes 2,400" in note for note in done.result["notes"])
 
 
 @pytest.mark.parametrize(("option", "value"), [("steps", 0), ("runs", 0), ("lr", 2.0), ("minutes", -1.0)])

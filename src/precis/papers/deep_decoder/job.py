@@ -36,11 +36,19 @@ class Decode(Job):
                      Range(4, 4096)] = None  # fmt: skip
     order: Annotated[Literal["code", "paper", "upsample_last"], Doc("order of the operations in a layer")] = "code"
     size: Annotated[
-        int | None, Doc("longest side of the picture that is made; larger ones are reduced: 256, CUDA 512"),
+        int | None, Doc("reduce larger pictures, so that the longest side of what is made is this; "
+                        "None: compress 256, CUDA 512; the others reduce nothing"),
         Range(8, 8192),
-    ] = None
+    ] = None  # fmt: skip
     background: Annotated[str, Doc("colour to lay transparent pixels on")] = "white"
     reference: Annotated[Path | None, Doc("denoise, superres, inpaint: the clean picture, to measure against")] = None
+
+    tile: Annotated[
+        int | None,
+        Doc("denoise, superres, inpaint: side of the squares that a larger picture is cut into, each with a decoder of "
+            "its own; None: 256 on a CPU, 512 on a GPU (up to twice as much where a hole is so large); 0: none"),
+        Range(0, 8192),
+    ] = None  # fmt: skip
 
     # Compression.
     ratio: Annotated[float | None, Doc("compress: weights a value of the picture; 0.031"), Range(1e-6, 10)] = None

@@ -6,12 +6,14 @@ from typing import Any
 
 from precis.errors import InputError
 from precis.papers.job import option_of
+from precis.papers.tiles import check_tile
 
 MAGIC = b"\x89PDD"
 FIT = {"steps", "minutes", "lr", "width", "order", "size", "background"}
+RESTORE = FIT | {"reference", "tile"}
 TAKES = {
-    "compress": FIT | {"ratio", "bytes", "bits"}, "decompress": set[str](), "denoise": FIT | {"sigma", "reference"},
-    "superres": FIT | {"factor", "reference"}, "inpaint": FIT | {"mask", "invert_mask", "reference"},
+    "compress": FIT | {"ratio", "bytes", "bits"}, "decompress": set[str](), "denoise": RESTORE | {"sigma"},
+    "superres": RESTORE | {"factor"}, "inpaint": RESTORE | {"mask", "invert_mask"},
 }  # fmt: skip
 MODULES = {
     "compress": "tasks_code", "decompress": "tasks_code", "denoise": "tasks_restore", "superres": "tasks_restore",
@@ -33,6 +35,7 @@ def settle(job: Any) -> str:
         raise InputError(f"{' and '.join(chosen)} each say how large the decoder is; give one of them")
     if job.sigma is not None:
         sigma_of(job.sigma)
+    check_tile(job.tile)
     if job.input is not None:
         _check_input(task, Path(job.input))
     return task

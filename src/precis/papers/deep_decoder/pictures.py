@@ -11,12 +11,14 @@ from torch import Tensor
 from precis.data.images import Image, as_bytes, as_float, composite, read_image, resize, shrink
 from precis.errors import InputError
 from precis.fields.deep_decoder import DeepDecoder
+from precis.lab.figures import strip
 from precis.nn.image import psnr, ssim
 from precis.papers.job import Work
 from precis.papers.work import save
 from precis.train.checkpoint import save_model
 
 CHECKPOINT = ".checkpoint"
+CAPTION, TALLEST = 310, 640  # pixels: the width of "Deep Decoder, 28.5 dB, 123,456 bytes"; half the tallest picture
 Metrics = dict[str, float | int | None]
 
 
@@ -30,15 +32,15 @@ class Loaded(NamedTuple):
         return torch.from_numpy(np.ascontiguousarray(self.values, np.float32))[None].to(device)
 
 
-def load(job: Any, work: Work, path: str | Path, longest: int) -> Loaded:
-    """Read a picture, reduced to `longest`; what is done is noted.  Values may leave [0, 1] as noise does."""
+def load(job: Any, work: Work, path: str | Path, longest: int | None) -> Loaded:
+    """Read a picture, reduced to `longest` if there is one; what is done is noted.  Values may leave [0, 1]: noise."""
     image: Image = read_image(path)
     full = (int(image.pixels.shape[1]), int(image.pixels.shape[2]))
     if image.alpha is not None:
         if (as_float(image.alpha) < 1).any():
             work.note(f"{Path(path).name}: transparent pixels were laid on {job.background} (--background)")
         image = composite(image, job.background)
-    image = shrink(image, longest)
+    image = image if longest is None else shrink(image, longest)
     h, w = image.pixels.shape[1:]
     if (h, w) != full:
         work.note(f"{Path(path).name}: {full[1]}×{full[0]} pixels were reduced to {w}×{h} (--size)")
@@ -55,7 +57,7 @@ def longest_of(job: Any, work: Work) -> int:
     return int(job.size or (512 if work.device.startswith("cuda") else 256))
 
 
-def load_reference(job: Any, work: Work, shape: tuple[int, ...]) -> Tensor | None:
+def load_reference(job: Any, shape: tuple[int, ...]) -> Tensor | None:
     """The clean picture [1,C,H,W] of --reference, reduced to the size that is worked at if it is larger."""
     if job.reference is None:
         return None
@@ -65,13 +67,13 @@ def load_reference(job: Any, work: Work, shape: tuple[int, ...]) -> Tensor | Non
         values = resize(values, (height, width))
     elif (h, w) != (height, width):
         raise InputError(f"the reference is {w}×{h} pixels, what is made {width}×{height}", file=job.reference)
-    x = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None].to(work.device)
+    x = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
     return x.expand(-1, shape[1], -1, -1) if x.shape[1] == 1 else x if x.shape[1] == shape[1] else x.mean(1, True)
 
 
-def draw(job: Any, purpose: str) -> torch.Generator:
-    """A stream of random numbers for one purpose."""
-    return torch.Generator().manual_seed(2 * job.seed + ("init", "noise").index(purpose))
+def draw(job: Any, purpose: str, tile: int = 0) -> torch.Generator:
+    """A stream of random numbers for one purpose; that of the first tile depends on the job's seed alone."""
+    return torch.Generator().manual_seed(2 * (job.seed + 100_003 * tile) + ("init", "noise").index(purpose))
 
 
 def options_of(job: Any, work: Work, steps: int, lr: float) -> dict[str, Any]:
@@ -120,6 +122,12 @@ def write_curves(work: Work, curve: dict[str, Any]) -> None:
         if metric in curve:
             chart = curves({metric: (curve[metric].steps, curve[metric].values)}, y_label=label, log_y=log_y)
             save(work.folder / f"{metric}.png", chart.png())
+
+
+def sheet(tiles: list[np.ndarray], labels: list[str]) -> bytes:
+    """Pictures [C,h,w] of one size side by side, so large that their captions take one line."""
+    h, w = tiles[0].shape[-2:]
+    return strip(tiles, labels, size=min(h * -(-CAPTION // w), TALLEST))
 
 
 def rounded(x: Tensor) -> np.ndarray:

@@ -13,7 +13,6 @@ from precis.errors import InputError
 from precis.fields.deep_decoder import DeepDecoder, layers_for, width_for_ratio
 from precis.fields.deep_decoder_code import decode, noise_schedule, pack, read_header, width_for_bytes
 from precis.fields.restoration import centre_crop, fit_untrained
-from precis.lab.figures import strip
 from precis.nn.image import psnr
 from precis.papers.job import Work
 from precis.papers.work import save
@@ -29,6 +28,7 @@ from .pictures import (
     numpy,
     options_of,
     rounded,
+    sheet,
     watch,
     write_curves,
 )  # fmt: skip
@@ -81,7 +81,7 @@ def run_compress(job: Any, work: Work) -> Metrics:
             work.note(f"{form} has no file of {len(data)} bytes for this picture: its shortest, {len(file)}, was taken")
     metrics["bytes_jpeg_at_equal_psnr"] = jpeg_bytes(rounded(truth), truth, metrics["psnr"])
     work.image("error", np.clip(10 * np.abs(numpy(shown) - numpy(truth)).mean(0), 0, 1))
-    save(work.folder / "overview.png", strip(tiles, labels, size=max(size)))
+    save(work.folder / "overview.png", sheet(tiles, labels))
     work.show("overview.png")
     write_curves(work, fit.curve)
     return metrics

@@ -26,7 +26,8 @@ class Restore(Job):
     task: Annotated[Task | None, Doc("what is wrong with it; None: by the options, else denoise")] = None
 
     # What was measured.
-    sigma: Annotated[str, Doc("denoise: the noise's deviation on the scale 0…255, or auto: estimated")] = "auto"
+    sigma: Annotated[str, Doc("denoise: the noise's deviation on the scale 0…255, or auto: estimated; where to stop, "
+                               "how many steps there are, and the noise on the input follow it")] = "auto"  # fmt: skip
     factor: Annotated[int | None, Doc("superres: how many times larger: 2, 4 or 8; 4")] = None
     mask: Annotated[Path | None, Doc("inpaint: grey picture, white known; None: transparent pixels are unknown")] = None
     invert_mask: Annotated[bool, Doc("inpaint: white is unknown")] = False
@@ -48,9 +49,12 @@ class Restore(Job):
         Literal["small", "middle", "paper"] | None,
         Doc("network: small 4 scales × 32 channels, middle 5 × 64, paper 5 × 128; None: small on a CPU, else paper"),
     ] = None
-    steps: Annotated[int | None, Doc("steps of Adam at the most; None: the task's"), Range(1)] = None
+    steps: Annotated[
+        int | None, Doc("steps of Adam at the most; None: the paper's for --size paper, else fewer"), Range(1)
+    ] = None
     minutes: Annotated[float | None, Doc("stop after so many minutes"), Range(0.001)] = None
-    lr: Annotated[float | None, Doc("Adam's rate; 0.01, flash 0.1, invert 0.001"), Range(1e-8, 1.0)] = None
+    lr: Annotated[float | None, Doc("Adam's rate; 0.01, flash 0.1, invert and (--size paper) single pixels 0.001"),
+                  Range(1e-8, 1.0)] = None  # fmt: skip
     stop: Annotated[
         Literal["noise", "variance", "steps"] | None,
         Doc("noise: where the misfit is as large as --sigma (denoise); variance: where the outputs vary least; "
@@ -59,7 +63,8 @@ class Restore(Job):
     runs: Annotated[int, Doc("fits from other initial weights whose results are averaged"), Range(1, 16)] = 1
     tile: Annotated[
         int | None,
-        Doc("side of the squares that a larger picture is cut into; None: 256 on a CPU, 1024 on a GPU; 0: none"),
+        Doc("side of the squares that a larger picture is cut into; None: 256 on a CPU, 1024 on a GPU (up to twice as "
+            "much where a hole is so large); 0: none"),
         Range(0, 8192),
     ] = None  # fmt: skip
 

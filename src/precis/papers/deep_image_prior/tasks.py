@@ -7,38 +7,40 @@ import torch
 from torch import Tensor
 
 from precis.errors import InputError
-from precis.fields.restoration import Downsampler, estimate_noise
+from precis.fields.restoration import Downsampler
 from precis.lab.figures import curves, strip
 from precis.papers.job import Work
 from precis.papers.work import save
 
 from .classical import bicubic, biharmonic, non_local_means, total_variation, tv_inpaint
 from .fitting import Problem, Restored, network_of, restore
-from .options import TASKS, noise_level
-from .pictures import kind_of_hole, load_mask, load_picture, load_reference, luma, scores, shown
+from .level import level_of, nothing_to_do
+from .options import TASKS, WEAK, noise_level
+from .pictures import SLOW, check_enlarged, kind_of_hole, load_mask, load_picture, load_reference, luma, scores, shown
 
 Metrics = dict[str, float | int | None]
 Others = dict[str, Callable[[], Tensor]]
-SLOW = 60_000  # unknown pixels from which the biharmonic equation takes minutes
 
 
 def run_denoise(job: Any, work: Work) -> Metrics:
     picture = load_picture(job.input, work).pixels
     truth = load_reference(job, _size(picture), picture.shape[1], work)
-    given = noise_level(job)
-    sigma = estimate_noise(picture) if given is None else given
-    if given is None:
-        work.note(f"the noise was estimated: a deviation of {255 * sigma:.1f} on the scale 0…255 (--sigma)")
+    sigma = level_of(picture, noise_level(job), work)
+    if nothing_to_do(job, sigma, work):
+        return _untouched(work, picture, truth)
     noise = 1 / 20 if sigma > 37.5 / 255 else TASKS["denoise"].noise
-    problem = Problem(picture, picture.shape[1], noise=noise, sigma=sigma, net=network_of(job, work))
+    case = "weak" if 0 < sigma < WEAK else ""
+    net = network_of(job, work)
+    problem = Problem(picture, picture.shape[1], noise=noise, sigma=sigma or None, case=case, net=net)
     made = restore(job, work, problem)
-    return _finish(job, work, made, picture, truth, _smoothers(picture, sigma), "noisy") | {"sigma": 255 * sigma}
+    others = _smoothers(picture, sigma) if sigma else {}
+    return _finish(job, work, made, picture, truth, others, "noisy") | {"sigma": 255 * sigma}
 
 
 def run_jpeg(job: Any, work: Work) -> Metrics:
     picture = load_picture(job.input, work).pixels
     truth = load_reference(job, _size(picture), picture.shape[1], work)
-    problem = Problem(picture, picture.shape[1], noise=TASKS["jpeg"].noise, net=network_of(job, work))
+    problem = Problem(picture, picture.shape[1], z_channels=3, noise=TASKS["jpeg"].noise, net=network_of(job, work))
     made = restore(job, work, problem)
     return _finish(job, work, made, picture, truth, _smoothers(picture, 0.04), "JPEG")
 
@@ -47,12 +49,12 @@ def run_superres(job: Any, work: Work) -> Metrics:
     factor = job.factor or 4
     picture = load_picture(job.input, work).pixels
     h, w = _size(picture)
-    if h * w * factor**2 > 50_000_000:
-        raise InputError(f"{w * factor}×{h * factor} pixels are too many: 50 million at the most", file=job.input)
+    check_enlarged((h, w), factor, job.input)
     truth = load_reference(job, (h * factor, w * factor), picture.shape[1], work)
     noise = 0.05 if factor == 8 else TASKS["superres"].noise
     down = Downsampler(factor).to(work.device)
-    problem = Problem(picture, picture.shape[1], factor, operator=down, noise=noise, net=network_of(job, work))
+    case, net = "x8" if factor == 8 else "", network_of(job, work)
+    problem = Problem(picture, picture.shape[1], factor, operator=down, noise=noise, case=case, net=net)
     made = restore(job, work, problem)
     others: Others = {"bicubic": lambda: bicubic(picture, factor)}
     enlarged = picture.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
@@ -73,7 +75,7 @@ def run_inpaint(job: Any, work: Work) -> Metrics:
         work.note(f"what is unknown looks like {what}, and the network for these was taken; --hole chooses another")
     problem = Problem(
         picture * known, picture.shape[1], mask=known, meshgrid=hole == "large",
-        noise=0.0 if hole == "large" else TASKS["inpaint"].noise, net=network_of(job, work, hole),
+        noise=0.0 if hole == "large" else TASKS["inpaint"].noise, case=hole, net=network_of(job, work, hole),
     )  # fmt: skip
     made = restore(job, work, problem)
     filled = made._replace(best=torch.where(known > 0, picture, made.best))
@@ -95,6 +97,15 @@ def run_flash(job: Any, work: Work) -> Metrics:
     made = restore(job, work, problem)
     others: Others = {"flash": lambda: guide}
     return _finish(job, work, made, picture, truth, others, "without flash")
+
+
+def _untouched(work: Work, picture: Tensor, truth: Tensor | None) -> Metrics:
+    """The files of a picture that needs nothing."""
+    work.image("restored", shown(picture))
+    tiles = {"given, and kept": picture} | ({} if truth is None else {"reference": truth})
+    save(work.folder / "overview.png", strip([shown(x) for x in tiles.values()], list(tiles), size=256))
+    work.show("overview.png")
+    return {**scores(picture, truth), "stopped_at": 0, "sigma": 0.0}
 
 
 def _smoothers(picture: Tensor, sigma: float) -> Others:

@@ -121,10 +121,22 @@ def test_what_was_repaired_is_told(tmp_path):
     text = "id,x,y\na,2,1\na,1,0\na,1,0.1\nb,0,1\nc,1,\nd,0,2\nd,1,2\n"
     found = reading.read_functions(table(tmp_path / "t.csv", text))
     notes = " | ".join(found.notes)
-    for words in ("1 observations at an x", "one function with one point", "without a single observation: c"):
+    for words in ("1 observations at an x", "one function with one point", "without a single observation: c",
+                  "one function sorted by x"):  # fmt: skip
         assert words in notes
     a = found.items[0]
     assert a.x[:, 0].tolist() == [1, 1, 2] and a.y[:, 0].tolist() == [0, 0.1, 1]
+
+
+def test_only_curves_are_said_to_be_sorted(tmp_path):
+    told = []
+    for name, text in (
+        ("two", "id,x,y\na,2,1\na,1,0\nb,3,1\nb,0,1\nc,0,1\nc,1,1\n"), ("none", "id,x,y\na,1,1\na,1,0\na,2,0\n"),
+        ("plane", "id,x1,x2,y\na,2,1,1\na,1,0,1\n"), ("wide", "x,a,b,c\n2,1,1,1\n1,0,0,\n"),
+    ):  # fmt: skip
+        notes = reading.read_functions(table(tmp_path / f"{name}.csv", text)).notes
+        told.append([note for note in notes if "sorted" in note])
+    assert told == [["2 functions sorted by x"], [], [], ["2 functions sorted by x"]]
 
 
 def test_constant_functions_and_few_of_them(tmp_path):

@@ -20,6 +20,7 @@ from precis.lab.timing import Timing, interleaved
 from precis.nn.backbones import backbone
 from precis.nn.cost import count
 from precis.nn.layers import Standardise
+from precis.papers.exported import as_layers
 from precis.papers.job import Work
 from precis.papers.labelled import Labelled, Part
 from precis.papers.work import writing
@@ -52,23 +53,24 @@ def open_net(job: Any, work: Work, data: Labelled, generator: torch.Generator) -
 
     A first layer that standardises is fitted to the pictures; the preprocessing of a function of the user's is applied.
     """
-    spec, weights = str(job.model), job.weights
-    if spec.endswith((".pt2", ".pt")) and Path(spec).is_file():
-        raise InputError("a saved program has no layers left that could be retrained: name the function that builds "
-                         "the net, file.py:build, and its weights as --weights", file=spec)  # fmt: skip
+    spec, weights, trained = str(job.model), job.weights, comes_trained(job)
     config = None
     if spec.partition(":")[0].startswith(BUILT_IN) and not spec.partition(":")[0].endswith(".py"):
         config = {"spec": spec, "in_shape": list(data.shape), "classes": len(data.classes)}
     program = load_program(spec, weights, builtin=lambda name: None if config is None else backbone(
         spec, data.shape, len(data.classes), generator=generator))  # fmt: skip
-    if program.kind != "eager":
+    if program.kind == "script" and not Path(spec).is_file():
         raise InputError(f"{spec} gives a scripted model, whose layers cannot be retrained: return the module itself")
     work.note(program.note) if program.note else None
     model = program.module
+    if program.kind != "eager":
+        model = as_layers(program.to(work.device), spec)
+        work.note(f"The layers of {Path(spec).name} were made anew from its graph: batch norms and dropout train "
+                  "again, whatever else the export fixed stays fixed.")  # fmt: skip
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise InputError(f"{name} holds values that are not finite", file=weights)
-    if weights is None:
+            raise InputError(f"{name} holds values that are not finite", file=weights or (spec if trained else None))
+    if not trained:
         for layer in model.modules():
             if isinstance(layer, Standardise) and len(layer.mean) in (1, data.train.x.shape[1]):
                 layer.fit(data.train.x)
@@ -76,9 +78,15 @@ def open_net(job: Any, work: Work, data: Labelled, generator: torch.Generator) -
         ready = [Part(program.preprocess(to_input(part.x)), part.y) for part in (data.train, data.val, data.test)]
         data = data._replace(train=ready[0], val=ready[1], test=ready[2])
     _check_output(model, spec, data)
-    net = Net(model.to(work.device), config, weights is not None)
+    net = Net(model.to(work.device), config, trained)
     weights_of(net, job)
     return net, data
+
+
+def comes_trained(job: Any) -> bool:
+    """Whether the model brings weights: --weights, or --model is the file of a saved program."""
+    spec = str(job.model)
+    return job.weights is not None or Path(spec).is_file() and Path(spec).suffix != ".py"
 
 
 def weights_of(net: Net, job: Any) -> dict[str, nn.Parameter]:

@@ -52,8 +52,9 @@ class Calibration:
         lines["as promised"] = (LEVELS, LEVELS.astype(float))
         return curves(lines, x_label="promised coverage (%)", y_label="observed coverage (%)")
 
-    def notes(self, unit: str) -> list[str]:
-        """What to tell where the 90 % band is far off; `unit`: what is shown, in the plural."""
+    def notes(self, unit: str, mended: bool = False) -> list[str]:
+        """What to tell where the 90 % band is far off; `unit`: what is shown, in the plural; `mended`: by a factor."""
+        more = "" if mended else "; --recalibrate scales σ to fit"
         found, told = {n: self.at(90, n) for n in self.few_some_many()}, []
         narrow, wide = [n for n, c in found.items() if c < NARROW], [n for n, c in found.items() if c > WIDE]
         for wrong, counts in (("narrow", narrow), ("wide", wide)):
@@ -61,5 +62,5 @@ class Calibration:
                      for n in counts]  # fmt: skip
             if where:
                 told.append(f"The 90 % band is too {wrong}: on held-out data it holds {', '.join(where)}.  "
-                            "calibration.png has the other bands.")  # fmt: skip
+                            f"calibration.png has the other bands{more}.")  # fmt: skip
         return told

@@ -125,7 +125,7 @@ def against_context(
     chart = curves(lines, x_label="pixels shown", y_label="MSE", log_x=True, log_y=True)
     save(work.folder / "context.png", chart.png())
     save(work.folder / "calibration.png", bands.chart().png())
-    for note in bands.notes("pixels"):
+    for note in bands.notes("pixels", mended=sigma != 1):
         work.note(note)
     coverage = {f"coverage_{level}": bands.at(level, middle) / 100 for level in (50, 90)}
     return metrics | {"mse_mean_picture": flat, "calibration_error": bands.error(middle)} | coverage

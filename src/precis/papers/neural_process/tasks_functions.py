@@ -202,7 +202,7 @@ def score(
         work.note("no held-out function has two points: nothing could be scored")
         return {"nll": None}
     save(work.folder / "calibration.png", bands.chart().png())
-    for note in bands.notes("points"):
+    for note in bands.notes("points", mended=scale.sigma != 1):
         work.note(note)
     scored = {r["points shown"]: r["functions"] for r in rows if r["method"] == "CNP"}
     most = max(n for n, functions in scored.items() if 2 * functions >= max(scored.values()))

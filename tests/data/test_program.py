@@ -134,6 +134,13 @@ def test_safetensors_and_weights_that_do_not_fit(tmp_path, source, net):
         save_file(wrong, tmp_path / "wrong.safetensors")
         with pytest.raises(InputError, match=words):
             load_program(f"{source}:whole", tmp_path / "wrong.safetensors")
+    save_file({f"{k}.other": v for k, v in state.items()}, tmp_path / "wrong.safetensors")
+    with pytest.raises(InputError) as told:
+        load_program(f"{source}:whole", tmp_path / "wrong.safetensors")
+    assert str(told.value).endswith(f"lacks {', '.join(sorted(state)[:5])} and {len(state) - 5} more")
+    save_file({k: torch.zeros(7, 7) for k in state}, tmp_path / "wrong.safetensors")
+    with pytest.raises(InputError, match=f"0.bias is .*; .*; .*; .*; .* and {len(state) - 5} more$"):
+        load_program(f"{source}:whole", tmp_path / "wrong.safetensors")
 
 
 class Trap:

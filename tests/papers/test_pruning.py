@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from precis.lab.timing import Timing
 from precis.nn.backbones import backbone
 from precis.nn.cost import count
-from precis.papers.pruning import _graph_macs, change
+from precis.papers.pruning import _compared, _graph_macs, change
 from precis.sparsity.compact import compact
 from precis.sparsity.masks import prunable
 
@@ -40,3 +41,17 @@ def test_macs_of_a_graph_are_those_of_the_modules(spec):
         smaller.blocks[0][0], smaller.blocks[0][1] = nn.Conv2d(1, 4, 3, 1, 1, bias=False), nn.BatchNorm2d(4)
         smaller.blocks[1][0] = nn.Conv2d(4, 12, 3, 2, 1, bias=False)
     assert _graph_macs(found.module, torch.rand(1, 1, 8, 8)) == count(smaller, torch.rand(1, 1, 8, 8)).macs
+
+
+@pytest.mark.parametrize(("dense", "other", "words"), [
+    ([2.0, 2.1, 1.9, 2.0], [1.0, 1.0, 1.05, 0.95], "2.00 times faster than dense"),
+    ([1.0, 1.0, 1.05, 0.95], [2.0, 2.1, 1.9, 2.0], "2.00 times slower than dense"),
+    # every other round of it was disturbed: in turns 2.3 times slower, by the medians a tenth
+    ([1.0, 1.0, 1.0, 1.0, 1.0], [1.1, 5.0, 1.1, 5.0, 1.1], "not told apart from dense"),
+    ([1.0, 2.0, 0.5, 1.0], [0.9, 0.7, 1.3, 0.9], "not told apart from dense"),
+    ([1.001, 1.001, 1.002, 1.002], [1.0, 1.0, 1.001, 1.001], "not told apart from dense"),
+])  # fmt: skip
+def test_the_ratio_in_words_is_that_of_the_medians(dense, other, words):
+    medians = {"dense": float(np.median(dense)), "pruned": float(np.median(other))}
+    timed = Timing(medians, 1.0, (1.0, 1.0), {"dense": tuple(dense), "pruned": tuple(other)})
+    assert _compared(timed, "pruned") == words

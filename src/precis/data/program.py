@@ -264,14 +264,17 @@ def _filled(module: nn.Module, weights: str | Path | None) -> nn.Module:
     missing, unknown = sorted(set(wanted) - set(names)), sorted(set(names) - set(wanted))
     for what, keys in (("lacks", missing), ("holds unknown", unknown)):
         if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise InputError(f"does not fit the model: {what} {', '.join(keys[:3])}{more}", file=weights)
-    for name, value in names.items():
-        if value.shape != wanted[name].shape:
-            shapes = f"{name} is {tuple(value.shape)}, the model's {tuple(wanted[name].shape)}"
-            raise InputError(f"does not fit the model: {shapes}", file=weights)
+            raise InputError(f"does not fit the model: {what} {_first_five(keys)}", file=weights)
+    other = [f"{name} is {tuple(value.shape)}, the model's {tuple(wanted[name].shape)}"
+             for name, value in names.items() if value.shape != wanted[name].shape]  # fmt: skip
+    if other:
+        raise InputError(f"does not fit the model: {_first_five(other, '; ')}", file=weights)
     module.load_state_dict(names)
     return module
+
+
+def _first_five(texts: list[str], between: str = ", ") -> str:
+    return between.join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
 
 
 def _stripped(given: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:

@@ -16,10 +16,11 @@ from precis.data.program import load_program
 from precis.errors import InputError
 from precis.lab.figures import bars
 from precis.lab.statistics import mcnemar
-from precis.lab.timing import interleaved
+from precis.lab.timing import Timing, interleaved
 from precis.nn.backbones import backbone
 from precis.nn.cost import count
 from precis.nn.layers import Standardise
+from precis.papers.exported import as_layers
 from precis.papers.job import Work
 from precis.papers.labelled import Labelled, Part
 from precis.papers.work import writing
@@ -31,7 +32,8 @@ from precis.train.checkpoint import save_model
 from precis.train.classify import predict, to_input
 
 FEW_LAYERS = 24
-APART = "not told apart from"
+AGREEING = 1.25  # factor between the ratio of medians and that of times in turns, from which on neither is believed
+WORDS = {"pruned": "the same layers with zeros", "compact": "compact.pt2", "csr": "sparse rows (CSR)"}
 BUILT_IN = ("mlp", "conv", "lenet300", "lenet5", "resnet", "small_resnet")
 
 
@@ -51,23 +53,24 @@ def open_net(job: Any, work: Work, data: Labelled, generator: torch.Generator) -
 
     A first layer that standardises is fitted to the pictures; the preprocessing of a function of the user's is applied.
     """
-    spec, weights = str(job.model), job.weights
-    if spec.endswith((".pt2", ".pt")) and Path(spec).is_file():
-        raise InputError("a saved program has no layers left that could be retrained: name the function that builds "
-                         "the net, file.py:build, and its weights as --weights", file=spec)  # fmt: skip
+    spec, weights, trained = str(job.model), job.weights, comes_trained(job)
     config = None
     if spec.partition(":")[0].startswith(BUILT_IN) and not spec.partition(":")[0].endswith(".py"):
         config = {"spec": spec, "in_shape": list(data.shape), "classes": len(data.classes)}
     program = load_program(spec, weights, builtin=lambda name: None if config is None else backbone(
         spec, data.shape, len(data.classes), generator=generator))  # fmt: skip
-    if program.kind != "eager":
+    if program.kind == "script" and not Path(spec).is_file():
         raise InputError(f"{spec} gives a scripted model, whose layers cannot be retrained: return the module itself")
     work.note(program.note) if program.note else None
     model = program.module
+    if program.kind != "eager":
+        model = as_layers(program.to(work.device), spec)
+        work.note(f"The layers of {Path(spec).name} were made anew from its graph: batch norms and dropout train "
+                  "again, whatever else the export fixed stays fixed.")  # fmt: skip
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise InputError(f"{name} holds values that are not finite", file=weights)
-    if weights is None:
+            raise InputError(f"{name} holds values that are not finite", file=weights or (spec if trained else None))
+    if not trained:
         for layer in model.modules():
             if isinstance(layer, Standardise) and len(layer.mean) in (1, data.train.x.shape[1]):
                 layer.fit(data.train.x)
@@ -75,9 +78,15 @@ def open_net(job: Any, work: Work, data: Labelled, generator: torch.Generator) -
         ready = [Part(program.preprocess(to_input(part.x)), part.y) for part in (data.train, data.val, data.test)]
         data = data._replace(train=ready[0], val=ready[1], test=ready[2])
     _check_output(model, spec, data)
-    net = Net(model.to(work.device), config, weights is not None)
+    net = Net(model.to(work.device), config, trained)
     weights_of(net, job)
     return net, data
+
+
+def comes_trained(job: Any) -> bool:
+    """Whether the model brings weights: --weights, or --model is the file of a saved program."""
+    spec = str(job.model)
+    return job.weights is not None or Path(spec).is_file() and Path(spec).suffix != ".py"
 
 
 def weights_of(net: Net, job: Any) -> dict[str, nn.Parameter]:
@@ -215,19 +224,27 @@ def _latency(
     for batch in (1, 64):
         x = example[:1] if batch == 1 else example[torch.arange(64) % len(example)]
         timed = interleaved({name: _run(model, x) for name, model in nets.items()}, repeats=30, warmup=3)
-        said = []
-        for name in nets:
-            metrics[f"ms_{name}_{batch}"] = 1e3 * timed.medians[name]
-            if name != "dense":
-                ratio, (low, high) = timed.against("dense", name)
-                level = timed.medians["dense"] / timed.medians[name]  # on a busy machine it may contradict the pairs
-                slower = "faster than" if min(low, level) > 1 else "slower than" if max(high, level) < 1 else APART
-                words = {"pruned": "the same layers with zeros", "compact": "compact.pt2", "csr": "sparse rows (CSR)"}
-                factor = ratio if ratio >= 1 else 1 / ratio
-                said.append(f"{words[name]} {f'{factor:.2f} times ' if slower != APART else ''}{slower} dense")
+        metrics |= {f"ms_{name}_{batch}": 1e3 * timed.medians[name] for name in nets}
+        said = [f"{WORDS[name]} {metrics[f'ms_{name}_{batch}']:.3g} ms, {_compared(timed, name)}"
+                for name in nets if name != "dense"]  # fmt: skip
         work.note(f"Measured on this CPU, {torch.get_num_threads()} threads, batch of {batch} "
                   f"({metrics[f'ms_dense_{batch}']:.3g} ms dense): {'; '.join(said)}.")  # fmt: skip
     return metrics
+
+
+def _compared(timed: Timing, name: str) -> str:
+    """How the medians compare, in words, where the times taken in turns say the same.
+
+    On a busy machine they may not: then the two are not told apart, and so where the interval holds 1 or the medians
+    are equal to the hundredth.
+    """
+    paired, (low, high) = timed.against("dense", name)
+    level = timed.medians["dense"] / timed.medians[name]
+    agree = 1 / AGREEING < paired / level < AGREEING and (min(low, level) > 1 or max(high, level) < 1)
+    factor = f"{max(level, 1 / level):.2f}"
+    if not agree or factor == "1.00":
+        return "not told apart from dense"
+    return f"{factor} times {'faster' if level > 1 else 'slower'} than dense"
 
 
 def _run(model: nn.Module, x: Tensor) -> Any:

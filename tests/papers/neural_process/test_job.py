@@ -109,6 +109,29 @@ def test_two_inputs_two_outputs_and_a_latent_variable(tmp_path):
     assert len(found) == 105 and {"x1", "x2", "y1_mean", "y2_high90"} <= set(found[0])
 
 
+def test_bands_are_compared_with_what_they_hold_and_recalibrated(tmp_path):
+    given = long(tmp_path / "t.csv", lines(30))
+    plain = run(tmp_path / "plain", given, grid=4)
+    mended = run(tmp_path / "mended", given, grid=4, recalibrate=True)
+    for done in (plain, mended):
+        assert "calibration.png" in done.result["files"] and 0 <= done.metrics["calibration_error"] < 0.95
+    assert plain.metrics["held_out_functions"] == 6 and mended.metrics["held_out_functions"] == 3
+    assert "sigma_scale" not in plain.metrics
+    factor = mended.metrics["sigma_scale"]
+    assert any(f"σ is multiplied by {factor:.3g}" in note for note in mended.result["notes"])
+    for a, b in zip(*(read_csv(tmp_path / name / "predictions.csv") for name in ("plain", "mended"))):
+        assert a["y_mean"] == b["y_mean"] and float(b["y_std"]) == pytest.approx(factor * float(a["y_std"]), rel=1e-4)
+    with pytest.raises(InputError, match="1 of the 4 can be held out"):
+        run(tmp_path / "few", long(tmp_path / "few.csv", lines(4)), recalibrate=True)
+    assert not (tmp_path / "few").exists()
+
+
+def test_bands_that_hold_everything_are_told(tmp_path):
+    """Of noiseless lines with σ at least 0.8 of the spread."""
+    done = run(tmp_path / "out", long(tmp_path / "t.csv", lines()), min_sigma=0.9, steps=5)
+    assert any("The 90 % band is too wide" in note for note in done.result["notes"])
+
+
 def test_time_stamps_lose_nothing(tmp_path):
     results = []
     for shift in (0.0, 1.6e9):
@@ -121,10 +144,22 @@ def test_what_was_repaired_is_told(tmp_path):
     text = "id,x,y\na,2,1\na,1,0\na,1,0.1\nb,0,1\nc,1,\nd,0,2\nd,1,2\n"
     found = reading.read_functions(table(tmp_path / "t.csv", text))
     notes = " | ".join(found.notes)
-    for words in ("1 observations at an x", "one function with one point", "without a single observation: c"):
+    for words in ("1 observations at an x", "one function with one point", "without a single observation: c",
+                  "one function sorted by x"):  # fmt: skip
         assert words in notes
     a = found.items[0]
     assert a.x[:, 0].tolist() == [1, 1, 2] and a.y[:, 0].tolist() == [0, 0.1, 1]
+
+
+def test_only_curves_are_said_to_be_sorted(tmp_path):
+    told = []
+    for name, text in (
+        ("two", "id,x,y\na,2,1\na,1,0\nb,3,1\nb,0,1\nc,0,1\nc,1,1\n"), ("none", "id,x,y\na,1,1\na,1,0\na,2,0\n"),
+        ("plane", "id,x1,x2,y\na,2,1,1\na,1,0,1\n"), ("wide", "x,a,b,c\n2,1,1,1\n1,0,0,\n"),
+    ):  # fmt: skip
+        notes = reading.read_functions(table(tmp_path / f"{name}.csv", text)).notes
+        told.append([note for note in notes if "sorted" in note])
+    assert told == [["2 functions sorted by x"], [], [], ["2 functions sorted by x"]]
 
 
 def test_constant_functions_and_few_of_them(tmp_path):
@@ -175,14 +210,25 @@ def test_a_folder_of_pictures_is_completed(tmp_path, pictures):
     assert metrics["mse_10"] < metrics["mse_mean_picture"]
     asked = [(int(r["row"]), int(r["column"])) for r in read_csv(tmp_path / "out" / "next_pixels.csv")]
     assert len(set(asked)) == len(asked) == 20 and all(column != 2 for _, column in asked)
-    assert {"completions.png", "sigma.png", "completed.png", "context.png"} <= set(done.result["files"])
+    assert {"completions.png", "sigma.png", "completed.png", "context.png", "calibration.png"} <= set(
+        done.result["files"])  # fmt: skip
+    assert 0 < metrics["coverage_50"] <= metrics["coverage_90"] <= 1 and metrics["calibration_error"] < 0.5
     with Image.open(tmp_path / "out" / "completed.png") as picture:
         assert picture.size == (8, 8)
+
+
+def test_pictures_with_a_recalibrated_sigma(tmp_path, pictures):
+    plain, mended = (run(tmp_path / f"{on}", pictures, size=8, recalibrate=on, steps=60) for on in (False, True))
+    assert mended.metrics["train_images"] == plain.metrics["train_images"] - 20 and "sigma_scale" not in plain.metrics
+    assert mended.metrics["sigma_scale"] > 0 and mended.metrics["sigma_scale"] != 1
+    assert mended.metrics["calibration_error"] < 0.2
+    assert any("20 pictures that neither the training nor the scores" in note for note in mended.result["notes"])
 
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"context": "65", "size": 8}, "1 to 64"), ({"context": "none.png"}, "is none"),
     ({"ways": 5, "context": "ordered"}, "--context belongs to --task complete, not to few_shot"),
+    ({"recalibrate": True, "ways": 5}, "--recalibrate belongs to --task functions or complete"),
     ({"grid": 5}, "--grid belongs to --task functions"), ({"task": "functions"}, "looks like frames or images"),
     ({"ways": 5, "size": 8}, "no classes"), ({"image": Path("none.png"), "size": 8}, "none.png"),
 ])  # fmt: skip

@@ -11,7 +11,9 @@ from tests.papers.runs import halves, run_paper, saved
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
+from precis.papers.variational_dropout import sparsify
 from precis.sparsity.compress import decompress
+from precis.sparsity.variational_dropout import variational_layers, variationalize
 from precis.train.checkpoint import load_model
 
 run = partial(run_paper, "variational_dropout")
@@ -69,6 +71,27 @@ def test_a_net_of_the_users_with_weights_stays_as_good(pictures, tmp_path):
     fresh.load_state_dict(state)
     assert not (done.folder / "pixels.png").exists()
     assert "as it came trained" in " ".join(done.result["notes"]) and done.metrics["accuracy_dense"] < 0.9
+
+
+def test_only_a_trained_net_begins_with_its_weights_spared(pictures, tmp_path, monkeypatch):
+    """log σ² is −10 throughout in a net that is not trained; in a trained one log α is −3 at the most."""
+    began = []
+
+    def seen(*args, **options):
+        net = variationalize(*args, **options)
+        began.append(
+            [(layer.spread.detach().clone(), layer.log_alpha.detach()) for _, layer in variational_layers(net)]
+        )
+        return net
+
+    monkeypatch.setattr(sparsify, "variationalize", seen)
+    save_file(backbone("mlp:16", (1, 8, 8), 2).state_dict(), tmp_path / "weights.safetensors")
+    run(tmp_path / "untrained", pictures, **QUICK)
+    run(tmp_path / "trained", pictures, weights=tmp_path / "weights.safetensors", **QUICK)
+    untrained, trained = began
+    assert all((log_sigma2 == -10).all() for log_sigma2, _ in untrained)
+    assert any(log_alpha.max() > 3 for _, log_alpha in untrained)  # as weights near 0 are noise from the start
+    assert all(log_alpha.max() <= -3 + 1e-4 for _, log_alpha in trained)
 
 
 def test_a_table_and_the_original_algorithm(tmp_path):

@@ -41,6 +41,10 @@ class Predict(Job):
     min_sigma: Annotated[
         float | None, Doc("least standard deviation, in those of the data: 0.05; pictures 0.05"), Range(1e-4, 0.9)
     ] = None
+    recalibrate: Annotated[
+        bool, Doc("multiply σ by the likeliest factor on held-out data that are then not scored; bands get wider or "
+                  "narrower, predictions stay")
+    ] = False  # fmt: skip
     latent: Annotated[bool, Doc("with a latent variable: draws are whole functions")] = False
 
     # Functions.

@@ -21,8 +21,9 @@ class Task(NamedTuple):
 
 PICTURES = frozenset({"size", "background", "keep_going"})
 TASKS = {
-    "functions": Task("tasks_functions", "table", frozenset({"min_sigma", "latent", "grid"}), 4000, 3e-3, 32, 128),
-    "complete": Task("tasks_complete", "images", PICTURES | {"min_sigma", "latent", "image", "context"},
+    "functions": Task("tasks_functions", "table", frozenset({"min_sigma", "latent", "recalibrate", "grid"}),
+                      4000, 3e-3, 32, 128),
+    "complete": Task("tasks_complete", "images", PICTURES | {"min_sigma", "latent", "recalibrate", "image", "context"},
                      5000, 3e-3, 32, 128),
     "few_shot": Task("tasks_few_shot", "images", PICTURES | {"ways", "shots"}, 1200, 2e-3, 16, 16),
 }  # fmt: skip

@@ -45,12 +45,13 @@ def read_functions(path: str | Path) -> Functions:
     table = read_table(path)
     id_column = table.first(*IDS)
     found = _wide(table) if id_column is None else _long(table, id_column)
-    items = []
+    items, unsorted = [], 0
     empty = [f.name for f in found.items if not len(f.x)]
     for f in found.items:
         if not len(f.x) and not len(f.ask):
             continue
         order = np.lexsort(f.x.T[::-1])
+        unsorted += bool((np.diff(order) < 0).any())
         items.append(Function(f.name, f.x[order], f.y[order], f.ask))
     found.items = items
     if empty:
@@ -58,7 +59,7 @@ def read_functions(path: str | Path) -> Functions:
     observed = [f for f in items if len(f.x)]
     if not observed:
         raise InputError("no function has an observed y", file=table.file)
-    if unsorted := sum(bool((np.diff(f.x[:, 0]) < 0).any()) for f in found.items):
+    if unsorted and len(found.x_names) == 1:  # points of a plane have no order that anybody would miss
         found.notes.append(f"{_functions(unsorted)} sorted by x")
     twice = sum(len(f.x) - len(np.unique(f.x, axis=0)) for f in observed)
     if twice:

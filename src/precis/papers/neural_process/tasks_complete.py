@@ -21,6 +21,7 @@ from precis.papers.job import Work
 from precis.papers.work import save, writing
 from precis.train.checkpoint import save_model
 
+from .calibration import Calibration
 from .common import Metrics, batch_of, draw, size_of, training, width_of, write_curve
 from .pictures import SHOWN, completion_sheet, numpy, veiled
 from .tasks_functions import build
@@ -40,6 +41,9 @@ def run_complete(job: Any, work: Work) -> Metrics:
     order = torch.randperm(len(images), generator=draw(job, "split"))
     held = max(20, min(SCORED, len(images) // 10))
     test, train = images[order[:held]].to(work.device), images[order[held:]].to(work.device)
+    reserve = test[:0]
+    if job.recalibrate:
+        reserve, train = train[:held], train[held:]
     config = {"x_dim": 2, "y_dim": channels, "width": width_of(job), "min_sigma": job.min_sigma or 0.05,
               "latent": job.latent, "seed": job.seed}  # fmt: skip
     net = build(**config).to(work.device)
@@ -50,9 +54,14 @@ def run_complete(job: Any, work: Work) -> Metrics:
     )  # fmt: skip
     net.eval()
     save_model(work.folder, net, config, component="precis.papers.neural_process.tasks_functions:build")
-    metrics = against_context(work, net, rows, test, draw(job, "eval"))
+    sigma = errors_of(net, reserve, draw(job, "eval")).sigma_scale() if job.recalibrate else 1.0
+    metrics = against_context(work, net, rows, test, draw(job, "eval"), sigma)
+    if job.recalibrate:
+        metrics["sigma_scale"] = sigma
+        work.note(f"--recalibrate: σ is multiplied by {sigma:.3g}, the likeliest factor on {held} pictures that "
+                  "neither the training nor the scores have seen.  model.safetensors has σ without it.")  # fmt: skip
     shown = test[:SHOWN] if one is None else one[None].to(work.device)
-    metrics |= show(work, net, shown, asked, draw(job, "eval"), alone=one is not None)
+    metrics |= show(work, net, shown, asked, draw(job, "eval"), sigma, alone=one is not None)
     write_curve(work, run, "−log Q per pixel (nats)")
     return metrics | {"train_images": len(train), "held_out_images": len(test)} | size_of(net)
 
@@ -67,19 +76,42 @@ def load_set(job: Any, work: Work, size: int, least: int = FEWEST) -> Tensor:
     return torch.from_numpy(as_float(np.asarray(found.images)))
 
 
+def errors_of(net: CNP, images: Tensor, generator: torch.Generator) -> Calibration:
+    """Standardised errors of pixels that were not shown, by how many random ones were."""
+    size, y = images.shape[-1], images.flatten(2).mT
+    order = torch.rand(len(y), size * size, generator=generator).argsort(-1).to(y.device)
+    grid, found = coordinate_grid((size, size), device=y.device), Calibration()
+    for count in counts_of(size):
+        for rows, values in zip(order.split(64), y.split(64)):
+            mean, sigma = _predict(net, grid, rows[:, :count], values)
+            for z in take((values - mean) / sigma, rows[:, count:]):
+                found.add(count, numpy(z))
+    return found
+
+
+def counts_of(size: int) -> list[int]:
+    return [c for c in (4, 10, 30, 100, 300, 1000) if c < size * size]
+
+
 def against_context(
-    work: Work, net: CNP, train: Tensor, test: Tensor, generator: torch.Generator
+    work: Work, net: CNP, train: Tensor, test: Tensor, generator: torch.Generator, sigma: float = 1.0
 ) -> Metrics:  # fmt: skip
-    """MSE of held-out pictures by number of random pixels shown, beside the nearest pixels and the mean picture."""
+    """MSE of held-out pictures by number of random pixels shown, beside the nearest pixels and the mean picture.
+
+    And the coverage of the bands of σ times `sigma` over pixels that were not shown: calibration.png.
+    """
     size = test.shape[-1]
     n, y = size * size, test.flatten(2).mT
-    counts = [c for c in (4, 10, 30, 100, 300, 1000) if c < n]
+    counts, bands = counts_of(size), Calibration()
     order = torch.rand(len(y), n, generator=generator).argsort(-1).to(y.device)
     grid = coordinate_grid((size, size), device=y.device)
     ours, near, metrics = [], [], Metrics()
     for count in counts:
         rows = order[:, :count]
-        mean = torch.cat([_predict(net, grid, r, v)[0] for r, v in zip(rows.split(64), y.split(64))])
+        mean, std = (torch.cat(parts) for parts in zip(
+            *(_predict(net, grid, r, v, sigma) for r, v in zip(rows.split(64), y.split(64)))))  # fmt: skip
+        for z in take((y - mean) / std, order[:, count:]):
+            bands.add(count, numpy(z))
         nearest = torch.cat([knn_predict(grid[r], take(v, r), grid.expand(len(v), -1, -1), 3)
                              for r, v in zip(rows.split(64), y.split(64))])  # fmt: skip
         ours.append(float((mean - y).square().mean()))
@@ -92,10 +124,16 @@ def against_context(
              "mean picture": (counts, [flat] * len(counts))}  # fmt: skip
     chart = curves(lines, x_label="pixels shown", y_label="MSE", log_x=True, log_y=True)
     save(work.folder / "context.png", chart.png())
-    return metrics | {"mse_mean_picture": flat}
+    save(work.folder / "calibration.png", bands.chart().png())
+    for note in bands.notes("pixels", mended=sigma != 1):
+        work.note(note)
+    coverage = {f"coverage_{level}": bands.at(level, middle) / 100 for level in (50, 90)}
+    return metrics | {"mse_mean_picture": flat, "calibration_error": bands.error(middle)} | coverage
 
 
-def show(work: Work, net: CNP, images: Tensor, asked: Any, generator: torch.Generator, *, alone: bool) -> Metrics:
+def show(
+    work: Work, net: CNP, images: Tensor, asked: Any, generator: torch.Generator, scale: float = 1.0, *, alone: bool
+) -> Metrics:  # fmt: skip
     """Completions with their σ; for the first picture, the pixels that the network would ask for next."""
     size, y = images.shape[-1], images.flatten(2).mT
     grid = coordinate_grid((size, size), device=y.device)
@@ -105,7 +143,7 @@ def show(work: Work, net: CNP, images: Tensor, asked: Any, generator: torch.Gene
         rows = torch.rand(len(y), size * size, generator=generator).argsort(-1)[:, :asked].to(y.device)
     else:
         rows = _pattern(asked, size).to(y.device).expand(len(y), -1)
-    mean, sigma = _predict(net, grid, rows, y)
+    mean, sigma = _predict(net, grid, rows, y, scale)
     as_pictures = lambda t: t.mT.unflatten(2, (size, size))
     sheet = completion_sheet(images, list(rows), as_pictures(mean), as_pictures(sigma.mean(-1, keepdim=True)))
     save(work.folder / "completions.png", sheet)
@@ -127,9 +165,9 @@ def show(work: Work, net: CNP, images: Tensor, asked: Any, generator: torch.Gene
     return {"mse_shown": float((mean - y).square().mean()), "pixels_shown": rows.shape[1]}
 
 
-def _predict(net: CNP, grid: Tensor, rows: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _predict(net: CNP, grid: Tensor, rows: Tensor, y: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     found = _normal(net, grid, rows, y)
-    return found.mean, found.stddev
+    return found.mean, scale * found.stddev
 
 
 @torch.no_grad()

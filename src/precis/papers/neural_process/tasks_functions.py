@@ -2,7 +2,8 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from precis.papers.job import Work
 from precis.papers.work import save, writing
 from precis.train.checkpoint import save_model
 
+from .calibration import Calibration
 from .common import Metrics, batch_of, draw, size_of, training, width_of, write_curve
 from .peers import Shared, alone, own_gp, shared_gp
 from .pictures import predictions_chart
@@ -30,12 +32,16 @@ BANDS = {50: 0.6744897501960817, 90: 1.6448536269514722}
 
 @dataclass(frozen=True)
 class Scale:
-    """Affine maps to zero mean and unit deviation over the training functions, computed in float64."""
+    """Affine maps to zero mean and unit deviation over the training functions, computed in float64.
+
+    sigma: what the network's standard deviations are multiplied by.
+    """
 
     x_mean: np.ndarray
     x_std: np.ndarray
     y_mean: np.ndarray
     y_std: np.ndarray
+    sigma: float = 1.0
 
     @classmethod
     def of(cls, functions: list[Function]) -> "Scale":
@@ -73,6 +79,9 @@ def run_functions(job: Any, work: Work) -> Metrics:
     if all(len(f.x) == 1 for f in learnt_from):
         raise InputError("every function has one point: there is nothing to predict from anything", file=job.input)
     train, held = split(learnt_from, draw(job, "split"))
+    if job.recalibrate and len(held) < 2:
+        raise InputError(f"--recalibrate takes half of the held-out functions, and {len(held)} of the "
+                         f"{len(learnt_from)} can be held out", file=job.input)  # fmt: skip
     _tell(work, found, train, held)
     scale = Scale.of(train)
     config = {"x_dim": x_dim, "y_dim": len(found.y_names), "width": width_of(job), "min_sigma": job.min_sigma or 0.05,
@@ -86,6 +95,12 @@ def run_functions(job: Any, work: Work) -> Metrics:
     net.eval()
     save_model(work.folder, net, config, component=f"{__name__}:build")
     pooled = shared_gp(train, scale)
+    if job.recalibrate:
+        reserve, held = held[::2], held[1::2]
+        scale = replace(scale, sigma=errors_of(net, scale, reserve, draw(job, "eval")).sigma_scale())
+        work.note(f"--recalibrate: σ is multiplied by {scale.sigma:.3g}, the likeliest factor on {len(reserve)} of the "
+                  "held-out functions; scores and coverage are those of the others.  model.safetensors has σ without "
+                  "it.")  # fmt: skip
     metrics = score(work, net, scale, pooled, held, draw(job, "eval"))
     rows = write_predictions(job, work, net, scale, found)
     if x_dim == 1:
@@ -93,7 +108,7 @@ def run_functions(job: Any, work: Work) -> Metrics:
         work.show("predictions.png")
     write_curve(work, run, "−log Q per target, standardised (nats)")
     counts = {"train_functions": len(train), "held_out_functions": len(held), "predictions": rows}
-    return metrics | counts | size_of(net)
+    return metrics | counts | ({"sigma_scale": scale.sigma} if job.recalibrate else {}) | size_of(net)
 
 
 def split(functions: list[Function], generator: torch.Generator) -> tuple[list[Function], list[Function]]:
@@ -127,25 +142,47 @@ def predict(net: CNP, scale: Scale, x: np.ndarray, y: np.ndarray, at: np.ndarray
     device = next(net.parameters()).device
     found = net(*(t[None].to(device) for t in (scale.inputs(x), scale.values(y), scale.inputs(at))))
     mean, std = (t[0].double().cpu().numpy() for t in (found.mean, found.stddev))
-    return mean * scale.y_std + scale.y_mean, std * scale.y_std
+    return mean * scale.y_std + scale.y_mean, std * scale.y_std * scale.sigma
+
+
+def questions(
+    functions: list[Function], generator: torch.Generator
+) -> Iterator[tuple[Function, np.ndarray, np.ndarray]]:  # fmt: skip
+    """(function, rows shown, rows asked for), of at most 50 functions, for each of CONTEXTS that is less than all."""
+    for f in functions[:50]:
+        order = torch.randperm(len(f.x), generator=generator).numpy()[:500]
+        for n in [c for c in CONTEXTS if c < len(order)]:
+            yield f, order[:n], order[n:]
+
+
+def errors_of(net: CNP, scale: Scale, functions: list[Function], generator: torch.Generator) -> Calibration:
+    """The network's standardised errors on functions."""
+    found = Calibration()
+    for f, known, rest in questions(functions, generator):
+        mean, std = predict(net, scale, f.x[known], f.y[known], f.x[rest])
+        found.add(len(known), (f.y[rest] - mean) / std)
+    return found
 
 
 def score(
     work: Work, net: CNP, scale: Scale, pooled: Shared, held: list[Function], generator: torch.Generator
 ) -> Metrics:  # fmt: skip
-    """NLL, RMSE and coverage of held-out functions by number of points shown, beside Gaussian processes."""
+    """NLL, RMSE and coverage of held-out functions by number of points shown, beside Gaussian processes.
+
+    coverage_50 and coverage_90 are those of bands at one count; calibration.png has all levels for few, some and many.
+    """
     methods = {"CNP": lambda x, y, at: predict(net, scale, x, y, at), "GP, shared kernel": pooled.predict,
                "GP, own kernel": own_gp}  # fmt: skip
     table: dict[tuple[str, int], list[list[float]]] = {}
-    for f in held[:50]:
-        order = torch.randperm(len(f.x), generator=generator).numpy()[:500]
-        for n in [c for c in CONTEXTS if c < len(order)]:
-            known, rest = order[:n], order[n:]
-            for name, method in methods.items():
-                if name == "GP, own kernel" and n < 3:
-                    continue
-                mean, std = method(f.x[known], f.y[known], f.x[rest])
-                table.setdefault((name, n), []).append(_scores(f.y[rest], mean, std))
+    bands = Calibration()
+    for f, known, rest in questions(held, generator):
+        for name, method in methods.items():
+            if name == "GP, own kernel" and len(known) < 3:
+                continue
+            mean, std = method(f.x[known], f.y[known], f.x[rest])
+            table.setdefault((name, len(known)), []).append(_scores(f.y[rest], mean, std))
+            if name == "CNP":
+                bands.add(len(known), (f.y[rest] - mean) / std)
     rows = [
         {"method": name, "points shown": n, "functions": len(found), **dict(zip(NAMES, np.mean(found, 0)))}
         for (name, n), found in sorted(table.items(), key=lambda item: (item[0][1], item[0][0]))
@@ -164,10 +201,14 @@ def score(
     if not rows:
         work.note("no held-out function has two points: nothing could be scored")
         return {"nll": None}
+    save(work.folder / "calibration.png", bands.chart().png())
+    for note in bands.notes("points", mended=scale.sigma != 1):
+        work.note(note)
     scored = {r["points shown"]: r["functions"] for r in rows if r["method"] == "CNP"}
     most = max(n for n, functions in scored.items() if 2 * functions >= max(scored.values()))
     last = {r["method"]: r for r in rows if r["points shown"] == most}
-    metrics: Metrics = {name: last["CNP"][name] for name in NAMES} | {"points_shown": most}
+    metrics: Metrics = {name: last["CNP"][name] for name in NAMES}
+    metrics |= {"calibration_error": bands.error(most), "points_shown": most}
     for peer, short in (("GP, shared kernel", "gp_shared"), ("GP, own kernel", "gp_own")):
         if peer in last:
             metrics |= {f"{name}_{short}": last[peer][name] for name in NAMES}

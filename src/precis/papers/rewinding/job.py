@@ -26,7 +26,9 @@ class Rewinding(Job):
     ] = None
 
     # Model.
-    model: Annotated[str, Doc("lenet300, mlp:300-100, lenet5, conv:24x3, resnet20, …, or file.py:build")] = "lenet300"
+    model: Annotated[str, Doc("lenet300, mlp:300-100, lenet5, conv:24x3, resnet20, …, file.py:build or model.pt2")] = (
+        "lenet300"
+    )
     weights: Annotated[Path | None, Doc("trained weights of the model: safetensors or a bare state dict")] = None
     rewind_weights: Annotated[
         Path | None, Doc("the same model's weights of --retrain-epochs before the end, for weight_rewind")

@@ -18,7 +18,7 @@ from precis.errors import InputError
 from precis.nn.norm import BatchNorm, recalibrate
 from precis.papers.job import Work
 from precis.papers.labelled import Labelled, read_labelled
-from precis.papers.pruning import Change, Net, change, export, open_net, right, weights_of
+from precis.papers.pruning import Change, Net, change, comes_trained, export, open_net, right, weights_of
 from precis.papers.work import writing
 from precis.sparsity.masks import Masks, apply_masks_, geometric, n_of_m_masks
 from precis.sparsity.rewinding import (
@@ -119,13 +119,14 @@ def run_prune(job: Any, work: Work) -> dict[str, float | None]:
 
 
 def _check(job: Any) -> None:
-    trained = job.weights is not None
+    trained = comes_trained(job)
     if trained:
         missing = [option for option, given in (("--epochs", job.epochs), ("--lr", job.lr)) if given is None]
         if missing:
-            raise InputError(f"{' and '.join(missing)} of the training that made --weights: that is what is rewound")
+            raise InputError(f"{' and '.join(missing)} of the training that made the weights: that is what is rewound")
     if job.rewind_weights is not None and not trained:
-        raise InputError("--rewind-weights goes with --weights; a model that is trained here keeps its own checkpoint")
+        raise InputError("--rewind-weights goes with --weights or a saved program; a model that is trained here keeps "
+                         "its own checkpoint")  # fmt: skip
     if trained and job.method == "weight_rewind" and not job.compare and job.rewind_weights is None:
         raise InputError("weight rewinding needs the weights of an earlier epoch, --rewind-weights FILE; without them "
                          "--method lr_rewind is as good or better")  # fmt: skip

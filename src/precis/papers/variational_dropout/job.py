@@ -28,7 +28,9 @@ class VariationalDropoutJob(Job):
     ] = None
 
     # The model.
-    model: Annotated[str, Doc("mlp:300-100, lenet300, lenet5, conv:24x3, resnet20, or file.py:build")] = "mlp:300-100"
+    model: Annotated[
+        str, Doc("mlp:300-100, lenet300, lenet5, conv:24x3, resnet20, file.py:build or model.pt2")
+    ] = "mlp:300-100"  # fmt: skip
     weights: Annotated[Path | None, Doc("trained weights of the model: safetensors or a bare state dict")] = None
     include: Annotated[str | None, Doc("only layers of these names, patterns with commas")] = None
     exclude: Annotated[str | None, Doc("no layers of these names")] = None

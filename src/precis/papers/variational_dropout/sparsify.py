@@ -47,7 +47,7 @@ def sparsify(job: Any, work: Work) -> dict[str, float | None]:
     data = read_labelled(job, work)
     net, data = open_net(job, work, data, torch.Generator().manual_seed(job.seed))
     names = [name.removesuffix(".weight") for name in weights_of(net, job)]
-    noisy = _converted(job, copy.deepcopy(net.model), names)
+    noisy = _converted(job, copy.deepcopy(net.model), names, net.trained)
     left_out = sorted(set(names) - {name for name, _ in variational_layers(noisy)})
     if left_out:
         work.note(f"These weights stay as they are, since other layers read them: {', '.join(left_out[:6])}.")
@@ -72,11 +72,17 @@ def sparsify(job: Any, work: Work) -> dict[str, float | None]:
     return {name: None if value is None else float(value) for name, value in metrics.items()}
 
 
-def _converted(job: Any, model: nn.Module, names: list[str]) -> nn.Module:
+def _converted(job: Any, model: nn.Module, names: list[str], trained: bool) -> nn.Module:
+    """The layers with their noise: log σ² begins at −10, and lower where that would remove a trained weight at once.
+
+    In a net that has learned nothing yet no weight is worth sparing, and smaller noise would let more of them grow to
+    where the clip of log α keeps them for good.
+    """
     if job.original:
         return variationalize(model, names, log_sigma2=math.inf, clip=0.0, threshold=job.threshold,
                               parametrization="multiplicative", train_clip=job.train_clip)  # fmt: skip
-    return variationalize(model, names, threshold=job.threshold, train_clip=job.train_clip)
+    return variationalize(model, names, max_log_alpha=-3.0 if trained else None, threshold=job.threshold,
+                          train_clip=job.train_clip)  # fmt: skip
 
 
 def _bound(job: Any, model: nn.Module, n: int, x: Tensor, y: Tensor, progress: float) -> dict[str, Tensor]:

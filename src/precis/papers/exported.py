@@ -13,7 +13,7 @@ from torch import fx, nn
 from precis.data.program import Program
 from precis.errors import InputError
 
-CONVOLUTIONS = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
+CONVOLUTIONS: dict[str, Any] = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
 NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 FREE = 'torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))'
 

@@ -29,7 +29,7 @@ class Calibration:
 
     def at(self, level: int, shown: int) -> float:
         """Observed coverage, in %, of the central interval of `level` %."""
-        return float(self.coverage(shown)[list(LEVELS).index(level)])
+        return float(self.coverage(shown)[int(np.flatnonzero(LEVELS == level)[0])])
 
     def error(self, shown: int) -> float:
         """The mean distance between nominal and observed coverage, as a share."""

@@ -81,7 +81,8 @@ class Reconstruct(Job):
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
         """Pixels [3, size[1], size[0]] in 0…1 at the frozen instant; size is (width, height).
 
-        Azimuth and elevation in degrees from that instant's camera, distance in multiples of its own.
+        Azimuth 30, elevation 20 (degrees), distance 3, where a viewer begins, is the place of that instant's photograph:
+        others are turned from there about what the cameras look at, and so many thirds of its distance away.
         """
         from .views import orbit
 

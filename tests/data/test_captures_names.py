@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.data import scene_files as write
 
-from precis.data.captures import read_scene
+from precis.data.captures import read_scene, subset
 from precis.data.captures_names import cut_out_each, file_names
 from precis.errors import InputError
 
@@ -47,6 +47,8 @@ def test_masks_of_photographs_that_share_a_name(tmp_path, rig):
     made = cut_out_each(scene, tmp_path / "m")
     for v, image in enumerate(made.images):
         assert not image[:v, :, 3].any() and (image[v:, :, 3] == scene.images[v][v:, :, 3]).all()
+    twice = cut_out_each(subset(scene, [0, 2, 4, 0]), tmp_path / "m/cam0")  # listed twice, as train and test
+    assert np.array_equal(twice.images[3], twice.images[0]) and len(twice.images) == 4
     for v in range(4):
         write.save(tmp_path / "flat" / f"{v:04d}.png", np.zeros((16, 16, 3), np.uint8))
     with pytest.raises(InputError, match=r"sub-folders as they do, as in cam0/0000.png"):

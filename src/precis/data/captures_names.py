@@ -29,25 +29,26 @@ def distinct(names: Sequence[str]) -> bool:
     return len({name.casefold() for name in names}) == len(names)
 
 
-def stems_of(scene: SceneFiles) -> list[str]:
-    """What masks are found by."""
-    return [Path(name).stem for name in scene.names]
+def share_stems(names: Sequence[str]) -> bool:
+    """Whether different photographs have the same stem, by which masks are found; one may be listed twice."""
+    return not distinct([Path(name).stem for name in dict.fromkeys(names)])
 
 
 def cut_out_each(scene: SceneFiles, folder: str | Path) -> SceneFiles:
     """As `cut_out`; where photographs share a name, their masks lie in sub-folders as they do (cam0/, cam1/)."""
-    if distinct(stems_of(scene)):
+    if not share_stems(scene.names):
         return cut_out(scene, folder)
-    names = [PurePosixPath(name) for name in file_names(scene.names)]
+    once = list(dict.fromkeys(scene.names))
+    written = {name: PurePosixPath(made) for name, made in zip(once, file_names(once), strict=True)}
     groups: dict[PurePosixPath, list[int]] = {}
-    for v, name in enumerate(names):
-        groups.setdefault(name.parent, []).append(v)
+    for v, name in enumerate(scene.names):
+        groups.setdefault(written[name].parent, []).append(v)
     images = list(scene.images)
     for parent, rows in groups.items():
         some, own = subset(scene, rows), Path(folder) / parent
-        if not distinct(stems_of(some)) or not own.is_dir():
+        if share_stems(some.names) or not own.is_dir():
             words = "photographs share names: their masks must lie in sub-folders as they do"
-            raise InputError(f"{words}, as in {names[rows[0]]}.png", file=folder)
+            raise InputError(f"{words}, as in {written[some.names[0]]}.png", file=folder)
         for v, image in zip(rows, cut_out(some, own).images):
             images[v] = image
     return replace(scene, images=images)

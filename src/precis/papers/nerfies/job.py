@@ -71,7 +71,7 @@ class Reconstruct(Job):
         return str(write_nerfies(folder / "bust", capture("moving", 24, 56, seed=0)))
 
     def run(self, work: Work) -> dict[str, float | None]:
-        from precis.data.captures_names import distinct
+        from precis.data.captures_names import share_stems
         from precis.errors import InputError
 
         from .opening import open_capture
@@ -79,7 +79,7 @@ class Reconstruct(Job):
         from .training import train
 
         opened = open_capture(self, work)
-        if self.masks is not None and not distinct([Path(name).stem for name in opened.names]):
+        if self.masks is not None and share_stems(opened.names):
             raise InputError("photographs share names, by which masks are found: give them names of their own",
                              file=self.input)  # fmt: skip
         moments = plan(self, opened)  # what is wrong with the options is said before the training

@@ -2,11 +2,12 @@
 
 rays        one training step of the tiny network and of the paper's, the same rays, samples and weights; plain: every
             tensor dense, directions encoded for each sample, sines one band at a time, `cumprod`, `searchsorted`
-to PSNR     seconds of training on the built-in bust until a test view reaches a PSNR: the fast model against the plain
-            code with the tiny network
+to PSNR     seconds of training on the built-in bust until two test views reach a PSNR: the fast model against the plain
+            code with the tiny network; both are looked at after as many seconds of their own training, and scored alike
 lookup      16,384 bilinear reads of 32 features and their gradient: ours against `grid_sample`
 
-`ratio` is plain over ours, with its 95 % interval where both take turns.
+`ratio` is plain over ours, with its 95 % interval where both take turns; where one never arrives, that is said.  MB:
+the growth of a fresh process's peak over two steps (Linux; 0 elsewhere).
 
     python -m benchmarks.nerf [--rounds N]
 """
@@ -14,9 +15,10 @@ lookup      16,384 bilinear reads of 32 features and their gradient: ours agains
 import argparse
 import copy
 import time
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,12 +27,17 @@ from precis.data.scenes3d import capture
 from precis.fields.nerf import NerfMLP, tiny_nerf
 from precis.fields.nerf_cameras import Cameras, Rays
 from precis.fields.nerf_fast import fast_model, fast_renderer, fit_fast
-from precis.fields.nerf_fit import photographs, render_view
+from precis.fields.nerf_fit import Renderer, dense_renderer, photographs, render_view
 from precis.fields.nerf_lookup import corners, lookup, ticks
 from precis.fields.nerf_render import render_rays
 from precis.lab.timing import interleaved
 
+from ._measured import peak_mb
+
 NEAR, FAR = 2.0, 6.0
+BUST, SMALL = (48, 64), (8, 16)  # photographs, pixels a side
+STEPS, EVERY = 400, 0.5  # of the fast model, whose rates fall towards its last; seconds of training between two looks
+TINY, PAPER = ("tiny", 256, (24, 24)), ("paper", 16, (64, 128))  # network, rays, samples
 
 
 def bands(x: Tensor, n: int) -> Tensor:
@@ -93,103 +100,195 @@ def plain_step(net: nn.Module, o: Tensor, d: Tensor, truth: Tensor, n: tuple[int
     return ((coarse - truth) ** 2).mean() + ((fine - truth) ** 2).mean()
 
 
-def scene() -> tuple[Any, Any, Cameras, Cameras]:
-    train, test = capture("static", 48, 64)
+@cache
+def scene(views: int = 48, size: int = 64) -> tuple[Any, Any, Cameras, Cameras]:
+    train, test = capture("static", views, size)
     make = lambda c: Cameras(torch.from_numpy(c.c2w), torch.from_numpy(c.K), c.size)
     return train, test, make(train), make(test)
 
 
-def rays_row(name: str, net: NerfMLP, rays: int, n: tuple[int, int], rounds: int) -> dict[str, Any]:
-    """One step forward, backward and Adam."""
-    train, _, cameras, _ = scene()
-    photos = photographs(cameras, torch.from_numpy(train.images))
-    rows, lines = photos.draw(rays, torch.Generator().manual_seed(0))
-    truth = photos.colours(rows, 1.0)
-    plain = PlainNerf(net)
-    both = {"plain": (plain, torch.optim.Adam(plain.parameters(), 5e-4)), "ours": (net, torch.optim.Adam(
-        net.parameters(), 5e-4))}  # fmt: skip
+class Step:
+    """Forward, backward and Adam on the same rays, samples and weights, of a side."""
 
-    def step(which: str) -> float:
-        module, optimizer = both[which]
-        g = torch.Generator().manual_seed(1)
-        optimizer.zero_grad()
-        if which == "plain":
-            loss = plain_step(module, lines.o, lines.d, truth, n, g)
-        else:
-            coarse, fine = render_rays(module, Rays(lines.o, lines.d), NEAR, FAR, *n, background=1.0, generator=g)
-            loss = (coarse.rgb - truth).square().mean() + (fine.rgb - truth).square().mean()
-        loss.backward()
-        optimizer.step()
-        return float(loss)
+    def __init__(self, case: tuple[str, int, tuple[int, int]], side: str) -> None:
+        kind, rays, self.samples = case
+        self.side, draw = side, torch.Generator().manual_seed(0)
+        net = tiny_nerf(generator=draw) if kind == "tiny" else NerfMLP(generator=draw)
+        self.net: nn.Module = PlainNerf(net) if side == "plain" else net
+        self.optimizer = torch.optim.Adam(self.net.parameters(), 5e-4)
+        train, _, cameras, _ = scene()
+        photos = photographs(cameras, torch.from_numpy(train.images))
+        rows, self.lines = photos.draw(rays, torch.Generator().manual_seed(0))
+        self.truth = photos.colours(rows, 1.0)
 
-    apart = abs(step("plain") / step("ours") - 1)
-    timing = interleaved({name: (lambda w=name: step(w)) for name in ("plain", "ours")}, rounds, 1)
-    return row(f"rays: {name}", timing) | {"ours rays/s": rays / timing.medians["ours"], "apart": apart}
+    def run(self, steps: int) -> float:
+        last = 0.0
+        for _ in range(steps):
+            g = torch.Generator().manual_seed(1)
+            self.optimizer.zero_grad()
+            loss = self.loss(g)
+            loss.backward()
+            self.optimizer.step()
+            last = float(loss.detach())
+        return last
+
+    def loss(self, g: torch.Generator) -> Tensor:
+        if self.side == "plain":
+            return plain_step(self.net, self.lines.o, self.lines.d, self.truth, self.samples, g)
+        rays = Rays(self.lines.o, self.lines.d)
+        coarse, fine = render_rays(self.net, rays, NEAR, FAR, *self.samples, background=1.0, generator=g)
+        assert fine is not None
+        return (coarse.rgb - self.truth).square().mean() + (fine.rgb - self.truth).square().mean()
+
+
+def rays_row(name: str, case: tuple[str, int, tuple[int, int]], rounds: int) -> dict[str, Any]:
+    """One step of both sides."""
+    both = {side: Step(case, side) for side in ("plain", "ours")}
+    apart = abs(both["plain"].run(1) / both["ours"].run(1) - 1)
+    timing = interleaved({side: (lambda s=side: both[s].run(1)) for side in both}, rounds, 1)
+    less = (case[0], 2, (4, 4))
+    sizes = {f"{side} MB": peak_mb(Step, case, less, side) for side in both}
+    return row(f"rays: {name}", timing) | sizes | {"ours rays/s": case[1] / timing.medians["ours"], "apart": apart}
+
+
+class Read:
+    """Reads of a table of n×n×32 numbers at 16,384 places, with gradient, of a side."""
+
+    def __init__(self, n: int, side: str) -> None:
+        self.n, self.side = n, side
+        self.x = torch.rand(16_384, 2, generator=torch.Generator().manual_seed(0))
+        self.table = torch.randn(n * n, 32, requires_grad=True)
+        self.image = self.table.detach().T.reshape(1, 32, n, n).contiguous().requires_grad_()
+
+    def run(self, steps: int) -> float:
+        for _ in range(steps):
+            self.table.grad = self.image.grad = None
+            if self.side == "ours":
+                size = (self.n, self.n)
+                found = lookup(self.table, *corners(*ticks(self.x, size), (0, 1), size))
+            else:
+                found = F.grid_sample(self.image, (2 * self.x - 1).flip(-1)[None, None], align_corners=True)
+            found.square().sum().backward()
+        return 0.0
 
 
 def lookup_row(rounds: int) -> dict[str, Any]:
-    """128×128×32 numbers, read at 16,384 places, with gradient."""
-    x = torch.rand(16_384, 2, generator=torch.Generator().manual_seed(0))
-    table = torch.randn(128 * 128, 32, requires_grad=True)
-    image = table.detach().T.reshape(1, 32, 128, 128).contiguous().requires_grad_()
+    """Both sides' reads."""
+    both = {side: Read(128, side) for side in ("plain", "ours")}
+    timing = interleaved({side: (lambda s=side: both[s].run(1)) for side in both}, rounds, 1)
+    return row("lookup: 16,384 × 32 of 128²", timing) | {f"{s} MB": peak_mb(Read, 128, 8, s) for s in both}
 
-    def ours() -> None:
-        table.grad = None
-        lookup(table, *corners(*ticks(x, (128, 128)), (0, 1), (128, 128))).square().sum().backward()
 
-    def plain() -> None:
-        image.grad = None
-        F.grid_sample(image, (2 * x - 1).flip(-1)[None, None], align_corners=True).square().sum().backward()
+class Over(Exception):
+    """The race of a side has ended."""
 
-    return row("lookup: 16,384 × 32 of 128²", interleaved({"plain": plain, "ours": ours}, rounds, 1))
+
+class Race:
+    """Told after every step; looks after every so many seconds of training, without counting the look."""
+
+    def __init__(self, goal: float, most: float, every: float = EVERY) -> None:
+        self.goal, self.most, self.every = goal, most, every
+        self.seconds = self.best = 0.0
+        self.looks, self.since = 0, time.perf_counter()
+
+    @property
+    def arrived(self) -> bool:
+        return self.best >= self.goal
+
+    def __call__(self, render: Renderer) -> None:
+        self.seconds += time.perf_counter() - self.since
+        if self.seconds >= (self.looks + 1) * self.every:
+            self.looks = int(self.seconds // self.every)
+            self.best = max(self.best, score(render))
+        if self.arrived or self.seconds >= self.most:
+            raise Over
+        self.since = time.perf_counter()
+
+
+def score(render: Renderer) -> float:
+    """Mean PSNR of two test views."""
+    _, test, _, places = scene()
+    truth = torch.from_numpy(test.rgb())
+    errors = [(render_view(render, places, v).rgb - truth[v]).square().mean() for v in (0, 4)]
+    return float(-10 * torch.stack(errors).log10().mean())
+
+
+class Plain:
+    """The plain code with the tiny network."""
+
+    def __init__(self, case: tuple[int, int]) -> None:
+        train, _, cameras, _ = scene(*case)
+        self.photos = photographs(cameras, torch.from_numpy(train.images))
+        self.net, self.draw = PlainNerf(tiny_nerf(generator=torch.Generator().manual_seed(0))), torch.Generator()
+        self.draw.manual_seed(1)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), 2e-3)
+
+    def run(self, steps: int, race: Race | None = None) -> float:
+        """So many steps, or until the race is over."""
+        for _ in range(steps):
+            rows, lines = self.photos.draw(256, self.draw)
+            self.optimizer.zero_grad()
+            truth = self.photos.colours(rows, 1.0)
+            plain_step(self.net, lines.o, lines.d, truth, (24, 24), self.draw).backward()
+            self.optimizer.step()
+            if race is not None:
+                race(self.renderer())
+        return 0.0
+
+    def renderer(self) -> Renderer:
+        """By both passes, as it was trained, with nothing random."""
+
+        def at(x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+            sigma, rgb = self.net(x.reshape(-1, 3), d.expand_as(x).reshape(-1, 3))
+            return sigma.view(x.shape[:-1]), rgb.view(x.shape)
+
+        return dense_renderer(at, NEAR, FAR, 24, 24)
+
+
+class Ours:
+    """The fast model."""
+
+    def __init__(self, case: tuple[int, int]) -> None:
+        train, _, cameras, _ = scene(*case)
+        self.photos = photographs(cameras, torch.from_numpy(train.images))
+        self.model = fast_model(cameras, torch.from_numpy(train.aabb), torch.from_numpy(train.images[..., 3] > 0),
+                                generator=torch.Generator().manual_seed(0))  # fmt: skip
+
+    def run(self, steps: int, race: Race | None = None) -> float:
+        """A training of so many steps, or until the race is over."""
+
+        def measure(step: int) -> dict[str, float]:
+            if race is not None:
+                race(fast_renderer(self.model, near=NEAR, far=FAR))
+            return {}
+
+        fit_fast(self.model, self.photos, near=NEAR, far=FAR, steps=steps, measure=measure, every=1,
+                 generator=torch.Generator().manual_seed(1))  # fmt: skip
+        return 0.0
 
 
 def race_row(goal: float, most: float) -> dict[str, Any]:
-    """Seconds of training until the test views reach `goal` dB, or `most` (then the ratio is a lower bound)."""
-    train, test, cameras, places = scene()
-    photos, truth = photographs(cameras, torch.from_numpy(train.images)), torch.from_numpy(test.rgb())
+    """Seconds of training until the test views reach `goal` dB; a side that does not in time says so."""
+    raced: dict[str, Race] = {}
+    for side, make, steps in (("plain", Plain, 1 << 30), ("ours", Ours, STEPS)):
+        racer = make(BUST)
+        raced[side] = Race(goal, most)
+        with suppress(Over):
+            racer.run(steps, raced[side])
+    sizes = {"plain MB": peak_mb(Plain, BUST, SMALL), "ours MB": peak_mb(Ours, BUST, SMALL)}
+    return raced_row(goal, raced["plain"], raced["ours"]) | sizes
 
-    def psnr(render: Any) -> float:
-        errors = [(render_view(render, places, v).rgb - truth[v]).square().mean() for v in (0, 4)]
-        return float(-10 * torch.stack(errors).log10().mean())
 
-    model = fast_model(cameras, torch.from_numpy(train.aabb), torch.from_numpy(train.images[..., 3] > 0),
-                       generator=torch.Generator().manual_seed(0))  # fmt: skip
-    render = fast_renderer(model, near=NEAR, far=FAR)
-    spent, began, reached = 0.0, time.perf_counter(), {}
-
-    def measure(step: int) -> dict[str, float]:
-        nonlocal spent, began
-        spent += time.perf_counter() - began
-        if "ours" not in reached and psnr(render) >= goal:
-            reached["ours"] = spent
-        began = time.perf_counter()
-        return {}
-
-    fit_fast(model, photos, near=NEAR, far=FAR, steps=400, measure=measure, every=20,
-             generator=torch.Generator().manual_seed(1))  # fmt: skip
-    ours = reached.get("ours", spent)
-    net, g = PlainNerf(tiny_nerf(generator=torch.Generator().manual_seed(0))), torch.Generator().manual_seed(1)
-    optimizer, seconds, best, step = torch.optim.Adam(net.parameters(), 2e-3), 0.0, 0.0, 0
-    while best < goal and seconds < most:
-        began = time.perf_counter()
-        rows, lines = photos.draw(256, g)
-        optimizer.zero_grad()
-        plain_step(net, lines.o, lines.d, photos.colours(rows, 1.0), (24, 24), g).backward()
-        optimizer.step()
-        seconds, step = seconds + time.perf_counter() - began, step + 1
-        if step % 50 == 0:
-            with torch.no_grad():
-                found = []
-                for v in (0, 4):
-                    rays = places.all_rays(v)
-                    t = torch.linspace(NEAR, FAR, 48).expand(64 * 64, 48)
-                    made = plain_render(net, rays.o.reshape(-1, 3), rays.d.reshape(-1, 3), t)[0].view(64, 64, 3)
-                    found.append(float(-10 * (made - truth[v]).square().mean().log10()))
-                best = float(np.mean(found))
-    bound = "" if best >= goal else "more than "
-    return {"what": f"to {goal:g} dB on the bust", "plain ms": 1e3 * seconds, "ours ms": 1e3 * ours,
-            "ratio": f"{bound}{seconds / ours:.1f}", "plain dB": best}  # fmt: skip
+def raced_row(goal: float, plain: Race, ours: Race) -> dict[str, Any]:
+    """The row of two races: no ratio where ours never arrived, a bound where plain did not."""
+    if ours.arrived:
+        ratio = f"{'' if plain.arrived else 'more than '}{plain.seconds / ours.seconds:.1f}"
+    else:
+        ratio = f"none: ours did not reach {goal:g} dB"
+    return {
+        "what": f"to {goal:g} dB on the bust", "plain ms": 1e3 * plain.seconds, "ours ms": 1e3 * ours.seconds,
+        "ratio": ratio, "plain dB": plain.best, "ours dB": ours.best,
+    }  # fmt: skip
 
 
 def row(what: str, timing: Any) -> dict[str, Any]:
@@ -202,11 +301,9 @@ def row(what: str, timing: Any) -> dict[str, Any]:
 def rows(rounds: int = 5, most: float = 90.0) -> list[dict[str, Any]]:
     """One row a comparison, on one thread."""
     torch.set_num_threads(1)
-    draw = torch.Generator().manual_seed(0)
     return [
-        rays_row("tiny, 256 × (24 + 48)", tiny_nerf(generator=draw), 256, (24, 24), rounds),
-        rays_row("paper's network, 16 × (64 + 192)", NerfMLP(generator=draw), 16, (64, 128), rounds),
-        lookup_row(rounds), race_row(22.0, most),
+        rays_row("tiny, 256 × (24 + 48)", TINY, rounds),
+        rays_row("paper's network, 16 × (64 + 192)", PAPER, rounds), lookup_row(rounds), race_row(22.0, most),
     ]  # fmt: skip
 
 

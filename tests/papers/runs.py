@@ -53,3 +53,22 @@ def halves(n: int = 90, seed: int = 0, labels: np.ndarray | None = None) -> tupl
 def saved(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     np.savez(path, images=images, labels=labels)
     return path
+
+
+class Heard:
+    """A `Work` without a run: keeps the notes."""
+
+    device, resume = "cpu", False
+
+    def __init__(self, folder: Path = Path()) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def show(self, file: str) -> None: ...
+
+    def log(self, step: int, total: int, **scalars: float) -> None: ...
+
+    def image(self, name: str, pixels: Any, step: int | None = None) -> None: ...

@@ -5,7 +5,8 @@ import pytest
 import precis
 from precis.errors import InputError, RunFailed, Stopped
 from precis.papers.opening import claim_of, job_of, make_job
-from precis.papers.running import check_input, command_of, number, pick_device, run_job
+from precis.papers.running import _pictures, check_input, command_of, number, pick_device, run_job
+from precis.papers.work import RunFolder, save
 
 
 def test_a_run_ends_with_its_result(toy, tmp_path):
@@ -24,6 +25,17 @@ def test_a_run_ends_with_its_result(toy, tmp_path):
     report = (done.folder / "report.md").read_text()
     assert f"precis run {toy.id} in.txt --device cpu --steps 4" in report and "![count.png](count.png)" in report
     assert "| psnr | inf |" in report
+
+
+def test_a_report_shows_what_was_shown_and_no_series(tmp_path):
+    work = RunFolder(tmp_path, "cpu", {})
+    for name in ("depth/0.png", "orbit/0.png", "test/a.png"):
+        save(tmp_path / name, b"")
+    assert _pictures(work, work.files()) == ["depth/0.png", "orbit/0.png", "test/a.png"]  # if that is all there is
+    save(tmp_path / "top.png", b"")
+    work.show("test/a.png")
+    assert _pictures(work, work.files()) == ["test/a.png", "top.png"]
+    work.close()
 
 
 def test_the_sample_serves_where_no_input_is_named(toy):

@@ -52,11 +52,33 @@ def test_progress_piped_is_plain_lines_at_a_modest_rate():
     assert lines[-2].startswith("1000/1000  loss 0.001") and len(lines) < 20
 
 
+def test_the_time_left_of_another_phase_is_told_by_its_own_pace(monkeypatch):
+    """Ten minutes of training, then pictures of a second each."""
+    clock = [0.0]
+    monkeypatch.setattr(terminal, "monotonic", lambda: clock[0])
+    out = Console(file=io.StringIO(), width=100)
+    hear = terminal.Progress(out)
+    for step, total, seconds in [(s, 60, 10) for s in range(1, 61)] + [(s, 64, 1) for s in range(1, 8)]:
+        clock[0] += seconds
+        hear({"event": "log", "step": step, "total": total, "scalars": {}})
+    lines = [line for line in out.file.getvalue().splitlines() if "/64" in line]
+    assert lines and lines[-1].split("  ")[-1].strip() == "59 s left", lines
+
+
 def test_progress_on_a_terminal_is_a_bar():
     out = Console(file=io.StringIO(), width=100, force_terminal=True)
     with terminal.progress(out) as hear:
         hear({"event": "log", "step": 5, "total": 10, "scalars": {"loss": 0.25}})
     assert "50%" in out.file.getvalue() and "loss 0.25" in out.file.getvalue()
+
+
+def test_a_bar_goes_back_for_another_phase():
+    out = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with terminal.progress(out) as hear:
+        for step, total in ((9, 10), (10, 10), (1, 20)):
+            hear({"event": "log", "step": step, "total": total, "scalars": {}})
+        task = hear._bar.tasks[0]
+        assert (task.completed, task.total, task.finished) == (1, 20, False)
 
 
 def entry(**more):

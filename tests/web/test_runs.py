@@ -299,5 +299,10 @@ def test_a_digest_is_bounded() -> None:
     points = digest.message()["curves"]["loss"]
     assert len(points) <= 2 * POINTS + 1 and points[-1] == (19_999, 19_999.0) and points[0] == (0, 0.0)
     assert digest.left() == pytest.approx(0.1, abs=0.01) and digest.offset == len(whole)
+    for i in range(1, 4):  # another phase, of ten seconds a step
+        event = {"event": "log", "step": i, "total": 10, "scalars": {}, "seconds": 2000 + 10 * i}
+        digest.feed(json.dumps(event).encode() + b"\n", digest.offset)
+    assert digest.left() == pytest.approx(70)
+    digest.feed(whole[-100:].split(b"\n")[-2] + b"\n", digest.offset)
     digest.feed(b'not json\n{"event": "log"}\n[]\n{"event": "image"}\n', digest.offset)
     assert digest.message()["step"] == 19_999

@@ -162,19 +162,27 @@ def _write_report(paper: Paper, job: Job, work: RunFolder, result: dict[str, Any
     task = f", {result['task']}" if result["task"] else ""
     lines = [f"# {paper.title}{task}: {result['input']}", "", f"    {command_of(paper, job, given)}", ""]
     files = work.files()
-    pictures = [name for name in files if name.endswith((".png", ".jpg", ".webp", ".gif", ".svg"))]
-    lines += [line for name in pictures[:12] for line in (f"![{name}]({name.replace(' ', '%20')})", "")]
+    pictures = _pictures(work, files)
+    lines += [line for name in pictures for line in (f"![{name}]({name.replace(' ', '%20')})", "")]
     lines += ["| metric | value |", "|---|---:|"]
     lines += [f"| {name.replace('_', ' ')} | {number(value)} |" for name, value in result["metrics"].items()] + [""]
     if work.notes:
         lines += ["Notes:", "", *(f"- {note}" for note in work.notes), ""]
-    others = [name for name in files if name not in pictures[:12] and name != REPORT]
+    others = [name for name in files if name not in pictures and name != REPORT]
     if others:
         lines += ["Files: " + ", ".join(f"[{name}]({name.replace(' ', '%20')})" for name in others[:60]) + ".", ""]
     lines += [f"Seed {job.seed}, device {result['device']}, {work.seconds:.1f} s; "
               + ", ".join(f"{name} {value}" for name, value in result["versions"].items()) + ".", ""]
     with writing(work.folder / REPORT) as beside:
         beside.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _pictures(work: RunFolder, files: list[str], most: int = 12) -> list[str]:
+    """What a person wants to see: what the job showed and what lies beside the report; series in folders if that is
+    all there is."""
+    found = [name for name in files if name.endswith((".png", ".jpg", ".webp", ".gif", ".svg"))]
+    first = [name for name in found if "/" not in name or name in work.shown or name in work.pictures]
+    return (first or found)[:most]
 
 
 def number(value: float | None) -> str:

@@ -151,6 +151,7 @@ class Progress:
     def __init__(self, out: Console) -> None:
         self.out, self._last = out, -1e9
         self._first: tuple[float, int] | None = None
+        self._at = 0
         self._bar: Any = None
         self._task: Any = None
         if out.is_terminal:
@@ -169,14 +170,17 @@ class Progress:
             self._step(event["step"], event["total"], scalars(event["scalars"]))
 
     def _step(self, step: int, total: int, metrics: str) -> None:
+        anew, self._at = step < self._at, step  # another phase begins, whose pace the last one's tells nothing of
         if self._bar is not None:
             if self._task is None:
                 self._bar.start()
                 self._task = self._bar.add_task("", total=total, metrics=metrics)
+            elif anew:
+                self._bar.reset(self._task)
             self._bar.update(self._task, completed=step, total=total, metrics=metrics)
             return
         now = monotonic()
-        self._first = self._first or (now, step)
+        self._first = (now, step) if anew or self._first is None else self._first
         if now - self._last >= self.every or step == total:
             self._last = now
             done = step - self._first[1]

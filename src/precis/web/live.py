@@ -57,6 +57,8 @@ class Digest:
             step, total = event["step"], event["total"]
             self.last = {"step": step, "total": total, "now": event.get("now", ""), "told": event.get("left")}
             self.last["scalars"] = {**self.last.get("scalars", {}), **event["scalars"]}
+            if self._recent and step < self._recent[-1][1]:
+                self._recent = []  # another phase begins, whose pace the last one's tells nothing of
             self._recent = [*self._recent[1 - RECENT :], (self.seconds, step)]
             for name, value in event["scalars"].items():
                 self.curves.setdefault(name, _Curve()).add(step, value)

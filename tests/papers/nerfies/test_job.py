@@ -1,6 +1,7 @@
 """The job: what it leaves, on a made capture; bad input is one line and leaves nothing."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from precis import web
 from precis.data.captures_nerfies import write_nerfies
 from precis.data.scenes3d import capture
 from precis.errors import InputError, Stopped
@@ -101,12 +103,26 @@ def test_what_a_run_leaves(done: tuple[Path, Finished]) -> None:
 def test_the_live_view_is_the_saved_model(done: tuple[Path, Finished]) -> None:
     out, _ = done
     job = make_job(find()["nerfies"])
-    look = lambda **at: job.view(out, "orbit", {"azimuth": 0.0, "elevation": 0.0, "distance": 1.0, **at}, (12, 12))
+    begin = browser_start()
+    look = lambda **at: job.view(out, "orbit", {**begin, **at}, (12, 12))
     still = look()
     assert still.shape == (3, 12, 12) and 0 <= still.min() and still.max() <= 1
-    assert not np.allclose(still, look(azimuth=40.0))
+    assert not np.allclose(still, look(azimuth=begin["azimuth"] + 40))
+    with Image.open(out / "frames" / "a_0003.png") as drawn:  # the frozen instant, as the run drew it
+        photograph = np.asarray(drawn).transpose(2, 0, 1) / 255
+    assert np.abs(still - photograph).max() < 0.01 and photograph.max() > 0.1
+    assert np.abs(look(azimuth=begin["azimuth"] + 0.01) - still).mean() < 0.02  # no jump as one begins to turn
+    assert look(distance=3 * begin["distance"]).max() > 0.1  # from afar it is still there
     with pytest.raises(InputError, match="no finished run"):
         job.view(out.parent, "orbit", {}, (12, 12))
+
+
+def browser_start() -> dict[str, float]:
+    """Where the site's viewer begins to look from."""
+    script = (Path(web.__file__).parent / "static" / "view.js").read_text()
+    found = re.search(r"azimuth: (-?[\d.]+), elevation: (-?[\d.]+), distance: ([\d.]+)", script)
+    assert found
+    return dict(zip(("azimuth", "elevation", "distance"), map(float, found.groups()), strict=True))
 
 
 def nerfstudio(folder: Path, root: Path, size: float = 1.0) -> Path:

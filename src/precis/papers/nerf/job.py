@@ -48,7 +48,10 @@ class Reconstruct(Job):
     far: Annotated[float | None, Doc("farthest depth"), Range(0)] = None
     background: Annotated[str, Doc("colour behind the scene: a name, or #rrggbb")] = "white"
     premultiplied: Annotated[bool, Doc("colours of transparent pixels are multiplied by opacity already")] = False
-    masks: Annotated[Path | None, Doc("folder of silhouettes named as the photographs: bright is subject")] = None
+    masks: Annotated[
+        Path | None, Doc("folder of silhouettes named as the photographs, in sub-folders as theirs if names repeat: "
+                         "bright is subject")
+    ] = None  # fmt: skip
     carve: Annotated[Literal["auto", "off"], Doc("start from the visual hull of silhouettes or opacity")] = "auto"
     test_every: Annotated[int, Doc("keep back every so many-th photograph, where no split is given"), Range(2)] = 8
 
@@ -73,6 +76,7 @@ class Reconstruct(Job):
         """Pixels [3, size[1], size[0]] in 0…1 of the learned scene; size is (width, height).
 
         "orbit": azimuth and elevation in degrees about the cameras' upward axis; at distance 3 the cameras' own.
+        Azimuth 30, elevation 20, where a viewer begins, is on the cameras' side if they have one.
         """
         from .views import orbit
 

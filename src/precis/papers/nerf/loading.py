@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from precis.data.captures import SceneFiles, cut_out, read_scene
+from precis.data.captures import SceneFiles, read_scene
 from precis.data.captures_json import read_box, read_poses
+from precis.data.captures_names import cut_out_each
 from precis.data.images import colour_of
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras, focus
@@ -54,7 +55,7 @@ def load(job: Any, work: Work) -> Place:
     background = colour_of(job.background)
     files = read_scene(job.input, downscale=job.downscale, premultiplied=job.premultiplied, test_every=job.test_every)
     if job.masks is not None:
-        files = cut_out(files, job.masks)
+        files = cut_out_each(files, job.masks)
     for note in files.notes:
         work.note(note)
     train, test = files.views("train"), files.views("test")
@@ -68,7 +69,7 @@ def load(job: Any, work: Work) -> Place:
     )  # fmt: skip
     place = settled(job, work, files, cameras, train, test, box, background)
     if job.carve == "auto":
-        place.silhouettes = silhouettes(files, train)
+        place.silhouettes = silhouettes(files, train, work)
     looking(work, place)
     return place
 
@@ -111,9 +112,13 @@ def span(cameras: Cameras, box: Tensor) -> tuple[float, float]:
     return max(0.9 * float(outside.min()), 0.02), float(farthest.max())
 
 
-def silhouettes(files: SceneFiles, train: list[int]) -> Tensor | None:
-    """Where photographs with opacity are not clear; None where they have none, or differ in size."""
-    if not files.has_alpha or len({image.shape for image in files.images}) > 1:
+def silhouettes(files: SceneFiles, train: list[int], work: Work) -> Tensor | None:
+    """Where photographs with opacity are not clear; None where they have none or, with a note, differ in size."""
+    if not files.has_alpha:
+        return None
+    if len({files.images[v].shape for v in train}) > 1:
+        work.note("the photographs differ in size: no visual hull is made of their silhouettes, and learning begins in "
+                  "the whole box")  # fmt: skip
         return None
     return torch.from_numpy(np.stack([files.images[v][..., 3] > 0 for v in train]))
 

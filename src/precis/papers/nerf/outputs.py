@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from pathlib import Path
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from precis.data.animation import write_animation
 from precis.data.captures_depth import depth_bytes
+from precis.data.captures_names import file_names
 from precis.data.images import write_image
 from precis.fields.nerf_cameras import Cameras, focus, orbit, spiral
 from precis.fields.nerf_fit import render_view
@@ -20,17 +21,20 @@ from precis.papers.work import save
 from precis.train.checkpoint import save_model
 
 from .loading import Place, poses_of
+from .sizes import sizes_of, told
 
 Metrics = dict[str, float | None]
 SHOWN = 3
+UNEVEN, ONE_SIDED = 0.3, 0.8  # length of the mean of the ways to the cameras; 0: all around, 1: from one place
 
 
 def write_everything(job: Any, work: Work, place: Place, learned: Any) -> Metrics:
     """All files; the metrics."""
-    metrics = write_tests(work, place, learned)
+    metrics, seen = write_tests(work, place, learned)
+    away = subject(place, seen)
     if job.orbit:
-        path = spiral(place.cameras, job.orbit, 0.5 * (place.near + place.far)) if place.files.forward else orbit(
-            place.cameras, job.orbit)  # fmt: skip
+        cameras = place.cameras
+        path = spiral(cameras, job.orbit, away) if place.files.forward else orbit(cameras, job.orbit)
         turning(work, place, learned, path)
     if job.render_poses is not None:
         cameras = poses_of(job.render_poses, place).to(work.device)
@@ -47,14 +51,30 @@ def write_everything(job: Any, work: Work, place: Place, learned: Any) -> Metric
         chart = curves({"test views": (learned.seconds, learned.psnr)}, x_label="seconds of training",
                        y_label="PSNR (dB)")  # fmt: skip
         save(work.folder / "psnr.png", chart.png())
-    keep_model(job, work, place, learned)
-    size = sum(f.stat().st_size for f in work.folder.glob("*.safetensors"))
+    keep_model(job, work, place, learned, away)
+    sizes = sizes_of(work.folder, place, away)
+    work.note(told(sizes, len(place.train)))
     count = sum(p.numel() for p in learned.field.parameters()) * (2 if job.model == "vanilla" else 1)
-    return metrics | {"steps": float(learned.steps), "parameters": float(count), "model_bytes": float(size)}
+    for name in ("orbit_depth.webp", "psnr.png", "orbit.webp", "overview.png"):
+        if (work.folder / name).exists():
+            work.show(name)
+    return metrics | {
+        "steps": float(learned.steps), "parameters": float(count), "model_bytes": float(sizes.model),
+        "grid_bytes": float(sizes.grid), "planes_bytes": float(sizes.planes),
+    }  # fmt: skip
 
 
-def write_tests(work: Work, place: Place, learned: Any) -> Metrics:
-    """test/*.png (render, truth, error), depth, a table, the overview."""
+def subject(place: Place, seen: float | None) -> float:
+    """How far before the cameras lies what they look at: the distance to `focus`; where they all look one way, what
+    `seen` says, the median distance that was rendered, or else the mean of the inverse bounds of the file."""
+    if not place.files.forward:
+        return float((place.cameras.c2w[:, :, 3] - focus(place.cameras)).norm(dim=1).mean())
+    near, far = (place.near if x is None else x * place.scale for x in (place.files.near, place.files.far))
+    return 2 / (1 / near + 1 / far) if seen is None else min(max(seen, near), far)
+
+
+def write_tests(work: Work, place: Place, learned: Any) -> tuple[Metrics, float | None]:
+    """test/*.png (render, truth, error), depth, a table, the overview; the median distance where there is anything."""
     from precis.nn.image import ssim
 
     from .running import truth_of, view_psnr
@@ -63,12 +83,14 @@ def write_tests(work: Work, place: Place, learned: Any) -> Metrics:
     rows: list[dict[str, Any]] = []
     tiles: list[np.ndarray] = []
     views = place.test or place.train[:SHOWN]
-    for k, v in enumerate(views):
+    names = file_names([place.files.names[v] for v in views])
+    seen: list[float] = []
+    for k, (v, stem) in enumerate(zip(views, names)):
         work.log(k, len(views))
         rgb, opacity, depth = look(learned, cameras, v, place)
         truth = truth_of(place, v)
         error = np.abs(rgb - truth).mean(-1, keepdims=True).repeat(3, -1)
-        stem = Path(place.files.names[v]).stem
+        seen += [float(np.median(depth[opacity >= 0.5]))] if (opacity >= 0.5).any() else []
         picture(work, f"test/{stem}.png", np.concatenate([rgb, truth, np.clip(4 * error, 0, 1)], 1))
         depth_files(work, f"depth/{stem}", depth / place.scale)
         pair = [torch.from_numpy(np.moveaxis(x, -1, 0)[None]).float() for x in (rgb, truth)]
@@ -80,14 +102,15 @@ def write_tests(work: Work, place: Place, learned: Any) -> Metrics:
     sheet = contact_sheet([np.moveaxis(t, -1, 0) for t in tiles], columns=4, size=256,
                           header=["NeRF", "photograph", "difference × 4", "depth"])  # fmt: skip
     save(work.folder / "overview.png", sheet)
-    work.show("overview.png")
+    work.show(f"test/{names[0]}.png")
     if not place.test:
         work.note("there are no test views: the figures are of photographs that were learned from")
     similar = [r["ssim"] for r in rows if r["ssim"] is not None]
-    return {
+    metrics: Metrics = {
         "psnr": float(np.mean([r["psnr"] for r in rows])), "ssim": float(np.mean(similar)) if similar else None,
         "test_views": float(len(place.test)),
     }  # fmt: skip
+    return metrics, float(np.median(seen)) if seen else None
 
 
 def turning(work: Work, place: Place, learned: Any, path: Cameras) -> None:
@@ -145,7 +168,7 @@ def table(work: Work, name: str, rows: list[dict[str, Any]]) -> None:
     save(work.folder / name, text.getvalue().encode())
 
 
-def keep_model(job: Any, work: Work, place: Place, learned: Any) -> None:
+def keep_model(job: Any, work: Work, place: Place, learned: Any, away: float) -> None:
     """Weights, grid, and what a viewer needs to place a camera."""
     field, fast = learned.field, learned.fast
     if fast is not None:
@@ -157,15 +180,31 @@ def keep_model(job: Any, work: Work, place: Place, learned: Any) -> None:
         save_model(work.folder, field, {}, component="precis.fields.nerf:tiny_nerf")
     else:
         save_model(work.folder, field, {})
+    c2w = place.cameras.c2w
+    up = torch.nn.functional.normalize(c2w[:, :, 1].mean(0), dim=0)
     middle = focus(place.cameras)
-    offset = place.cameras.c2w[:, :, 3] - middle
+    if place.files.forward:  # axes that are all but parallel meet nowhere, or anywhere
+        middle = c2w[:, :, 3].mean(0) - away * torch.nn.functional.normalize(c2w[:, :, 2].mean(0), dim=0)
+    offset = c2w[:, :, 3] - middle
     K, size = place.cameras.K[0], place.cameras.size[0]
     scene = {
         "model": job.model, "near": place.near, "far": place.far, "step": None if fast is None else fast.step,
         "open": place.open and fast is not None,
         "background": place.background.tolist(), "centre": middle.tolist(),
-        "up": torch.nn.functional.normalize(place.cameras.c2w[:, :, 1].mean(0), dim=0).tolist(),
-        "radius": float(offset.norm(dim=1).mean()), "focal": float(K[0] / size.min()), "scale": place.scale,
+        "up": up.tolist(), **begin(offset, up), "radius": float(offset.norm(dim=1).mean()),
+        "focal": float(K[0] / size.min()), "scale": place.scale,
         "shift": place.shift.tolist(), "size": size.tolist(),
     }  # fmt: skip
     save(work.folder / "scene.json", (json.dumps(scene, indent=1) + "\n").encode())
+
+
+def begin(offset: torch.Tensor, up: torch.Tensor) -> dict[str, Any]:
+    """Where a viewer begins, from the cameras' places [V,3] about the middle: `ahead`, level, if they stand more on one
+    side than on the others, and `rise`, the degrees above the horizon at which they do if they all stand there."""
+    way = torch.nn.functional.normalize(offset, dim=1).mean(0)
+    level = way - (way @ up) * up
+    rise = math.degrees(math.atan2(float(way @ up), float(level.norm())))
+    return {
+        "ahead": level.tolist() if float(level.norm()) > UNEVEN else None,
+        "rise": rise if float(way.norm()) > ONE_SIDED else None,
+    }  # fmt: skip

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from precis.fields.nerf_fit import Renderer, dense_renderer, fit_dense, photogra
 from precis.papers.job import Work
 from precis.train.checkpoint import save_model
 
+from .backdrop import Against, backed
 from .loading import Place, load, poses_of
 from .outputs import Metrics, write_everything
 
@@ -92,7 +92,8 @@ def learn_dense(job: Any, work: Work, place: Place) -> Learned:
     """The paper's two networks, or the tiny one that serves both passes."""
     draw = torch.Generator().manual_seed(2 * job.seed)
     cameras = place.cameras[place.train].to(work.device)
-    photos = photographs(cameras, *training_pictures(place))
+    behind = torch.from_numpy(place.background).float().to(work.device)
+    photos = backed(photographs(cameras, *training_pictures(place)), behind)
     if job.model == "tiny":
         net, fine, samples, rays, lr = tiny_nerf(generator=draw).to(work.device), None, (24, 24), 256, 2e-3
     else:
@@ -101,7 +102,9 @@ def learn_dense(job: Any, work: Work, place: Place) -> Learned:
     plain = dense_renderer(net, place.near, place.far, *samples, fine=fine, background=None)
     measure, seconds, psnr = watch(work, place, plain)
     run = fit_dense(
-        net, photos, place.near, place.far, fine=fine, samples=samples[0], fine_samples=samples[1], rays=rays, lr=lr,
+        Against(net, behind), photos, place.near, place.far, background=0.0,
+        fine=None if fine is None else Against(fine, behind), samples=samples[0], fine_samples=samples[1], rays=rays,
+        lr=lr,
         crop_steps=500 if job.model == "vanilla" and place.files.format == "Blender" else 0,
         generator=torch.Generator().manual_seed(2 * job.seed + 1), measure=measure, every=100, log=work.log,
         **budget(job, work),
@@ -164,8 +167,3 @@ def truth_of(place: Place, view: int) -> np.ndarray:
 def view_psnr(a: np.ndarray, b: np.ndarray) -> float:
     error = float(np.mean((a.astype(np.float64) - b) ** 2))
     return float(-10 * np.log10(max(error, 1e-12)))
-
-
-def model_bytes(folder: Path) -> int:
-    return sum((folder / name).stat().st_size for name in ("model.safetensors", "fine.safetensors")
-               if (folder / name).exists())  # fmt: skip

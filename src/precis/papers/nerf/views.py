@@ -16,11 +16,16 @@ from precis.fields.nerf_fit import Renderer, dense_renderer, render_view
 from precis.fields.nerf_grid import OccupancyGrid
 from precis.fields.nerf_render import Rendered
 
-COARSE, USUAL = 200, 3.0  # pixels below which steps are doubled; the viewer's first distance
+COARSE = 200  # pixels below which steps are doubled
+BEGIN = {"azimuth": 30.0, "elevation": 20.0, "distance": 3.0}  # of a viewer
+USUAL = BEGIN["distance"]
 
 
 def orbit(folder: Path, at: dict[str, float], size: tuple[int, int]) -> np.ndarray:
-    """The scene [3,size[1],size[0]] in 0 … 1 from azimuth and elevation (degrees); distance 3 is the cameras' own."""
+    """The scene [3,size[1],size[0]] in 0 … 1 from azimuth and elevation (degrees); distance 3 is the cameras' own.
+
+    If the cameras stand on one side, azimuth 30 is where they are, and so is elevation 20 if they stand close together.
+    """
     made, background = look(folder, at, size)
     rgb, clear = made.rgb.cpu().numpy(), 1 - made.opacity.cpu().numpy()[..., None]
     return np.moveaxis((rgb + clear * background).clip(0, 1), -1, 0)
@@ -37,8 +42,13 @@ def look(folder: Path, at: dict[str, float], size: tuple[int, int]) -> tuple[Ren
     render, device = opened(str(folder), stamp, max(size) < COARSE)
     up, centre = (torch.tensor(scene[name], dtype=torch.float32) for name in ("up", "centre"))
     east = F.normalize(torch.linalg.cross(up, torch.eye(3)[int(up.abs().argmin())]), dim=0)
+    azimuth, elevation = (float(at.get(name, BEGIN[name])) for name in ("azimuth", "elevation"))
+    if scene.get("ahead") is not None:
+        east, azimuth = F.normalize(torch.tensor(scene["ahead"]), dim=0), azimuth - BEGIN["azimuth"]
+    if scene.get("rise") is not None:
+        elevation += scene["rise"] - BEGIN["elevation"]
     north = torch.linalg.cross(up, east)
-    a, e = np.radians([at.get("azimuth", 30.0), np.clip(at.get("elevation", 20.0), -89, 89)])
+    a, e = np.radians([azimuth, np.clip(elevation, -89, 89)])
     away = max(float(at.get("distance", USUAL)), 0.05) * scene["radius"] / USUAL
     way = float(np.cos(e)) * (float(np.cos(a)) * east + float(np.sin(a)) * north) + float(np.sin(e)) * up
     c2w = look_at((centre + away * way)[None], centre, up)

@@ -59,6 +59,9 @@ class Reconstruct(Job):
     render_poses: Annotated[
         Path | None, Doc("the frozen instant from the cameras of a transforms JSON or .npy [n,3|4,4]")
     ] = None
+    meshes: Annotated[
+        Literal["frozen", "all"], Doc("surfaces of the canonical scene and the frozen instant, or of every instant too")
+    ] = "frozen"
     mesh_resolution: Annotated[int | None, Doc("cells a side of the meshes: 64, CUDA 192"), Range(8, 1024)] = None
 
     def sample(self, folder: Path) -> str:
@@ -68,11 +71,17 @@ class Reconstruct(Job):
         return str(write_nerfies(folder / "bust", capture("moving", 24, 56, seed=0)))
 
     def run(self, work: Work) -> dict[str, float | None]:
+        from precis.data.captures_names import share_stems
+        from precis.errors import InputError
+
         from .opening import open_capture
         from .outputs import plan, write_outputs
         from .training import train
 
         opened = open_capture(self, work)
+        if self.masks is not None and share_stems(opened.names):
+            raise InputError("photographs share names, by which masks are found: give them names of their own",
+                             file=self.input)  # fmt: skip
         moments = plan(self, opened)  # what is wrong with the options is said before the training
         portrait, alpha = train(self, opened, work)
         metrics: dict[str, Any] = write_outputs(self, opened, moments, portrait, alpha, work)
@@ -81,7 +90,8 @@ class Reconstruct(Job):
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
         """Pixels [3, size[1], size[0]] in 0…1 at the frozen instant; size is (width, height).
 
-        Azimuth and elevation in degrees from that instant's camera, distance in multiples of its own.
+        Azimuth 30, elevation 20 (degrees), distance 3, where a viewer begins, is the place of that instant's
+        photograph: others are turned from there about what the cameras look at, so many thirds of its distance away.
         """
         from .views import orbit
 

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from precis.data.animation import write_animation
 from precis.data.captures_depth import depth_bytes
+from precis.data.captures_names import file_names
 from precis.data.images import write_image
-from precis.data.points import write_ply
 from precis.errors import InputError
-from precis.fields.mesh import extract_mesh
-from precis.fields.nerf_cameras import Cameras, Rays
+from precis.fields.nerf_cameras import Cameras
 from precis.fields.nerfies import Codes, render_many
-from precis.fields.nerfies_losses import log_singular_values
-from precis.lab.figures import contact_sheet, curves
+from precis.lab.figures import contact_sheet
 from precis.nn.image import psnr, ssim
 from precis.papers.job import Work
 from precis.papers.work import write_json, writing
 
+from .deformation import Maps, moved, stretching
+from .meshes import instants_of, write_meshes
 from .opening import Opened, poses_of
 from .training import Portrait
 from .views import PLACE, remember, swing
@@ -42,9 +42,13 @@ class Drawer:
         rays = cameras.all_rays(view, unit=True)
         rgb, opacity, depth = render_many(lambda r, c: self.model.render(r, c, self.alpha), rays, codes)
         there = depth / opacity.clamp(min=LEAST)
+        self.tick()
+        return rgb.clamp(0, 1).permute(2, 0, 1).cpu(), torch.where(opacity < 0.5, self.model.far, there).cpu()
+
+    def tick(self) -> None:
+        """One more is done."""
         self.done += 1
         self.work.log(self.done, self.total, pictures=float(self.done))
-        return rgb.clamp(0, 1).permute(2, 0, 1).cpu(), torch.where(opacity < 0.5, self.model.far, there).cpu()
 
 
 class Moments(NamedTuple):
@@ -80,8 +84,11 @@ def write_outputs(
     frozen = moments.frozen
     asked = [] if job.render_poses is None else [poses_of(job.render_poses, opened)]
     total = len(opened.train) + len(opened.test) + 2 * job.orbit + moments.pictures + sum(map(len, asked))
+    total += len(instants_of(opened)) if job.meshes == "all" else 0
     draw = Drawer(model, alpha, work, total)
-    metrics, rows = _photographs(opened, model, draw, work)
+    names = {v: name for views in (opened.train, opened.test) for v, name in zip(
+        views, file_names([opened.names[v] for v in views]), strict=True)}  # fmt: skip
+    metrics, rows, header = _photographs(opened, model, draw, work, names)
     _clips(job, opened, moments, model, draw, work)
     for cameras in asked:
         (work.folder / "renders").mkdir(exist_ok=True)
@@ -89,14 +96,13 @@ def write_outputs(
             rgb, depth = draw(cameras, i, model.codes(opened.frame[frozen]))
             write_image(work.folder / "renders" / f"{i:03d}.png", rgb.numpy())
             _write_depth(work.folder / "renders", f"{i:03d}", depth / opened.scale)
-    metrics |= _deformation(opened, model, alpha, work)
-    _meshes(job, opened, model, alpha, work, frozen)
+    metrics |= stretching(opened, model, alpha, work, names)
+    write_meshes(job, opened, model, alpha, work, frozen, draw.tick)
     write_json(work.folder / PLACE, remember(opened.cameras, frozen, model.codes(opened.frame[frozen]), alpha))
-    header = ["photograph", "rendered", "depth", "deformation"]
-    labels = [Path(opened.names[v]).stem for v in rows]
+    labels = [names[v] for v in rows]
     tiles = [tile for v in rows for tile in rows[v]]
     with writing(work.folder / "overview.png") as beside:
-        beside.write_bytes(contact_sheet(tiles, columns=4, header=header, rows=labels, size=160))
+        beside.write_bytes(contact_sheet(tiles, columns=len(header), header=header, rows=labels, size=160))
     for name in ("interpolation.webp", "playback.webp", "orbit.webp", "overview.png"):
         work.show(name)
     work.note(f"the orbit shows the instant of {Path(opened.names[frozen]).stem}")
@@ -107,35 +113,44 @@ def write_outputs(
 
 
 def _photographs(
-    opened: Opened, model: Portrait, draw: Drawer, work: Work
-) -> tuple[dict[str, Any], dict[int, list[Any]]]:
-    """Every photograph drawn with its instant's code and its camera; scores, and rows for the overview."""
+    opened: Opened, model: Portrait, draw: Drawer, work: Work, names: dict[int, str]
+) -> tuple[dict[str, Any], dict[int, list[Any]], list[str]]:
+    """Every photograph drawn with its instant's code and its camera; scores, and rows and head of the overview."""
     scores: dict[str, list[tuple[float, float]]] = {"train": [], "val": []}
     chosen = opened.test or opened.train
     chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(SHOWN, len(chosen))).round().astype(int)]
     rows: dict[int, list[Any]] = {}
+    maps, shown = Maps(work), dict[int, np.ndarray]()
     for folder, views in (("train", opened.train), ("val", opened.test)):
-        (work.folder / ("frames" if folder == "train" else "validation")).mkdir(exist_ok=True)
         for v in views:
-            stem = Path(opened.names[v]).stem
+            stem = names[v]
             rgb, depth = draw(opened.cameras, v, model.codes(opened.frame[v]))
             truth = opened.images[v].permute(2, 0, 1)
             side = min(truth.shape[1:])
             alike = float(ssim(rgb[None], truth[None])[0]) if side >= 11 else math.nan
             scores[folder].append((float(psnr(rgb[None], truth[None])[0]), alike))
             if folder == "train":
-                write_image(work.folder / "frames" / f"{stem}.png", rgb.numpy())
+                _write_picture(work.folder / "frames" / f"{stem}.png", rgb)
                 _write_depth(work.folder / "depth", stem, depth / opened.scale)
             else:
                 error = (rgb - truth).abs().mean(0, keepdim=True).expand(3, -1, -1)
-                write_image(work.folder / "validation" / f"{stem}.png", torch.cat([rgb, truth, error], 2).numpy())
+                _write_picture(work.folder / "validation" / f"{stem}.png", torch.cat([rgb, truth, error], 2))
             if v in chosen:
-                rows[v] = [truth, rgb, _grey(depth, model.near, model.far), _moved(opened, model, v, depth, draw.alpha)]
+                rows[v] = [truth, rgb, _grey(depth, model.near, model.far)]
+            if model.warp is not None and (folder == "train" or v in chosen):
+                shown[v] = moved(opened, model, v, depth, draw.alpha)
+                maps.add(stem if folder == "train" else None, shown[v])
+                shown = {k: found for k, found in shown.items() if k in chosen}
+    header = ["photograph", "rendered", "depth"]
+    if model.warp is not None:
+        maps.finish()
+        rows = {v: [*tiles, maps.picture(shown[v])] for v, tiles in rows.items()}
+        header.append(f"deformation, 0 to {maps.top:g}")
     means = {k: np.mean(s, 0).tolist() if s else [None, None] for k, s in scores.items()}
     return {
         "psnr_validation": means["val"][0], "ssim_validation": means["val"][1], "psnr_train": means["train"][0],
         "ssim_train": means["train"][1], "validation_photographs": len(opened.test), "codes": opened.frames,
-    }, rows  # fmt: skip
+    }, rows, header  # fmt: skip
 
 
 def _clips(job: Any, opened: Opened, moments: Moments, model: Portrait, draw: Drawer, work: Work) -> None:
@@ -158,72 +173,6 @@ def _clips(job: Any, opened: Opened, moments: Moments, model: Portrait, draw: Dr
     write_animation(work.folder / "interpolation.webp", np.stack(mixed), FPS)
 
 
-@torch.no_grad()
-def _deformation(opened: Opened, model: Portrait, alpha: float, work: Work) -> dict[str, Any]:
-    """Singular values of the Jacobian at the surfaces that training photographs show, as a histogram."""
-    if model.warp is None:
-        return {}
-    found, moved = [], []
-    for v in opened.train[:: max(1, len(opened.train) // 8)]:
-        depth = torch.from_numpy(np.load(work.folder / "depth" / f"{Path(opened.names[v]).stem}.npy"))
-        x = _surface(opened.cameras, v, depth * opened.scale)
-        codes = model.codes(opened.frame[v].expand(len(x)))
-        place, jacobian = model.canonical(x, codes, alpha, jacobian=True)
-        assert jacobian is not None
-        found.append(log_singular_values(jacobian.cpu()).exp())
-        moved.append((place - x).norm(dim=-1).cpu())
-    values = torch.cat(found)
-    counts, edges = np.histogram(values.numpy(), bins=60, range=(0.5, 1.5))
-    middle = (edges[1:] + edges[:-1]) / 2
-    chart = curves({"share": (middle, counts / values.numel())}, x_label="singular values of ∂T/∂x (1: rigid)")
-    with writing(work.folder / "singular_values.png") as beside:
-        beside.write_bytes(chart.png())
-    far = float(torch.cat(moved).mean()) / opened.scale
-    return {"mean_log_stretch": float(values.log().abs().mean()), "mean_deformation": far}
-
-
-@torch.no_grad()
-def _moved(opened: Opened, model: Portrait, view: int, depth: Tensor, alpha: float) -> Tensor:
-    """‖T(x) − x‖ at the surface that a photograph shows: a map [H,W] in 0 … 1 (1: a twentieth of the depth range)."""
-    x = _surface(opened.cameras, view, depth)
-    codes = model.codes(opened.frame[view].expand(len(x)))
-    far = (model.canonical(x, codes, alpha)[0] - x).norm(dim=-1).view(depth.shape).cpu()
-    return (far / (0.05 * (model.far - model.near))).clamp(0, 1)
-
-
-def _surface(cameras: Cameras, view: int, depth: Tensor) -> Tensor:
-    rays: Rays = cameras.all_rays(view, unit=True)
-    return (rays.o + depth.to(rays.o)[..., None] * rays.d).reshape(-1, 3)
-
-
-def _meshes(job: Any, opened: Opened, model: Portrait, alpha: float, work: Work, frozen: int) -> None:
-    """The canonical scene, and that of the frozen instant, in observation space: T is not inverted, but evaluated."""
-    cells = job.mesh_resolution or (192 if work.device.startswith("cuda") else 64)
-    low, high = (np.asarray(x, np.float64) for x in opened.box.cpu().numpy())
-    level = math.log(2) / float((high - low).max() / cells)
-    codes = Codes(*(None if c is None else c[None] for c in model.codes(opened.frame[frozen])))
-    template: Any = model.template if model.fine is None else model.fine
-    ways = -opened.cameras.c2w[frozen, :, 2]
-    # Normals point to where a field grows; density grows inwards.
-    fields = {"canonical": lambda x: -template.density(x), "frozen": lambda x: -model.density(x, codes, alpha)}
-    for name, field in fields.items():
-        try:
-            mesh = extract_mesh(field, cells, (low, high), -level, device=work.device)
-        except ValueError as error:
-            work.note(f"mesh_{name}.ply was not made: {error}")
-            continue
-        with torch.no_grad():
-            at = torch.from_numpy(mesh.vertices).to(work.device)
-            seen = Codes(None, codes.appearance)
-            if name == "frozen":
-                at, seen = model.canonical(at, codes, alpha)[0], codes
-            extra = [] if seen.appearance is None else [seen.appearance]
-            rgb = torch.cat([template(part, ways[None], *extra)[1].cpu() for part in at.split(1 << 15)])
-        colours = (rgb * 255).round().to(torch.uint8).numpy()
-        vertices = mesh.vertices / opened.scale - opened.shift.numpy()
-        write_ply(work.folder / f"mesh_{name}.ply", vertices, mesh.faces, normals=mesh.normals, colours=colours)
-
-
 def _grey(depth: Tensor, near: float, far: float) -> Tensor:
     """Near white, far black."""
     return (1 - (depth - near) / (far - near)).clamp(0, 1)
@@ -231,7 +180,11 @@ def _grey(depth: Tensor, near: float, far: float) -> Tensor:
 
 def _write_depth(folder: Path, stem: str, depth: Tensor) -> None:
     """In the units of INPUT, as .npy and as a picture of 16 bits."""
-    folder.mkdir(exist_ok=True)
     for name, content in zip((f"{stem}.npy", f"{stem}_depth.png"), depth_bytes(depth.numpy()), strict=True):
         with writing(folder / name) as beside:
             beside.write_bytes(content)
+
+
+def _write_picture(file: Path, rgb: Tensor) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_image(file, rgb.numpy())

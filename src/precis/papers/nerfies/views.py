@@ -17,6 +17,8 @@ from precis.fields.nerfies import render_many
 
 SWING = 12.0  # degrees to either side
 PLACE = "camera.json"
+BEGIN = {"azimuth": 30.0, "elevation": 20.0, "distance": 3.0}  # where a viewer begins: at the instant's own camera
+LEAST = 1e-3  # of lengths that must not vanish
 
 
 def swing(cameras: Cameras, view: int, n: int) -> Cameras:
@@ -54,7 +56,10 @@ def remember(cameras: Cameras, view: int, codes: Any, alpha: float) -> dict[str,
 
 @torch.no_grad()
 def orbit(folder: Path, at: dict[str, float], size: tuple[int, int]) -> np.ndarray:
-    """The frozen instant as [3,size[1],size[0]] in 0 … 1."""
+    """The frozen instant as [3,size[1],size[0]] in 0 … 1; at `BEGIN` from the place of its own photograph.
+
+    The span of depths that is rendered goes with the camera, so that the scene is there from afar and from near.
+    """
     from precis.fields.nerfies import Codes
 
     try:
@@ -64,15 +69,25 @@ def orbit(folder: Path, at: dict[str, float], size: tuple[int, int]) -> np.ndarr
     model = _model(str(folder), (folder / "model.safetensors").stat().st_mtime_ns)
     device = next(model.parameters()).device
     width, height = size
-    pose = around(torch.tensor(place["c2w"]), torch.tensor(place["target"]), float(at.get("azimuth", 0)),
-                  float(at.get("elevation", 0)), float(at.get("distance", 1)))  # fmt: skip
+    look = {name: float(at.get(name, usual)) for name, usual in BEGIN.items()}
+    own, target = torch.tensor(place["c2w"]), torch.tensor(place["target"])
+    times = max(look["distance"] / BEGIN["distance"], LEAST)
+    turned = look["azimuth"] - BEGIN["azimuth"], look["elevation"] - BEGIN["elevation"]
+    pose = around(own, target, *turned, times)
+    turn = pose[:, :3] @ around(own, target, 0.0, 0.0, 1.0)[:, :3].T  # the photograph looks a little past the target
+    pose = torch.cat([turn @ own[:, :3], pose[:, 3:]], 1)
+    moved = (times - 1) * float((own[:, 3] - target).norm())
+    near, far = max(model.near + moved, LEAST * model.far), max(model.far + moved, 2 * LEAST * model.far)
     full = max(place["size"][0] / width, place["size"][1] / height)
     focal = place["K"][0] / full
     K = torch.tensor([[focal, focal, width / 2, height / 2]])
     cameras = Cameras(pose[None], K, (width, height)).to(device)
     codes = Codes(*(None if c is None else torch.tensor(c, device=device) for c in place["codes"]))
     rays = cameras.all_rays(0, unit=True)
-    rgb, _, _ = render_many(lambda r, c: model.render(r, c, place["alpha"]), rays, codes)
+    def drawn(r: Any, c: Any) -> Any:
+        return model.passes(model, r, c, place["alpha"], near, far, background=model.background).best
+
+    rgb, _, _ = render_many(drawn, rays, codes)
     return rgb.clamp(0, 1).permute(2, 0, 1).cpu().numpy()
 
 

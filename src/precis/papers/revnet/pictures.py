@@ -27,10 +27,11 @@ def draw_memory(
     depths = sorted({n for needs in lines.values() for n in needs} | ({mine[0]} if mine else set()))
     of_step = lambda need: need.total(batch)
     _lines(axes[0], lines, form, lambda need: need.kept(batch))
-    axes[0].set_ylabel("kept for the backward pass")
+    alone = limit is None or steps
+    axes[0].set_ylabel("kept for the backward pass" if alone else "lines: kept for the backward pass")
     if steps:
         _lines(axes[1], lines, form, of_step)
-        axes[1].set_ylabel("a whole step: weights, gradients, momentum too")
+        axes[1].set_ylabel("a whole training step")
     if mine is not None:
         units, need = mine
         axes[0].plot([units], [need.kept(batch)], "*", color="black", markersize=13, label="this net: kept")

@@ -75,8 +75,9 @@ def _do(paper: Paper, job: Job, common: Common, stopping: Any) -> int:
     if common.json:
         print_json(done.result)
         return 0
+    width = max(28, *(len(name) + 2 for name in ("", *done.metrics)))
     for name, value in done.metrics.items():
-        print(f"{name.replace('_', ' '):<28}{number(value)}")
+        print(f"{name.replace('_', ' '):<{width}}{number(value)}")
     first = done.result["files"][0] if done.result["files"] else "result.json"
     print(f"\n{done.folder / first}    ({done.result['seconds']:.1f} s)")
     return 0

@@ -10,7 +10,13 @@ from tests.papers.runs import halves, run_paper, saved
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
-from precis.papers.revnet.budget import Need, deepest, measure, parse_bytes, show_bytes
+from precis.lab.figures import Chart
+from precis.papers.revnet import fit
+from precis.papers.revnet import pictures as drawing
+from precis.papers.revnet.budget import KINDS, Form, Need, build, by_depth, deepest, measure, parse_bytes, show_bytes
+from precis.papers.revnet.job import RevNetJob
+from precis.papers.revnet.nets import parameters
+from precis.papers.revnet.pictures import draw_memory
 from precis.train.checkpoint import load_model
 from precis.vision.revnet import RevNet
 
@@ -30,8 +36,8 @@ def test_a_classifier_is_trained_and_loads_again(pictures, tmp_path):
     done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 12}, lr=0.5)
     assert done.metrics["accuracy"] > 0.85 and done.metrics["batch"] == 16 and done.metrics["units"] == 3
     assert done.metrics["reconstruction_error"] < 1e-4 and done.metrics["seconds_per_step"] > 0
-    assert done.metrics["kept_mib"] == pytest.approx(4 * 16 * (64 + 8 * 64 + 8 * 64 + 12 * 16) / 2**20)
-    assert done.metrics["kept_mib"] < done.metrics["step_mib"]
+    assert done.metrics["MiB_kept_for_backward"] == pytest.approx(4 * 16 * (64 + 8 * 64 + 8 * 64 + 12 * 16) / 2**20)
+    assert done.metrics["MiB_kept_for_backward"] < done.metrics["MiB_of_a_step"]
     files = {"memory.png", "reconstruction.png", "answers.png", "model.safetensors", "config.json", "labels.json"}
     assert files <= set(done.result["files"]) and done.result["files"][0] == "memory.png"
     net, found = load_model(done.folder), np.load(pictures)
@@ -45,7 +51,7 @@ def test_a_classifier_is_trained_and_loads_again(pictures, tmp_path):
 
 def test_batch_and_depth_follow_from_the_memory(pictures, tmp_path):
     done = run(tmp_path / "deep", pictures, **QUICK | {"epochs": 1}, memory="550KiB").metrics
-    assert done["units"] > 3 and done["step_mib"] <= 550 / 1024
+    assert done["units"] > 3 and done["MiB_of_a_step"] <= 550 / 1024
     net, limit = RevNet((1, 1), QUICK["filters"], in_channels=1), 400 * 2**10
     need = measure(net, (1, 8, 8), "cpu")
     assert need.total(need.batch(limit)) <= limit < need.total(need.batch(limit) + 1)
@@ -60,7 +66,67 @@ def test_the_plan_is_a_table_and_nothing_is_trained(pictures, tmp_path):
     each = kept["resnet", 2] - kept["resnet", 1]
     assert kept["resnet", 16] - kept["resnet", 8] == pytest.approx(8 * each, rel=0.01)
     assert done.result["files"][0] == "plan.csv" and not (done.folder / "model.safetensors").exists()
-    assert done.metrics["revnet_16_most_pictures"] > done.metrics["resnet_16_most_pictures"]
+    assert done.metrics["pictures_that_fit_revnet_16_units"] > done.metrics["pictures_that_fit_resnet_16_units"]
+    assert all(int(r["step_bytes"]) >= int(r["kept_bytes"]) for r in rows)
+
+
+@pytest.mark.parametrize("options", [{"fully_reversible": True}, {"keep_every": 2}, {}])
+def test_the_plan_is_of_the_net_that_would_be_trained(options):
+    job = RevNetJob(**QUICK, **options)
+    form = fit._form(job, 1, 2)
+    line = by_depth(form, (8, 8), "cpu", peak=False)["revnet"]
+    for units in (1, 2, 8):
+        assert line[units].kept(16) == measure(fit._net(job, units, 1, 2), (1, 8, 8), "cpu", peak=False).kept(16)
+    usual = Form((32, 32, 64, 112), 3, 10, form.fully_reversible)
+    weights = [parameters(build(kind, 4, usual)) for kind in ("revnet", "resnet")]
+    assert weights[0] == pytest.approx(weights[1], rel=0.15)
+
+
+def test_the_plan_of_a_fully_reversible_net_says_so(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, **QUICK, plan=True, fully_reversible=True)
+    rows = list(csv.DictReader((done.folder / "plan.csv").open()))
+    kept = {(r["net"], int(r["units"])): int(r["kept_bytes"]) for r in rows if r["batch"] == "64"}
+    assert kept["revnet", 1] == kept["revnet", 16] == 4 * 64 * 64  # the last output, as large as the picture
+    notes = " ".join(done.result["notes"])
+    assert "its stages have 4 16 channels" in notes and "of --filters only the number counts" in notes
+    assert "fully reversible RevNet, 16 units" in notes
+
+
+def drawn(monkeypatch) -> list:
+    """The figures that are drawn from now on."""
+    figures: list = []
+    monkeypatch.setattr(drawing, "Chart", lambda figure, alt: figures.append(figure) or Chart(figure, alt))
+    return figures
+
+
+def test_the_limit_stands_only_beside_whole_steps_and_ticks_are_readable(monkeypatch):
+    need = {n: Need(1000 * n, 10.0 * n, 0, 30.0 * n, 500) for n in (1, 2, 4)}
+    lines, form = {kind: need for kind in KINDS}, Form((8, 8), 1, 2)
+    figures = drawn(monkeypatch)
+    dashed = lambda panel: [line for line in panel.get_lines() if line.get_linestyle() == "--"]
+    draw_memory(lines, form, 64, limit=2**14, steps=True)
+    kept, step = figures[-1].axes
+    assert not dashed(kept) and len(dashed(step)) == 1
+    assert sorted(step.get_lines()[0].get_ydata()) == [need[n].total(64) for n in (1, 2, 4)]
+    draw_memory(lines, form, 64, (3, need[2]), limit=2**14)
+    (both,) = figures[-1].axes
+    stars = [float(line.get_ydata()[0]) for line in both.get_lines() if line.get_marker() == "*"]
+    assert stars == [need[2].kept(64), need[2].total(64)] and len(dashed(both)) == 1
+    for panel in (kept, step, both):
+        words = [tick.get_text() for tick in panel.get_yticklabels()]
+        assert 2 <= len(words) <= 10 and all(word.endswith(("bytes", "KiB", "MiB")) for word in words)
+    assert [tick.get_text() for tick in both.get_xticklabels()] == ["1", "2", "3", "4"]
+
+
+def test_the_answers_shown_are_of_all_classes():
+    truth = torch.arange(4).repeat_interleave(30)
+    said = truth.clone()
+    said[:28], said[40:43], said[-1] = 1, 3, 0
+    order = fit.spread(said, truth)
+    assert sorted(order) == list(range(120))
+    wrong = [int(truth[i]) for i in order[:32]]
+    assert (said[order[:32]] != truth[order[:32]]).all() and (said[order[32:]] == truth[order[32:]]).all()
+    assert wrong[:3] == [0, 1, 3] and wrong.count(1) == 3 and [int(truth[i]) for i in order[32:36]] == [0, 1, 2, 3]
 
 
 def test_the_line_of_the_plan_is_what_is_measured():
@@ -78,7 +144,7 @@ def test_the_line_of_the_plan_is_what_is_measured():
 def test_a_reversible_net_shows_what_it_rebuilds(pictures, tmp_path):
     done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 1}, fully_reversible=True)
     assert (done.folder / "rebuilt.png").stat().st_size > 500
-    assert done.metrics["kept_mib"] == pytest.approx(4 * 16 * 64 / 2**20)
+    assert done.metrics["MiB_kept_for_backward"] == pytest.approx(4 * 16 * 64 / 2**20)
     assert load_model(done.folder).fully_reversible
 
 

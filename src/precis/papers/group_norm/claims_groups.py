@@ -85,7 +85,7 @@ class GroupingArbitrary(Claim):
     What is open is the grouping of a net that was *trained* with batch norm and then converted.  At `full` the groups
     of a converted net are neighbouring channels, random ones, or channels that vary alike (greedily, by |correlation|
     of what the layer is given); the last should be no worse at once, and after one epoch all should be within a point.
-    At `quick` these arms run once, on digits, and are shown only.
+    At `quick` no hypothesis reads these arms, and they are not run.
     """
 
     name = "grouping_arbitrary"

@@ -16,7 +16,8 @@ class GroupNormJob(Job):
     """Find the normalisation for your pictures and batch size, or convert a net's batch norms to group norms.
 
     Pictures with classes: a small residual net is trained with every norm at every batch size.  With --convert NAME,
-    INPUT is a function that builds a net, file.py:build or pkg.module:build, and the converted weights are written.
+    INPUT is a function that builds a net, file.py:build or pkg.module:build, and the converted weights are written;
+    labelled pictures for --calibrate show what they do, and with --epochs how both nets fare when tuned.
     """
 
     kinds = ("images", "program")
@@ -29,9 +30,15 @@ class GroupNormJob(Job):
     # Comparing norms.
     norms: Annotated[str, Doc("which to compare: bn (batch), gn (group), ln (layer), in (instance)")] = "bn,gn,ln"
     batch_sizes: Annotated[str, Doc("batch sizes, with commas")] = "2,4,8,32"
-    epochs: Annotated[int, Doc("passes over the training pictures, at every batch size"), Range(1)] = 2
+    epochs: Annotated[
+        int | None,
+        Doc("passes over the training pictures, at every batch size; None: 2, and none of a converted net"), Range(1),
+    ] = None  # fmt: skip
     repeats: Annotated[int, Doc("trainings of each kind, from other weights and splits"), Range(1, 20)] = 3
-    lr: Annotated[float, Doc("learning rate at 32 pictures a batch, in proportion to it"), Range(1e-5, 10)] = 0.15
+    lr: Annotated[
+        float, Doc("learning rate at 32 pictures a batch, in proportion to it; a tenth for a converted net"),
+        Range(1e-5, 10),
+    ] = 0.15  # fmt: skip
     width: Annotated[int, Doc("channels of the first convolution and stage; the others have twice as many"),
                      Range(8, 512)] = 32  # fmt: skip
     size: Annotated[int | None, Doc("side of the pictures; None: 32, array files of up to 64 pixels as they are"),
@@ -43,17 +50,17 @@ class GroupNormJob(Job):
     keep_going: Annotated[bool, Doc("go on when more than 5 % of the pictures cannot be read")] = False
 
     # Both.
-    groups: Annotated[
-        int | None,
-        Doc("groups of group norm; None: 8 channels a group, of a converted net the largest divisor up to 32"),
-        Range(1),
+    groups: Annotated[int | None, Doc("groups of group norm; None: by --channels-per-group"), Range(1)] = None
+    channels_per_group: Annotated[
+        int | None, Doc("channels of a group, or the next number that divides the layer's; None: 8"), Range(1)
     ] = None
 
     # Converting.
     convert: Annotated[str | None, Doc("convert INPUT; the name of the weights' file, such as net.safetensors")] = None
     weights: Annotated[Path | None, Doc("trained weights of INPUT's net: safetensors or a bare state dict")] = None
     calibrate: Annotated[
-        Path | None, Doc("set of pictures on which each channel keeps its mean and variance; --size is their side")
+        Path | None,
+        Doc("pictures on which each channel keeps its mean and variance; --size is their side, --val held out"),
     ] = None
 
     def sample(self, folder: Path) -> str:
@@ -67,6 +74,8 @@ class GroupNormJob(Job):
 
     def run(self, work: Work) -> dict[str, float | None]:
         assert self.input is not None
+        if self.groups is not None and self.channels_per_group is not None:
+            raise InputError("--groups or --channels-per-group, not both")
         if self.convert is not None:
             from .convert import run_convert
 

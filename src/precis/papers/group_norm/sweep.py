@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from precis.errors import InputError
 from precis.lab.statistics import one_sample, proportion_interval
 from precis.nn.norm import fold_batchnorm
 from precis.nn.resnet import ResNet
+from precis.papers.class_folders import check_folders
 from precis.papers.job import Work
 from precis.papers.small_nets import cross_entropy
 from precis.papers.work import writing
@@ -33,6 +35,8 @@ from .training import NORMS
 STRIDES = (2, 2, 2)
 NAMES = {"bn": "batch norm", "gn": "group norm", "ln": "layer norm", "in": "instance norm"}
 DONE = ".cells.json"
+SLOWER = "group_norm_inference_slowdown"  # time with group norm over time with batch norm folded away
+EPOCHS = 2
 
 
 @dataclass
@@ -52,7 +56,7 @@ class Cell:
 
 def run_sweep(job: Any, work: Work) -> dict[str, float | None]:
     norms = _words("--norms", job.norms, tuple(NAMES))
-    sizes = _numbers("--batch-sizes", job.batch_sizes)
+    sizes = numbers("--batch-sizes", job.batch_sizes)
     images, labels, classes = _read(job, work, max(sizes))
     per_group = _groups(job)
     last = math.prod(math.ceil(side / math.prod(STRIDES)) for side in images.shape[2:])
@@ -81,6 +85,8 @@ def _read(job: Any, work: Work, largest: int) -> tuple[Tensor, Tensor, tuple[str
     found = ImageSet.open(job.input, size, job.labels, keep_going=job.keep_going, background=job.background)
     if size is None and max(found.images.shape[2:]) > 64:
         found = ImageSet.open(job.input, 32, job.labels, keep_going=job.keep_going, background=job.background)
+    if Path(job.input).is_dir() and job.labels == "auto":
+        check_folders(Path(job.input))
     if found.write_skipped(work.folder):
         work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
     counts = [] if found.labels is None else [int((found.labels == k).sum()) for k in range(len(found.classes))]
@@ -102,6 +108,8 @@ def _read(job: Any, work: Work, largest: int) -> tuple[Tensor, Tensor, tuple[str
 
 def _groups(job: Any) -> int | None:
     """--groups, checked against the net's two widths."""
+    if job.channels_per_group is not None and job.channels_per_group > job.width:
+        raise InputError(f"--channels-per-group {job.channels_per_group}: the net has {job.width} channels (--width)")
     if job.groups is not None:
         for width in (job.width, 2 * job.width):
             try:
@@ -130,7 +138,7 @@ def _train(
     training, test = (torch.stack([o[part] for o in orders]) for part in (slice(held, None), slice(held)))
     std = images.float().std() / 255
     stacked = [((images[i].float() / 255 - 0.5) / std.clamp(min=0.01)).to(device) for i in (training, test)]
-    steps = max(1, job.epochs * (len(images) - held) // size)
+    steps = max(1, (job.epochs or EPOCHS) * (len(images) - held) // size)
     began = time.perf_counter()
     many = fit_many(
         lambda seed: _net(job, norm, images.shape[1], classes, groups, seed).to(device), seeds,
@@ -145,7 +153,8 @@ def _train(
 
 def _net(job: Any, norm: str, channels: int, classes: int, groups: int | None, seed: int) -> ResNet:
     width = job.width
-    grouping: dict[str, Any] = {"channels_per_group": 8} if groups is None else {"groups": groups}
+    each = job.channels_per_group or 8
+    grouping: dict[str, Any] = {"channels_per_group": each} if groups is None else {"groups": groups}
     return ResNet(
         (1, 1, 1), (width, 2 * width, 2 * width), strides=STRIDES, in_channels=channels, classes=classes,
         norm=NORMS[norm], zero_init=True, generator=torch.Generator().manual_seed(seed), **grouping,
@@ -178,19 +187,21 @@ def _report(
     with writing(work.folder / "results.csv") as beside:
         beside.write_text(text.getvalue())
     with writing(work.folder / "errors.png") as beside:
-        beside.write_bytes(draw_errors(cells, NAMES))
+        beside.write_bytes(draw_errors(cells, NAMES, job.lr))
     work.show("errors.png")
     words = recommend(cells, 100 * (1 - _most_common(labels)))
+    caveat = conditions(cells, job.lr)
     with writing(work.folder / "recommendation.txt") as beside:
-        beside.write_text(words + "\n")
+        beside.write_text(f"{words}\n{caveat}\n")
     work.note(words)
+    work.note(caveat)
     (work.folder / DONE).unlink(missing_ok=True)
     best = min(cells, key=lambda c: c.error)
     metrics: dict[str, float | None] = {"best_error": best.error}
     metrics |= {f"error_{c.norm}_{c.batch}": c.error for c in cells}
     if {"bn", "gn"} <= {c.norm for c in cells}:
         slower = _inference(job, images, classes, groups)
-        metrics["gn_over_folded_bn_time"] = slower
+        metrics[SLOWER] = slower
         work.note("At inference batch norm folds into the convolutions and group norm does not: evaluating the net "
                   f"with group norm took {slower:.2f} times as long here.")  # fmt: skip
     return metrics
@@ -218,6 +229,14 @@ def recommend(cells: list[Cell], guessing: float) -> str:
         parts.setdefault(words, []).append(f"{size} ({best.error:.1f} % error)")
     lines = [f"at batch size {' and '.join(sizes)}: {words}" for words, sizes in parts.items()]
     return "Recommended " + "; ".join(lines) + "."
+
+
+def conditions(cells: list[Cell], lr: float) -> str:
+    """What the recommendation holds for: a rate that nobody tuned, and m values a batch statistic."""
+    values = {c.batch: c.values_at_last_map for c in cells}
+    return (f"The learning rate was not tuned: {lr:g} at 32 pictures, in proportion to the batch, for every norm; "
+            "another may order them otherwise. A statistic of batch norm was of m values at the last map: "
+            + ", ".join(f"m = {m} at batch size {size}" for size, m in sorted(values.items())) + ".")  # fmt: skip
 
 
 def _worse(a: Cell, b: Cell) -> bool:
@@ -260,7 +279,7 @@ def _words(option: str, text: str, known: tuple[str, ...]) -> list[str]:
     return found
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def numbers(option: str, text: str) -> list[int]:
     try:
         found = sorted({int(part) for part in text.split(",")})
     except ValueError:

@@ -21,15 +21,17 @@ from .latency import milliseconds
 CLOSE = 1e-4
 
 
-def export_all(model: nn.Module, formats: list[str], images: Tensor, work: Work) -> dict[str, float | None]:
-    """Write model.pt2 and model.onnx as asked for; times of one picture."""
+def export_all(
+    model: nn.Module, program: nn.Module, formats: list[str], images: Tensor, work: Work
+) -> dict[str, float | None]:
+    """Write model.pt2 and model.onnx of `program` as asked for, which must say what `model` says; times."""
     x = to_input(images)
     with torch.inference_mode():
         wanted = model.eval()(x)
     metrics: dict[str, float | None] = {}
     for kind in formats:
         path = work.folder / f"model.{kind}"
-        made: Any = export(model, tuple(x.shape[1:]), format="onnx" if kind == "onnx" else "pt2")
+        made: Any = export(program, tuple(x.shape[1:]), format="onnx" if kind == "onnx" else "pt2")
         with writing(path) as beside:
             if kind == "onnx":
                 beside.write_bytes(made)
@@ -46,7 +48,7 @@ def export_all(model: nn.Module, formats: list[str], images: Tensor, work: Work)
                             "deleted")  # fmt: skip
         one = x[:1].contiguous()
         median, late = milliseconds(partial(call, one))
-        metrics |= {f"{kind}_milliseconds": median, f"{kind}_milliseconds_90_percent": late}
+        metrics |= {f"{kind}_milliseconds": median, f"{kind}_milliseconds_90th_percentile": late}
         work.note(f"{path.name} was loaded back and agrees with the trained net on {len(x)} pictures to {worst:.1g}.")
     return metrics
 

@@ -47,6 +47,10 @@ class MobileNetJob(Job):
         Doc("photo: random cuts and mirror images; shift: small shifts, for characters; auto: photo above 64 pixels"),
     ] = "auto"
     val: Annotated[float, Doc("share of each class that accuracy is measured on"), Range(0.05, 0.5)] = 0.2
+    expansion_chunks: Annotated[
+        int, Doc("parts in which the exported net computes its wide tensors: less memory, more time"),
+        Range(1, 16),
+    ] = 1  # fmt: skip
     export: Annotated[str, Doc("pt2 (torch.export), onnx, with commas, or none")] = "pt2"
     predict: Annotated[Path | None, Doc("set of other pictures to classify with the trained net")] = None
     labels: Annotated[str, Doc("auto, or a CSV of file and label")] = "auto"

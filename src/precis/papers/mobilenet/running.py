@@ -27,6 +27,7 @@ from .exporting import export_all
 from .latency import milliseconds
 from .pictures import draw_confusion, draw_predictions
 from .reading import SMALL, Pictures, make_model, read_pictures, three_channels
+from .traffic import in_parts, traffic
 
 CHECKPOINT = ".checkpoint"
 FORMATS = ("pt2", "onnx")
@@ -55,8 +56,10 @@ def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
     _write_predictions(work, pictures, logits, others, trained)
     _draw(work, pictures, logits, scored, others, trained)
     trained = trained.cpu()
-    metrics |= _latency(trained, pictures.images[pictures.val[:1]])
-    metrics |= export_all(trained, formats, pictures.images[:: max(1, len(pictures.images) // 8)][:8], work)
+    program = trained if job.expansion_chunks == 1 else in_parts(trained, job.expansion_chunks)
+    metrics |= _traffic(trained, pictures.images[pictures.val[:1]], job.expansion_chunks, cost.macs, work)
+    metrics |= _latency(program, pictures.images[pictures.val[:1]])
+    metrics |= export_all(trained, program, formats, pictures.images[:: max(1, len(pictures.images) // 8)][:8], work)
     return metrics
 
 
@@ -152,8 +155,19 @@ def _draw(
     work.show("predictions.png")
 
 
+def _traffic(model: Any, picture: Tensor, chunks: int, macs: int, work: Work) -> dict[str, float | None]:
+    """Bytes beside multiply–accumulates: they, not the MACs, limit a depthwise convolution."""
+    found = traffic(model, to_input(picture), chunks)
+    widest, moved, peak = (size / 2**20 for size in found)
+    how = "whole" if chunks == 1 else f"in {chunks} parts"
+    work.note(f"One picture takes {macs / 1e6:.4g} million multiply–accumulates, and depthwise filters read and write "
+              f"{moved:.3g} MiB of wide tensors (float32), the widest of {widest:.3g} MiB; with wide tensors computed "
+              f"{how} at most {peak:.3g} MiB live at once, weights apart.")  # fmt: skip
+    return {"MiB_widest_tensor": widest, "MiB_through_depthwise": moved, "MiB_alive_at_most": peak}
+
+
 def _latency(model: nn.Module, picture: Tensor) -> dict[str, float | None]:
     """Milliseconds for one picture on one thread, by `for_inference`: median and 90 % of 50 runs."""
     net, x = for_inference(model), to_input(picture)
     median, late = milliseconds(lambda: net(x))
-    return {"milliseconds_a_picture": median, "milliseconds_90_percent": late}
+    return {"milliseconds_a_picture": median, "milliseconds_90th_percentile": late}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,11 +37,36 @@ class Need(NamedTuple):
         return round(self.kept_once + batch * self.kept_each)
 
     def total(self, batch: int) -> int:
-        return round(self.fixed + self.peak_once + batch * self.peak_each)
+        """Of a whole step: the peak's line, and never less than weights, momentum and what is kept.
+
+        The line is measured at few pictures, where the weights' gradients can be most of the peak.
+        """
+        line = self.fixed + self.peak_once + batch * self.peak_each
+        return round(max(line, 2 / 3 * self.fixed + self.kept_once + batch * self.kept_each))
 
     def batch(self, limit: int) -> int:
         """The most pictures within `limit` bytes in all; 0 if there is no room for one."""
-        return max(0, int((limit - self.fixed - self.peak_once) // self.peak_each))
+        line = (limit - self.fixed - self.peak_once) // self.peak_each
+        return max(0, int(min(line, (limit - 2 / 3 * self.fixed - self.kept_once) // self.kept_each)))
+
+
+class Form(NamedTuple):
+    """What the nets of a run have in common: `filters` of the stem and of each stage (of a fully reversible net only
+    their number counts), channels of the pictures, classes, and what else a `RevNet` is asked for.
+    """
+
+    filters: tuple[int, ...]
+    channels: int
+    classes: int
+    fully_reversible: bool = False
+    every: int = 0
+
+    @property
+    def stages(self) -> int:
+        return max(1, len(self.filters) - 1)
+
+    def name(self, kind: str) -> str:
+        return "fully reversible RevNet" if kind == "revnet" and self.fully_reversible else KINDS[kind]
 
 
 def parse_bytes(text: str) -> int:
@@ -86,17 +111,23 @@ def step(net: nn.Module, x: torch.Tensor) -> None:
     F.cross_entropy(net(x), torch.zeros(len(x), dtype=torch.long, device=x.device)).backward()
 
 
-def build(kind: str, units: int, filters: Sequence[int], channels: int, classes: int) -> nn.Module:
-    """An untrained net of one kind.  The residual ones have two blocks of half the width for each unit, and so the same
-    convolutions: as many layers, and about as many parameters and multiplications.
+def build(kind: str, units: int, form: Form) -> nn.Module:
+    """An untrained net of one kind.  The residual ones have two blocks for each unit, about as many parameters and
+    multiplications, and as large maps: half the width of the RevNet, and so the same convolutions; beside a fully
+    reversible net, whose functions are narrow inside, the widths at which two blocks have as many weights as a unit.
     """
-    stages = (units,) * (len(filters) - 1)
-    draw = torch.Generator().manual_seed(0)
+    stages, draw = (units,) * form.stages, torch.Generator().manual_seed(0)
+    options: dict[str, Any] = {"in_channels": form.channels, "classes": form.classes, "generator": draw}
     if kind == "revnet":
-        return RevNet(stages, filters, in_channels=channels, classes=classes, generator=draw)
-    stem, *widths = [max(1, c // 2) for c in filters]
-    plain = twin([2 * n for n in stages], widths, stem_width=stem, in_channels=channels, classes=classes,
-                 generator=draw)  # fmt: skip
+        filters = None if form.fully_reversible else form.filters
+        return RevNet(stages, filters, every=form.every, fully_reversible=form.fully_reversible, **options)
+    if form.fully_reversible:
+        # A unit of c channels has 2·(c/2·c/4·2 + 9·(c/4)²) weights, two blocks of w have 36·w².
+        widths = [max(1, round(form.channels * 4 ** (i + 1) * (13 / 8 / 36) ** 0.5)) for i in range(form.stages)]
+        stem, options["strides"] = widths[0], (2,) * form.stages
+    else:
+        stem, *widths = [max(1, c // 2) for c in form.filters]
+    plain = twin([2 * n for n in stages], widths, stem_width=stem, **options)
     return plain if kind == "resnet" else Checkpointed(plain)
 
 
@@ -108,17 +139,17 @@ def deepest(needs: dict[int, Need], batch: int, limit: int) -> int:
     return min(DEEPEST, 2 + int((limit - needs[2].total(batch)) // max(each, 1.0)))
 
 
-def by_depth(
-    filters: Sequence[int], channels: int, size: tuple[int, int], classes: int, device: str, peak: bool
-) -> dict[str, dict[int, Need]]:
-    """What each kind of net needs by units a stage: measured at 1, 2 and, for the peak, 4, beyond along the line.
+def by_depth(form: Form, size: tuple[int, int], device: str, peak: bool) -> dict[str, dict[int, Need]]:
+    """What each kind of net needs by units a stage: measured at 1, 2 and, for the peak, 4, beyond along the line; a
+    RevNet that keeps the streams every few blocks, which is no line but a staircase, at every depth.
 
     The peak is a straight line from 2 units on: with one, a RevNet has no reversible block.
     """
     found: dict[str, dict[int, Need]] = {}
     for kind in KINDS:
-        known = {n: measure(build(kind, n, filters, channels, classes), (channels, *size), device, peak)
-                 for n in ((1, 2, 4) if peak else (1, 2))}  # fmt: skip
+        staircase = kind == "revnet" and form.every
+        known = {n: measure(build(kind, n, form), (form.channels, *size), device, peak)
+                 for n in (DEPTHS if staircase else (1, 2, 4) if peak else (1, 2))}  # fmt: skip
         (low, a), (high, b) = list(known.items())[-2:]
         beyond = lambda n, low=low, high=high, a=a, b=b: Need(
             *(y + (n - high) * (y - x) / (high - low) for x, y in zip(a, b))

@@ -20,7 +20,7 @@ from precis.train.classify import Accuracy, fit_classifier, predict, score
 from precis.train.loop import Budget
 from precis.vision.revnet import RevNet
 
-from .budget import KINDS, MOST, Need, by_depth, deepest, measure, parse_bytes, show_bytes
+from .budget import MOST, Form, Need, by_depth, deepest, measure, parse_bytes, show_bytes
 from .nets import parameters
 from .pictures import draw_errors, draw_memory
 
@@ -58,15 +58,16 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
     if drift:
         with writing(work.folder / "reconstruction.png") as beside:
             beside.write_bytes(draw_errors(drift))
-    lines = by_depth(job.filters, shape[0], (shape[1], shape[2]), len(data.classes), work.device, peak=False)
+    form = _form(job, shape[0], len(data.classes))
+    lines = by_depth(form, (shape[1], shape[2]), work.device, peak=False)
     with writing(work.folder / "memory.png") as beside:
-        beside.write_bytes(draw_memory(lines, batch, units, need, limit))
+        beside.write_bytes(draw_memory(lines, form, batch, (units, need), limit))
     work.show("memory.png")
-    _tell(job, work, found, need, batch, units, limit, lines)
+    _tell(work, found, need, batch, units, limit, lines, form)
     return {
         "accuracy": found.value, "accuracy_low": found.interval[0], "accuracy_high": found.interval[1],
-        "kept_mib": need.kept(batch) / 2**20, "step_mib": need.total(batch) / 2**20, "batch": float(batch),
-        "units": float(units),
+        "MiB_kept_for_backward": need.kept(batch) / 2**20, "MiB_of_a_step": need.total(batch) / 2**20,
+        "batch": float(batch), "units": float(units),
         "seconds_per_step": run.seconds / max(1, run.steps), "steps": float(run.steps),
         "reconstruction_error": max((float(e.max()) for e in drift), default=None),
         "parameters": float(parameters(net)),
@@ -78,7 +79,8 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
     data = read(job, work)
     limit = None if job.memory is None else parse_bytes(job.memory)
     shape = tuple(data.x.shape[1:])
-    lines = by_depth(job.filters, shape[0], (shape[1], shape[2]), len(data.classes), work.device, peak=True)
+    form = _form(job, shape[0], len(data.classes))
+    lines = by_depth(form, (shape[1], shape[2]), work.device, peak=True)
     rows = ["net,units,batch,kept_bytes,step_bytes"]
     for kind, needs in lines.items():
         for units, need in needs.items():
@@ -87,22 +89,24 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
         beside.write_text("\n".join(rows) + "\n")
     batch = job.batch or 64
     with writing(work.folder / "memory.png") as beside:
-        beside.write_bytes(draw_memory(lines, batch, None, None, limit))
+        beside.write_bytes(draw_memory(lines, form, batch, limit=limit, steps=True))
     work.show("memory.png")
     work.show("plan.csv")
-    work.note("Memory of a training step by units a stage (residual nets have two blocks of half the width for each "
-              "unit, and so about as many parameters) and pictures a batch; 8 and 16 units lie on the line through 2 "
-              "and 4.")  # fmt: skip
+    beyond = "8 and 16 units lie on the line through 2 and 4" + (", of the RevNet they are measured" * (form.every > 0))
+    work.note("Memory of a training step by units a stage (residual nets have two blocks for each unit, and so about "
+              f"as many parameters) and pictures a batch; {beyond}.")  # fmt: skip
+    _tell_form(work, form)
     for kind, needs in lines.items():
         for units, need in needs.items():
             cells = ", ".join(f"{b}: {show_bytes(need.total(b))}" for b in BATCHES)
-            work.note(f"{KINDS[kind]}, {units} units: {cells}; kept for backward at {batch}: "
+            work.note(f"{form.name(kind)}, {units} units: {cells}; kept for backward at {batch}: "
                       f"{show_bytes(need.kept(batch))}")  # fmt: skip
     metrics: dict[str, float | None] = {}
     for kind, needs in lines.items():
-        metrics |= {f"{kind}_{units}_kept_mib": need.kept(batch) / 2**20 for units, need in needs.items()}
+        metrics |= {f"MiB_kept_{kind}_{units}_units": need.kept(batch) / 2**20 for units, need in needs.items()}
         if limit is not None:
-            metrics |= {f"{kind}_{units}_most_pictures": float(need.batch(limit)) for units, need in needs.items()}
+            fits = {units: float(need.batch(limit)) for units, need in needs.items()}
+            metrics |= {f"pictures_that_fit_{kind}_{units}_units": most for units, most in fits.items()}
     return metrics
 
 
@@ -143,6 +147,17 @@ def _check_net(job: Any, shape: tuple[int, ...]) -> None:
         hint = "; --size gives other pictures" if job.fully_reversible else ""
         raise InputError(f"--filters {' '.join(map(str, job.filters))}, pictures of {shape[1]}×{shape[2]}: "
                          f"{error}{hint}") from None  # fmt: skip
+
+
+def _form(job: Any, channels: int, classes: int) -> Form:
+    return Form(tuple(job.filters), channels, classes, job.fully_reversible, job.keep_every)
+
+
+def _tell_form(work: Work, form: Form) -> None:
+    if form.fully_reversible:
+        widths = " ".join(str(form.channels * 4 ** (i + 1)) for i in range(form.stages))
+        work.note(f"The net is fully reversible: its stages have {widths} channels, four times as many each, and of "
+                  f"--filters only the number counts, one more than the {form.stages} stages.")  # fmt: skip
 
 
 def _net(job: Any, units: int, channels: int, classes: int) -> RevNet:
@@ -205,12 +220,13 @@ def _write(job: Any, work: Work, net: RevNet, units: int, data: Pictures, said: 
     save_model(work.folder, net, config | ({} if job.fully_reversible else {"filters": list(job.filters)}))
     write_json(work.folder / "labels.json", {"classes": list(data.classes), "size": shape[1], "channels": shape[0],
                                              "background": job.background})  # fmt: skip
-    order = (said == data.val_y).int().argsort(stable=True)[:24]  # what it has wrong first
+    order = spread(said, data.val_y)[:24]
     pairs = [(data.classes[int(said[i])], data.classes[int(data.val_y[i])]) for i in order]
     words = [a if a == b else f"{a}, not {b}" for a, b in pairs]
     with writing(work.folder / "answers.png") as beside:
         shown = [data.val_x[i].numpy() for i in order]
-        beside.write_bytes(contact_sheet(shown, words, title="Held-out pictures, errors first", size=96))
+        title = "Held-out pictures: what it says.  Errors first, of each class in turn"
+        beside.write_bytes(contact_sheet(shown, words, title=title, size=96))
     if job.fully_reversible:
         x = data.val_x[:6].to(work.device).float() / 255
         with torch.no_grad():
@@ -220,9 +236,20 @@ def _write(job: Any, work: Work, net: RevNet, units: int, data: Pictures, said: 
             beside.write_bytes(strip(both, ["picture", "rebuilt"] * len(x), size=96))
 
 
+def spread(said: Tensor, truth: Tensor) -> list[int]:
+    """Indices with errors first, and errors as well as right answers taken from each true class in turn."""
+    right = said == truth
+    taken: dict[tuple[bool, int], int] = {}
+    keys = []
+    for i, key in enumerate(zip(right.tolist(), truth.tolist())):
+        taken[key] = taken.get(key, -1) + 1
+        keys.append((key[0], taken[key], key[1], i))
+    return [key[-1] for key in sorted(keys)]
+
+
 def _tell(
-    job: Any, work: Work, found: Accuracy, need: Need, batch: int, units: int, limit: int | None,
-    lines: dict[str, dict[int, Need]],
+    work: Work, found: Accuracy, need: Need, batch: int, units: int, limit: int | None,
+    lines: dict[str, dict[int, Need]], form: Form,
 ) -> None:  # fmt: skip
     low, high = found.interval
     work.note(f"{100 * found.value:.1f} % of the held-out pictures are classified rightly (95 %: {100 * low:.1f} to "
@@ -234,4 +261,5 @@ def _tell(
     most = max(lines["resnet"])
     plain, mine = lines["resnet"][most].kept(batch), lines["revnet"][most].kept(batch)
     work.note(f"At {most} units a stage a residual net of about as many parameters would keep {show_bytes(plain)}, "
-              f"a RevNet of these widths {show_bytes(mine)}.")  # fmt: skip
+              f"a {form.name('revnet')} of these channels {show_bytes(mine)}.")  # fmt: skip
+    _tell_form(work, form)

@@ -35,10 +35,15 @@ class RevNetJob(Job):
     # The net.
     units: Annotated[int | None, Doc("blocks a stage; None: 3, or with --memory and --batch the most that fits"),
                      Range(1, 200)] = None  # fmt: skip
-    filters: Annotated[tuple[int, ...], Doc("channels of the stem and of each stage: even numbers")] = (32, 32, 64, 112)
+    filters: Annotated[
+        tuple[int, ...],
+        Doc("channels of the stem and of each stage: even numbers; with --fully-reversible only how many counts"),
+    ] = (32, 32, 64, 112)
     keep_every: Annotated[int, Doc("also keep the activations after so many blocks, against rounding errors; 0: none"),
                           Range(0)] = 0  # fmt: skip
-    fully_reversible: Annotated[bool, Doc("reversible transitions: the net runs backwards to the picture")] = False
+    fully_reversible: Annotated[
+        bool, Doc("reversible transitions: the net runs backwards to the picture; channels grow fourfold a stage")
+    ] = False
 
     # Training.
     epochs: Annotated[int, Doc("passes over the training pictures"), Range(1)] = 10

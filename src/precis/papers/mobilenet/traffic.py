@@ -43,7 +43,7 @@ def traffic(model: MobileNetV2, x: Tensor, chunks: int = 1) -> Traffic:
     return Traffic(max(outputs), sum(moved), peak_bytes(lambda: parts(x)))
 
 
-def in_parts(model: MobileNetV2, chunks: int) -> nn.Module:
+def in_parts(model: nn.Module, chunks: int) -> nn.Module:
     """A copy for evaluation with folded batch norms, which computes wide tensors in `chunks` parts."""
     folded = fold_batchnorm(model)
     folded.expansion_chunks = chunks  # type: ignore[assignment]

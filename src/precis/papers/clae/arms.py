@@ -16,7 +16,7 @@ from precis.papers.contrastive_training import fit_arm, head_on, make_encoder, m
 from precis.train.classify import to_input
 
 HELD = 8  # batches of test pictures on which hardness is measured, at most
-PASSES = 13 / 6  # of a step of CLAE over one of SimCLR, through the net: one more view, and an attack on it
+PASSES = 11 / 6  # of a step of CLAE over one of SimCLR: one more view (3), and forth and back for an attack (2)
 
 
 @dataclass(frozen=True)

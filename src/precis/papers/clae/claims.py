@@ -73,7 +73,7 @@ class _Trained(Claim):
 
 class Linear(_Trained):
     """accuracy_all, no margin; with five labels of each class as context.  At `full` also against SimCLR with the time
-    of CLAE ("longer": as many passes through the net, 13 for every 6), as context: the paper compares equal steps."""
+    of CLAE ("longer": as many passes through the net, 11 for every 6), as context: the paper compares equal steps."""
 
     name = "linear"
     statement = "Training on adversarial pairs as well makes features that a linear classifier tells better."
@@ -133,7 +133,7 @@ class EncoderSize(_Trained):
 
 class Cost(Claim):
     """The time of a training step, interleaved, medians of 20 repetitions or more; the logarithm of the ratio, which is
-    to lie above that of 1.5.  By passes through the net one expects 2.2: an attack without gradients of weights, and
+    to lie above that of 1.5.  By passes through the net one expects 1.8: an attack without gradients of weights, and
     one more view.  Only the data of `linear` are needed, and no training."""
 
     name = "cost"

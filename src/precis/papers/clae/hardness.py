@@ -54,7 +54,7 @@ def run_clae(job: Any, work: Work) -> dict[str, float | None]:
             total, parts = model.loss(views[0], views[1])
             return {"loss": total, "clean": parts.clean, "adversarial": parts.adversarial}
 
-        return Recipe(model, loss, passes=13 if job.weight else 6)
+        return Recipe(model, loss, passes=11 if job.weight else 6)
 
     metrics = run_contrastive(job, work, make)
     if seen:

@@ -64,6 +64,6 @@ def draw_conversion(points: Sequence[Any], pictures: int, epochs: int, rate: flo
     axes.set_ylim(0, 102)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
     words = "; ".join(f"{p.norm} {'' if p.batch is None else f'at {p.batch} '}{p.value:.1f} %" for p in points)
     return Chart(figure, f"accuracy before and after the conversion: {words}").png()

@@ -104,6 +104,8 @@ def test_stated_lists_are_kept_to(tmp_path, scene):
     both = read_scene(write.nerfstudio(tmp_path / "b", scene, train_filenames=names[1:4], val_filenames=names[6:]))
     assert [both.names[v] for v in both.views("train")] == names[1:4]
     assert [both.names[v] for v in both.views("test")] == names[6:]
+    rest = read_scene(write.nerfstudio(tmp_path / "r", scene, test_filenames=names[:2]))  # the others are to learn from
+    assert [rest.names[v] for v in rest.views("train")] == names[2:] and rest.views("test") == [0, 1]
     root = changed(write.nerfies(tmp_path / "nf", scene), lambda m: m.update(val_ids=[]), "dataset.json")
     lone = read_scene(root, test_every=4)
     assert lone.names == [f"{v:06d}" for v in range(2, 8)] and lone.views("test") == [0, 4]

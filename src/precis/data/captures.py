@@ -100,7 +100,7 @@ def read_scene(
     downscale: pictures are averaged over so many pixels a side (the smaller copies that LLFF, COLMAP and Nerfies scenes
     bring are used where there are).  premultiplied: colours of transparent pixels are multiplied by opacity already.
     test_every: where the source states no split, every so many-th photograph is kept back for testing; of those for
-    training, if it states these alone.  Photographs that are in none of its lists are left out.
+    training, if it states these alone.  Where it does, photographs that are in none of its lists are left out.
 
     InputError for everything that cannot be: see the messages.
     """
@@ -342,9 +342,10 @@ def validity(path: Path | None, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w
 def _splits(frames: list[Frame], test_every: int, notes: list[str]) -> tuple[list[Frame], list[str]]:
     """The photographs that take part, and the split of each."""
     listed = [f for f in frames if f.split is not None]
-    if left := len(frames) - len(listed) if listed else 0:
-        notes.append(f"{left} of {len(frames)} photographs are in none of the lists and are left out")
-    frames = listed or frames
+    if any(f.split == "train" for f in listed):
+        if left := len(frames) - len(listed):
+            notes.append(f"{left} of {len(frames)} photographs are in none of the lists and are left out")
+        frames = listed
     given = [f.split or "train" for f in frames]
     if "test" in given:
         return frames, given

@@ -13,7 +13,9 @@ busy machine changes less than time on the clock, though it may still change it 
 """
 
 import copy
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor
 from benchmarks._measured import versus
 from precis.contrastive.clae import CLAE, adversarial_bn, to_dual_bn
 from precis.contrastive.ntxent import ProjectionHead, SimCLR, nt_xent
+from precis.lab.recorder import TrialRecord
 from precis.lab.trial import streams
 from precis.nn.backbones import backbone
 from precis.papers.clae.arms import Plan, make_model, train
@@ -120,17 +123,7 @@ def _watched(arm: str, plan: Plan, pool: Pool, seed: int) -> list[tuple[float, f
         return loss(*views)
 
     model.loss = watched  # type: ignore[method-assign]
-    train(plan, pool, model, drawn, _Quiet())  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        train(plan, pool, model, drawn, TrialRecord(Path(folder), seed))
     look()
     return seen
-
-
-class _Quiet:
-    """A trial's record that keeps nothing."""
-
-    device = "cpu"
-    tuned: dict[str, Any] = {}
-
-    def log(self, *args: Any, **more: Any) -> None: ...
-
-    def curve(self, *args: Any) -> None: ...

@@ -144,6 +144,8 @@ def test_verdicts_headlines_and_scales():
     assert words.verdict_of(entry(verdict=None, profile="smoke")) == "no verdict"
     assert words.scale_words(entry()) == "quick (48×48, width 64, 300 steps, 5 seeds)"
     assert words.scale_words(not_run()) == "quick"
+    own = words.scale_words(entry() | {"data": "/home/me/pets"})
+    assert own == "quick (on pets, by the settings for: 48×48, width 64, 300 steps, 5 seeds)"
 
 
 def test_a_sabotaged_row_speaks_for_the_claim_by_not_holding():

@@ -231,6 +231,14 @@ def test_calibrated_layers_have_the_moments_of_the_old_ones(spec):
     assert not any(m._forward_hooks for m in model.modules()) and not model.training
 
 
+def test_layers_without_any_tensor_of_their_own_take_the_models_type_and_device():
+    bare = nn.BatchNorm2d(4, affine=False, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), bare).double()
+    x = torch.rand(8, 1, 3, 3, dtype=torch.float64)
+    new, _ = convert_norms(model, calibrate=x)
+    assert new(x).dtype == torch.float64 and {p.dtype for p in new.parameters()} == {torch.float64}
+
+
 def test_calibration_copes_with_dead_channels_and_gives_bare_layers_an_affine_part():
     model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4, affine=False)).eval()
     nn.init.zeros_(model[0].weight)

@@ -193,6 +193,8 @@ def test_parts_are_for_evaluation_and_batch_norm():
         grouped(torch.rand(1, 3, 32, 32))
     with pytest.raises(ValueError, match="expansion_chunks must be at least 1"):
         net.expansion_chunks = 0
+    with pytest.raises(ValueError, match="must exist whole"):
+        MobileNetV2(3, 1.0, shortcut="expansion", expansion_chunks=2, **TINY)
 
 
 def test_folding_keeps_the_answers_and_leaves_no_norm():

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -239,8 +240,13 @@ def headline(entry: Row) -> str:
 
 
 def scale_words(entry: Row) -> str:
-    """ "quick (48×48, width 64, 5 seeds)"."""
+    """ "quick (48×48, width 64, 5 seeds)"; with data of one's own what the settings were made for is no longer told as
+    what was run: "quick (on pets, by the settings for: 8×8 digits, 2 epochs, 5 seeds)".
+    """
     inside = [str(entry["scale"])] if entry.get("scale") else []
+    if entry.get("data"):
+        name = Path(str(entry["data"])).name
+        inside = [f"on {name}, by the settings for: {inside[0]}" if inside else f"on {name}"]
     if entry.get("n"):
         inside.append(f"{entry['n']} seed{'' if entry['n'] == 1 else 's'}")
     return f"{entry.get('profile', '')} ({', '.join(inside)})" if inside else str(entry.get("profile", ""))

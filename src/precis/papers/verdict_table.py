@@ -35,8 +35,7 @@ def _claim(entry: Mapping[str, Any]) -> RenderableType:
     verdict = words.verdict_of(entry)
     head = Text.assemble((entry["id"], "bold"), "  ", (f"{words.MARKS[verdict]} {verdict}",
                                                      STYLES.get(verdict, "dim")))
-    scale = ", ".join(filter(None, (entry["scale"], f"{entry['n']} seeds" if entry["n"] > 1 else "")))
-    head.append(f"  at {entry['profile']}" + (f" ({scale})" if scale else ""), "dim")
+    head.append(f"  at {words.scale_words(entry)}", "dim")
     lines: list[RenderableType] = [markdown(entry["statement"])]
     if entry["reason"] and verdict != "supported":
         lines.append(Text(entry["reason"], STYLES.get(verdict, "dim")))

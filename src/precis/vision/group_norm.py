@@ -109,13 +109,15 @@ def convert_norms(
     old = {name: m for name, m in module.named_modules(remove_duplicate=False) if isinstance(m, BatchNorm)}
     targets = {} if calibrate is None else _moments_after(module, set(old.values()), calibrate)
     made: dict[nn.Module, GroupNorm] = {}
+    held = (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point())
+    fallback = next(held, calibrate)
     replaced = []
     for name, norm in old.items():
         if norm not in made:
             channels = norm.num_features
             wanted = groups if channels_per_group is None else max(1, channels // channels_per_group)
             g = {"group": pick_groups(channels, wanted), "layer": 1, "instance": channels}[kind]
-            made[norm] = _like(norm, g, keep_affine, calibrate is not None, (orders or {}).get(name))
+            made[norm] = _like(norm, g, keep_affine, calibrate is not None, (orders or {}).get(name), fallback)
             replaced.append(Replacement(name, channels, g))
         if not name:
             module = made[norm]
@@ -138,10 +140,16 @@ def check_groups(channels: int, groups: int) -> None:
     raise ValueError(f"{groups} groups do not divide {channels} channels; {near} would")
 
 
-def _like(norm: Any, groups: int, keep_affine: bool, affine: bool, order: Tensor | None) -> GroupNorm:
-    """A group norm in the place of `norm`; with an affine part even where that has none, if `affine`."""
+def _like(
+    norm: Any, groups: int, keep_affine: bool, affine: bool, order: Tensor | None, fallback: Tensor | None
+) -> GroupNorm:
+    """A group norm in the place of `norm`; with an affine part even where that has none, if `affine`.
+
+    Device and type are those of `fallback`, the model's first floating-point tensor, where `norm` itself has none.
+    """
     new = GroupNorm(norm.num_features, groups, eps=norm.eps, affine=norm.affine or affine, order=order)
     like = norm.weight if norm.affine else norm.running_mean
+    like = fallback if like is None else like
     if like is not None:
         new = new.to(like.device, like.dtype)
     if norm.affine:

@@ -95,6 +95,7 @@ class MobileNetV2(nn.Module):
     def expansion_chunks(self) -> int:
         """Parts in which wide tensors are computed in evaluation mode; 2 to 5 are sensible, 1 is off.
 
+        ValueError for less than 1, and with shortcut="expansion", which adds whole wide tensors.
         The first block has no expansion: its wide tensor is the stem's output, which is split with it.  Fold batch
         norms (`precis.nn.norm.fold_batchnorm`) before, not after, setting it.
         """
@@ -104,6 +105,8 @@ class MobileNetV2(nn.Module):
     def expansion_chunks(self, chunks: int) -> None:
         if chunks < 1:
             raise ValueError(f"expansion_chunks must be at least 1, got {chunks}")
+        if chunks > 1 and self.wide_shortcuts:
+            raise ValueError("with shortcuts between wide tensors these must exist whole: expansion_chunks is 1 there")
         self._chunks = chunks
         for block in self.blocks:
             block.expansion_chunks = chunks  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ class _Sizes(Claim):
         "quick": Profile(
             Residual(), scale="8×8 digits, 1,000 pictures, 2 epochs, 7 convolutions, m = N at the last map"
         ),
-        "full": Profile(CIFAR, seeds=4, scale="CIFAR-10, 10,000 pictures, 5 epochs, ResNet-20, m = 64 N", threads=2),
+        "full": Profile(
+            replace(CIFAR, train=5000, epochs=4), seeds=3, cuda=CIFAR,
+            scale="CIFAR-10, 5,000 pictures, 4 epochs (GPU: 10,000, 5), ResNet-20, m = 64 N",
+        ),
     }  # fmt: skip
 
     def load(self, settings: Any, source: Path | None) -> Pool:
@@ -82,7 +86,7 @@ class SmallBatch(_Sizes):
     statement = "With two samples a batch, group norm reaches a lower error than batch norm and than layer norm."
     arms = ("gn_2", "bn_2", "ln_2")
     hypotheses = (Less("error", "gn_2", "bn_2"), Less("error", "gn_2", "ln_2"))
-    preconditions = (Precondition("error", "gn_2", at_most=50, why="the net with group norm did not learn"),)
+    preconditions = (Precondition("error", "gn_2", at_most=70, why="the net with group norm did not learn"),)
     untried = (
         "ImageNet, where the paper finds group norm 10.6 points better at two samples, detection, segmentation and "
         "video, and statistics shared by several workers were not tried."
@@ -101,7 +105,7 @@ class LargeBatch(_Sizes):
         NotWorse("error", "bn_32", "gn_32", margin=0.5, maximise=False),
         Less("error", "bn_32", "gn_32", counts=False),
     )
-    preconditions = (Precondition("error", "gn_32", at_most=50, why="the net with group norm did not learn"),)
+    preconditions = (Precondition("error", "gn_32", at_most=70, why="the net with group norm did not learn"),)
     untried = "ImageNet, where the paper calls the two comparably good at usual batch sizes, was not tried."
 
 

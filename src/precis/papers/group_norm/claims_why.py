@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class Statistics(Claim):
     profiles = {
         "smoke": Profile(Residual(train=40, test=40, epochs=1), seeds=2, scale="digits, 40 pictures, 1 epoch"),
         "quick": Profile(Residual(), scale="the batch norm net of large_batch, 797 test digits, 200 batches"),
-        "full": Profile(CIFAR, seeds=4, scale="the batch norm net of large_batch, CIFAR-10, 200 batches", threads=2),
+        "full": Profile(replace(CIFAR, train=5000, epochs=4), seeds=3, cuda=CIFAR,
+                        scale="the batch norm net of large_batch, CIFAR-10, 200 batches"),
     }  # fmt: skip
     hypotheses = (
         Trend("mean_variance", arms[:5], x=SIZES, log=True, between=(-1.2, -0.8)),
@@ -176,7 +177,7 @@ class LearningRate(Claim):
             Rates(Residual(train=40, test=40), (0.05, 1.6), 4, 2), seeds=2, scale="digits, 4 steps, 2 rates"
         ),
         "quick": Profile(Rates(), seeds=3, scale="8×8 digits, 60 steps of 32, six rates from 0.05 to 1.6"),
-        "full": Profile(Rates(CIFAR), scale="CIFAR-10, ResNet-20, 60 steps of 32, six rates", threads=2),
+        "full": Profile(Rates(CIFAR), seeds=3, scale="CIFAR-10, ResNet-20, 60 steps of 32, six rates"),
     }  # fmt: skip
     hypotheses = (
         Greater("log2_rate", "bn", "none"),

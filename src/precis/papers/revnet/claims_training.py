@@ -95,15 +95,15 @@ class Parity(Claim):
     profiles = {
         "smoke": Profile(Training(LITTLE, (1, 1, 1)), seeds=2, scale="digits, 100 pictures, 1 epoch"),
         "quick": Profile(Training(), scale="8×8 digits, 1,000 pictures, 6 epochs, 26 layers, 0.1 M parameters"),
-        "full": Profile(CIFAR, seeds=3, threads=2,
-                        scale="CIFAR-10, 10,000 pictures, 8 epochs, RevNet-38 and ResNet-32"),
+        "full": Profile(replace(CIFAR, pictures=replace(CIFAR.pictures, train=5000, epochs=4)), seeds=3, cuda=CIFAR,
+                        scale="CIFAR-10, 5,000 pictures, 4 epochs (GPU: 10,000, 8), RevNet-38 and ResNet-32"),
     }  # fmt: skip
     hypotheses = (
         Equivalent("error", "revnet", "resnet", within=2.0, profiles=("smoke", "quick")),
         Equivalent("error", "revnet", "resnet", within=1.0, profiles=("full", "paper")),
     )
     preconditions = tuple(
-        Precondition("error", arm, at_most=50, why="a net did not learn") for arm in ("revnet", "resnet")
+        Precondition("error", arm, at_most=70, why="a net did not learn") for arm in ("revnet", "resnet")
     )
     untried = "The paper's 80,000 steps on all of CIFAR-10 and CIFAR-100, its deeper nets, and ImageNet were not tried."
 
@@ -137,14 +137,15 @@ class RebuiltGradients(Claim):
                          scale="digits, 100 pictures, 1 epoch"),
         "quick": Profile(Training(replace(Training().pictures, stages=(6, 6, 6)), (3, 3, 3)),
                          scale="8×8 digits, 1,000 pictures, 6 epochs, 38 layers"),
-        "full": Profile(CIFAR, seeds=3, scale="CIFAR-10, 10,000 pictures, 8 epochs, RevNet-38", threads=2),
+        "full": Profile(replace(CIFAR, pictures=replace(CIFAR.pictures, train=5000, epochs=4)), seeds=3, cuda=CIFAR,
+                        scale="CIFAR-10, 5,000 pictures, 4 epochs (GPU: 10,000, 8), RevNet-38"),
     }  # fmt: skip
     hypotheses = (
         Exact("difference_float32", "rebuilt", 1e-4, relation="<"),
         Exact("difference_float64", "rebuilt", 1e-10, relation="<"),
         Equivalent("error", "rebuilt", "stored", within=2.0),
     )
-    preconditions = (Precondition("error", "stored", at_most=50, why="the net with stored activations did not learn"),)
+    preconditions = (Precondition("error", "stored", at_most=70, why="the net with stored activations did not learn"),)
     untried = "Half precision streams, and depths where rounding errors would need `every`, were not tried."
 
     def load(self, settings: Any, source: Path | None) -> Pool:

@@ -99,9 +99,11 @@ def train_and_score(arm: str, seed: int, s: Moving, data: Scored | None, record:
     points = scene.train.static_points
     still = None if points is None or arm == "no_background" else torch.from_numpy(points[::2].copy()).to(device)
     alpha = schedule_of(arm, s.bands)
-    warp = [] if model.warp is None else list(model.warp.parameters())
-    rest = [p for p in model.parameters() if all(p is not q for q in warp)]
-    groups = [{"params": params, "lr": lr} for params, lr in ((rest, s.lr), (warp, s.warp_lr)) if params]
+    codes = [] if model.warp is None else [model.warp.codes]
+    warp = [] if model.warp is None else [p for p in model.warp.parameters() if p is not codes[0]]
+    rest = [p for p in model.parameters() if all(p is not q for q in (*warp, *codes))]
+    rates = (rest, s.lr), (warp, s.warp_lr), (codes, s.code_lr)
+    groups = [{"params": params, "lr": lr} for params, lr in rates if params]
     run = fit_deformable(
         model, cameras, all_pixels(cameras, torch.from_numpy(scene.train.images[..., :3]).to(device)), scene.train.near,
         scene.train.far, frame=instants_of(scene.train).to(device), rays=s.rays, samples=s.samples, fine_samples=0,

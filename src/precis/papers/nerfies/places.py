@@ -27,6 +27,7 @@ class Moving:
     test_samples: int
     lr: float
     warp_lr: float
+    code_lr: float
     template: Literal["tiny", "planes", "vanilla"] = "tiny"
     unit: float = 5.0  # of the tiny template: scenes of diagonal 1 are to it what NeRF's of 5 are
     bands: int = 4

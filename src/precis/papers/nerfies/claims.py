@@ -52,7 +52,8 @@ class _Runs(Claim):
         ),
         "paper": Profile(
             Moving("bust", frames=60, size=256, steps=250_000, rays=6144, samples=256, test_samples=256, lr=1e-3,
-                   warp_lr=1e-3, code_lr=1e-3, template="vanilla", bands=8, depth=6, width=128, background_points=16_384),
+                   warp_lr=1e-3, code_lr=1e-3, template="vanilla", bands=8, depth=6, width=128,
+                   background_points=16_384),
             seeds=3, gpus=1, scale="template 8×256, field 6×128, 250,000 steps of 6,144 rays (the paper: 8 GPUs)",
         ),
     }  # fmt: skip

@@ -12,8 +12,8 @@ from precis.lab.claim import Table
 from precis.lab.recorder import TrialRecord
 from precis.papers.pools import Pool
 from precis.papers.rewinding.claims import Elastic, LrVsFinetune, LrVsWeight, SearchCost, WeightVsFinetune
-from precis.papers.rewinding.claims_cost import _crossover
-from precis.papers.rewinding.claims_retrain import CIFAR
+from precis.papers.rewinding.claims_cost import crossing, crossing_tuned
+from precis.papers.rewinding.claims_retrain import CIFAR, MNIST, PROFILES, TUNED, TUNED_ARM
 from precis.papers.rewinding.setting import Replay, Setting, load_pool, rates_of, split
 from precis.papers.rewinding.training import (
     Copy,
@@ -30,14 +30,22 @@ SMALL = Setting(train=120, test=80, model="mlp:24-12", batch=20, steps=40, every
 POOL = load_pool(SMALL, None)
 
 
-def record(tmp_path: Path, seed: int = 0) -> TrialRecord:
-    return TrialRecord(tmp_path / "record" / str(seed), seed)
+def record(tmp_path: Path, seed: int = 0, rate: float = 0.003) -> TrialRecord:
+    return TrialRecord(tmp_path / "record" / str(seed), seed, tuned={"last_rate": rate})
 
 
 def test_rates_fall_at_half_and_three_quarters():
     rates = rates_of(Setting())
     assert rates[[0, 249, 250, 374, 375, 499]].tolist() == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     assert len(rates_of(CIFAR)) == 23_400
+
+
+def test_at_full_every_length_starts_at_a_checkpoint_and_a_processor_has_a_smaller_net():
+    full = PROFILES["full"]
+    assert (full.settings, full.cuda) == (MNIST, CIFAR) and MNIST.densities == CIFAR.densities
+    for setting in (MNIST, CIFAR):
+        assert all(round(t * setting.steps) % setting.every == 0 for t in (setting.t, *setting.ts))
+        assert setting.iterative and setting.steps % (setting.train // setting.batch) == 0
 
 
 def test_splits_are_a_seeds_own_and_standardised_by_their_training_part():
@@ -125,11 +133,48 @@ def test_every_metric_that_a_hypothesis_reads_is_made(claim, tmp_path):
         assert all(np.isfinite(v) for v in table.values(condition.metric, condition.arm).values())
 
 
+def test_tuned_fine_tuning_has_the_rate_of_the_pilot_seed_and_no_other_arm_is_tuned(tmp_path):
+    setting = replace(SMALL, densities=(0.5, 0.3, 0.2), density_t=0.2)
+    for claim in (WeightVsFinetune, SearchCost):
+        pilot, arms = 10_000, claim.arms
+        rows = {}
+        for rate in TUNED.grid["last_rate"]:
+            records = {(arm, pilot): record(tmp_path / f"{rate}", pilot, rate) for arm in arms}
+            rows[rate] = {arm: m for arm, _, m in claim().batch(arms, (pilot,), setting, POOL, records)}
+            assert set(rows[rate]) == set(arms)
+            assert all(rows[rate][arm] == {"validation": 0.0} for arm in arms if arm != TUNED_ARM)
+        names = [f"accuracy_{d:g}" for d in (0.3, 0.2)] if claim is WeightVsFinetune else ["accuracy_mean"]
+        chosen = rows[0.01][TUNED_ARM]
+        assert chosen["validation"] == pytest.approx(sum(chosen[name] for name in names) / len(names))
+        records = {(arm, 0): record(tmp_path, 0, 0.001) for arm in arms}
+        found = {arm: m for arm, _, m in claim().batch(arms, (0,), setting, POOL, records)}
+        assert found[TUNED_ARM] == found["fine_tune"] and "validation" not in found[TUNED_ARM]  # 0.001 is the last rate
+        records[TUNED_ARM, 0] = record(tmp_path, 0, 0.01)
+        other = {arm: m for arm, _, m in claim().batch(arms, (0,), setting, POOL, records)}
+        assert other[TUNED_ARM] != other["fine_tune"] == found["fine_tune"]
+    same = [claim.tuning for claim in (WeightVsFinetune, LrVsFinetune, Elastic, LrVsWeight, SearchCost)]
+    assert all(tuning is TUNED for tuning in same)  # claims of one set of runs have to be tuned alike
+
+
+def _curves(**arms: tuple[float, ...]) -> Table:
+    ts = (0.1, 0.5, 0.9, 1.0)
+    return Table({arm: {s: {f"accuracy_t{t:g}": v + s for t, v in zip(ts, values)} for s in range(5)}
+                  for arm, values in arms.items()}, tuple(range(5)))  # fmt: skip
+
+
 def test_where_the_curves_cross():
-    lr, fine = {0.1: 80, 0.5: 90, 0.9: 92, 1.0: 92}, {0.1: 80, 0.5: 88.5, 0.9: 88, 1.0: 88}
-    rows = {arm: {0: {f"accuracy_t{t:g}": v for t, v in values.items()}}
-            for arm, values in (("lr_rewind", lr), ("fine_tune", fine))}  # fmt: skip
-    assert _crossover(Table(rows, (0,))) == pytest.approx(0.1 + 0.4 * 0.5 / 1.5)
+    lr, fine = (80.0, 90.0, 92.0, 92.0), (80.0, 88.5, 88.0, 88.0)
+    table = _curves(lr_rewind=lr, fine_tune=fine, fine_tune_tuned=(81.0, 91.5, 92.0, 91.0))
+    assert crossing(table) == pytest.approx(0.25 + 0.25 * 0.5 / 1.5)  # up to 0.25 the two are one run
+    assert crossing_tuned(table) == pytest.approx(0.95)  # from −0.5 at 0.9 to 0.5 at 1
+    assert crossing_tuned(_curves(lr_rewind=lr, fine_tune_tuned=(79.0, 88.0, 91.0, 91.0))) == 0.1
+    assert crossing(_curves(lr_rewind=(80.0, 90.0, 88.0, 92.0), fine_tune=fine)) == pytest.approx(0.9 + 0.1 * 0.5 / 4)
+    assert np.isnan(crossing(_curves(lr_rewind=lr, fine_tune=(80.0, 88.0, 91.0, 91.9))))
+    stated = {h.fn: h for h in SearchCost.hypotheses if hasattr(h, "fn")}
+    found = stated[crossing].outcome(table)
+    assert found.interval == pytest.approx((found.effect, found.effect)) and not stated[crossing].counts
+    never = stated[crossing_tuned].outcome(_curves(lr_rewind=lr, fine_tune_tuned=lr))
+    assert never.holds is None and never.note == "the statistic is not finite"
 
 
 def test_own_pictures_can_be_the_data(tmp_path):

@@ -73,6 +73,8 @@ def test_rounds_of_learning_rate_rewinding_and_every_file(pictures, tmp_path):
     assert [r["method"] for r in rows] == ["dense", *["lr_rewind"] * 4]
     assert [float(r["density"]) for r in rows] == pytest.approx([1, 0.8, 0.64, 0.512, 0.5])
     assert [int(r["retraining_epochs"]) for r in rows] == [0, 2, 4, 6, 8]
+    assert [r["search_epochs"] for r in rows] == [r["retraining_epochs"] for r in rows]
+    assert done.metrics["search_epochs"] == done.metrics["search_epochs_lr_rewind"] == 8
     assert done.metrics["accuracy"] == pytest.approx(float(rows[-1]["test"]) / 100, abs=1e-5)
     model = load_model(done.folder)
     masks = load_file(done.folder / "masks.safetensors")
@@ -104,7 +106,23 @@ def test_a_comparison_of_all_three_and_the_recommended_one(pictures, tmp_path):
     images = torch.from_numpy(np.load(pictures)["images"][:20]).float() / 255
     assert torch.allclose(program(images), load_model(done.folder)(images), atol=1e-5)
     assert done.metrics["macs_compact"] < done.metrics["macs_dense"]
-    assert not (done.folder / "search.png").exists()
+    names = ("lr_rewind", "weight_rewind", "fine_tune")
+    assert [r["search_epochs"] for r in rows] == ["0", *["3", "6"] * 3]  # one shot: every density costs its own
+    assert all(done.metrics[f"search_epochs_{name}"] == 6 for name in names) and done.metrics["search_epochs"] == 18
+    assert done.metrics["retraining_epochs"] == 3  # of the one network
+    report, result = ((done.folder / name).read_text() for name in ("report.md", "result.json"))
+    assert "learning-rate rewinding 6, weight rewinding 6, fine-tuning 6 (2 prunings of the dense network" in report
+    assert json.loads(result)["metrics"]["search_epochs_fine_tune"] == 6
+    assert (done.folder / "search.png").exists()
+
+
+def test_what_each_method_spent_in_rounds(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, density=0.64, compare=True, retrain_epochs=1, **FAST)
+    rows = list(csv.DictReader((done.folder / "curve.csv").open()))
+    assert [r["search_epochs"] for r in rows] == ["0", *["1", "2"] * 3]
+    assert done.metrics["search_epochs"] == 6 and done.metrics["search_epochs_weight_rewind"] == 2
+    notes = " ".join(done.result["notes"])
+    assert "fine-tuning 2 (2 rounds, one after another, 1 each); the first training took 2." in notes
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):

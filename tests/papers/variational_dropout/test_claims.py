@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from precis.lab.recorder import TrialRecord
-from precis.papers.variational_dropout import claims_noise
-from precis.papers.variational_dropout.claims import AdditiveNoise, KlLimit, Sparsity
+from precis.papers.variational_dropout import claims_noise, claims_removal
+from precis.papers.variational_dropout.claims import AdditiveNoise, KlLimit, RandomLabels, Sparsity
 from precis.papers.variational_dropout.claims_removal import SMOKE
 from precis.papers.variational_dropout.digits import load_pool, splits
 from precis.papers.variational_dropout.measures import (
@@ -88,6 +88,26 @@ def test_a_seed_trains_alone_as_in_company(tmp_path):
         alone, _ = train(ARMS[arm], SMOKE, POOL, (1,), record(tmp_path))
         for name, value in alone.params.items():
             assert torch.allclose(together.params[name][1], value[0], atol=1e-4), (arm, name)
+
+
+def test_on_permuted_labels_dropout_alone_has_longer_and_slower_training(tmp_path, monkeypatch):
+    arms, given = RandomLabels.arms, {}
+
+    def spy(arm, settings, *args, **options):
+        many, split = train(arm, settings, *args, **options)
+        given[arm.noise] = settings, next(iter(many.curves.values())).shape[1], split.y
+        return many, split
+
+    monkeypatch.setattr(claims_removal, "train", spy)
+    rows = {
+        arm: m for arm, _, m in RandomLabels().batch(arms, (0,), SMOKE, POOL, {(a, 0): record(tmp_path) for a in arms})
+    }
+    assert set(rows) == set(arms) and "density" in rows["sparse"] and "density" not in rows["dropout"]
+    assert given["weights"][0] == given[""][0] == SMOKE and given["weights"][1] == SMOKE.steps
+    slower, steps, labels = given["dropout"]
+    assert slower == replace(SMOKE, steps=4 * SMOKE.steps, lr=0.3 * SMOKE.lr) and steps == 4 * SMOKE.steps
+    assert torch.equal(labels, given[""][2])  # the same permuted labels
+    assert not torch.equal(labels, splits(POOL, SMOKE, (0,), "cpu").y)
 
 
 def test_the_weight_of_the_divergence_and_the_clip_are_kept(tmp_path):

@@ -21,7 +21,8 @@ class Rewinding(Job):
     kinds = ("images", "table", "name")
 
     input: Annotated[
-        str | None, tyro.conf.Positional,
+        str | None,
+        tyro.conf.Positional,
         Doc("pictures with classes, a table with a column of labels, or a set by name (mnist)"),
     ] = None
 
@@ -38,7 +39,7 @@ class Rewinding(Job):
     density: Annotated[float, Doc("share of the weights that is to survive"), Range(1e-4, 1)] = 0.1
     densities: Annotated[str | None, Doc("several with commas, in place of --density: 0.5,0.2,0.1")] = None
     method: Annotated[Literal["lr_rewind", "weight_rewind", "fine_tune"], Doc("how to retrain")] = "lr_rewind"
-    compare: Annotated[bool, Doc("all three ways of retraining beside each other")] = False
+    compare: Annotated[bool, Doc("all three ways of retraining, and what each search cost")] = False
     one_shot: Annotated[bool, Doc("prune at once, instead of a fifth of what remains a round")] = False
     scope: Annotated[Literal["global", "layer"], Doc("where the smallest weights are looked for")] = "global"
     pattern: Annotated[Literal["none", "2:4"], Doc("2:4 keeps at most two of four neighbouring inputs")] = "none"

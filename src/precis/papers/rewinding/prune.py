@@ -104,12 +104,13 @@ def run_prune(job: Any, work: Work) -> dict[str, float | None]:
         points += _retrain(task, method, densities, dense)
     chosen, words = _choose(job, points, densities)
     work.note(words)
-    _write_points(work, points, accuracy)
+    _write_points(job, work, points, accuracy)
     _draw(job, work, points, accuracy, len(data.test.y))
     metrics = export(work, net, dense, chosen.pruned.model, chosen.pruned.masks, data)
     work.note(f"The pruned network has had {chosen.pruned.epochs:g} epochs of training more than the dense one; where "
               "it is better, that may be why.")  # fmt: skip
     metrics |= {"accuracy_before_retraining": chosen.before / 100, "retraining_epochs": chosen.pruned.epochs}
+    metrics |= _search_cost(task, points)
     for point in points if job.compare else []:
         if point.pruned.density == min(densities):
             metrics[f"accuracy_{point.method}"] = point.test / 100
@@ -293,16 +294,43 @@ def _choose(job: Any, points: list[Point], densities: list[float]) -> tuple[Poin
     return best, f"{words}  It is the one exported."
 
 
-def _write_points(work: Work, points: list[Point], dense: float) -> None:
+def _spent(job: Any, points: list[Point]) -> list[float]:
+    """Epochs of retraining that each point's method has spent when that point is reached, in the order of `points`.
+
+    Of rounds every network carries those before it; in one shot each starts from the dense network, and what was spent
+    on the milder densities, which one has to try to know that they can be gone below, comes on top.
+    """
+    if not job.one_shot:
+        return [p.pruned.epochs for p in points]
+    so_far: dict[str, float] = {}
+    found = []
+    for p in points:
+        so_far[p.method] = so_far.get(p.method, 0.0) + p.pruned.epochs
+        found.append(so_far[p.method])
+    return found
+
+
+def _search_cost(task: Task, points: list[Point]) -> dict[str, float]:
+    """Epochs of retraining in all, for each method and together; a note says what they are made of."""
+    each = {p.method: spent for p, spent in zip(points, _spent(task.job, points))}  # the last of a method is its most
+    n = len(points) // len(each)
+    how = f"{n} prunings of the dense network" if task.job.one_shot else f"{n} rounds, one after another"
+    said = ", ".join(f"{NAMES[method]} {spent:g}" for method, spent in each.items())
+    task.work.note(f"Epochs of retraining spent on the search: {said} ({how}, {task.t} each); the first training "
+                   f"{'had' if task.net.trained else 'took'} {task.history.epochs:g}.")  # fmt: skip
+    return {"search_epochs": sum(each.values())} | {f"search_epochs_{method}": spent for method, spent in each.items()}
+
+
+def _write_points(job: Any, work: Work, points: list[Point], dense: float) -> None:
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["method", "density", "compression", "retraining_epochs", "test_before_retraining", "test",
-                    "validation", "validation_change", "low", "high"])  # fmt: skip
-    table.writerow(["dense", 1, 1, 0, "", f"{dense:.3f}", "", "", "", ""])
-    for p in points:
+    table.writerow(["method", "density", "compression", "retraining_epochs", "search_epochs",
+                    "test_before_retraining", "test", "validation", "validation_change", "low", "high"])  # fmt: skip
+    table.writerow(["dense", 1, 1, 0, 0, "", f"{dense:.3f}", "", "", "", ""])
+    for p, spent in zip(points, _spent(job, points)):
         numbers = (p.before, p.test, p.val, p.change.points, p.change.low, p.change.high)
         table.writerow([p.method, f"{p.pruned.density:.6g}", f"{1 / p.pruned.density:.4g}", f"{p.pruned.epochs:g}",
-                        *(f"{n:.3f}" for n in numbers)])  # fmt: skip
+                        f"{spent:g}", *(f"{n:.3f}" for n in numbers)])  # fmt: skip
     with writing(work.folder / "curve.csv") as beside:
         beside.write_text(text.getvalue())
 
@@ -315,8 +343,9 @@ def _draw(job: Any, work: Work, points: list[Point], dense: float, n: int) -> No
     with writing(work.folder / "curve.png") as beside:
         beside.write_bytes(draw_curve(lines, dense, deviation))
     work.show("curve.png")
-    if job.compare and not job.one_shot:
-        epochs = {NAMES[m]: [(p.pruned.epochs, p.test) for p in points if p.method == m]
-                  for m in dict.fromkeys(p.method for p in points)}  # fmt: skip
+    if job.compare:
+        epochs: dict[str, list[tuple[float, float]]] = {}
+        for p, spent in zip(points, _spent(job, points)):
+            epochs.setdefault(NAMES[p.method], []).append((spent, p.test))
         with writing(work.folder / "search.png") as beside:
             beside.write_bytes(draw_search(epochs, dense))

@@ -150,8 +150,14 @@ class RandomLabels(_Trained):
 
     Bounds: 5 % of the weights and 15 % of the training labels (10 % are chance) for the method; more than 90 % for the
     dense net with the same steps: twice those of `sparsity`, since a trial run on another seed had learned only 78 % of
-    the labels by 600.  Beside them, not counting, binary dropout of one half in both hidden layers.  No broken arm: the
-    dense net is the method without its mechanism.
+    the labels by 600.  Beside them, not counting, binary dropout of one half in both hidden layers, as in the paper,
+    with a rate and a number of steps of its own, since what is asked is whether dropout *can* memorise: 0.3 times the
+    rate and four times the steps of the others.  No broken arm: the dense net is the method without its mechanism.
+
+    Before, the dropout arm had the rate and steps of the others and learned 14 % of the labels.  On a seed that no
+    verdict reads it is the rate first: after 1,200 steps 11 % at 10⁻², where the loss stays that of guessing from the
+    start, 54 % at 3·10⁻³ and 35 % at 10⁻³; and then the steps: after 4,800, 98 % at 3·10⁻³ and 88 % at 10⁻³.  The
+    former of these was taken; no other arm was looked at.
     """
 
     name = "random_labels"
@@ -161,10 +167,12 @@ class RandomLabels(_Trained):
     )
     arms = ("sparse", "dense", "dropout")
     permuted = True
+    dropout_steps, dropout_rate = 4, 0.3  # times those of the other arms
     profiles = {
         "smoke": Profile(SMOKE, seeds=3, scale="100 digits, 4 steps, 64-16-10"),
         "quick": Profile(
-            Setting(steps=1200), seeds=3, scale="1,437 digits with permuted labels, 1,200 steps, 64-300-100-10"
+            Setting(steps=1200), seeds=3,
+            scale="1,437 digits with permuted labels, 1,200 steps (dropout 4,800), 64-300-100-10",
         ),
         "full": Profile(
             Setting("mnist", 28, train=3000, test=10_000, net="lenet300", steps=3000, lr=3e-3), seeds=3, cuda=MNIST,
@@ -177,7 +185,17 @@ class RandomLabels(_Trained):
         AtLeast("train_accuracy", "dense", 90),
         AtLeast("train_accuracy", "dropout", 90, counts=False),
     )
-    untried = "Labels that are permuted only in part were not tried."
+    untried = "Labels that are permuted only in part, and the other arms at dropout's rate and steps, were not tried."
+
+    def batch(
+        self, arms: tuple[str, ...], seeds: tuple[int, ...], settings: Any, data: Any,
+        records: Mapping[tuple[str, int], Recorder],
+    ) -> Iterator[tuple[str, int, Metrics]]:  # fmt: skip
+        from dataclasses import replace  # here, since at the top it would be code of the module's other claims too
+
+        slower = replace(settings, steps=self.dropout_steps * settings.steps, lr=self.dropout_rate * settings.lr)
+        for arm in arms:
+            yield from super().batch((arm,), seeds, slower if arm == "dropout" else settings, data, records)
 
     def measure(self, arm: str, net: Any, x: Any, y: Any, test_x: Any, test_y: Any) -> Metrics:
         found: Metrics = {"train_accuracy": accuracy(net, x, y)}

@@ -38,11 +38,12 @@ class ClassCount(Claim):
         "quick": Profile(Plan("glyphs", 16, train=1860, test=620, batch=128, steps=100), seeds=3,
                          scale="16×16, 10 and 62 characters, other typefaces, 24–96 channels, 100 × 2×128"),
         "full": Profile(
-            Plan("cifar100", 32, train=5_000, test=1_000, encoder="conv:48x4", steps=760, lr=1e-3, views="simclr"),
-            seeds=3, scale="CIFAR-100, 10 and 100 classes, 5,000 pictures, convolutions 48 to 384, 40 epochs of 256 "
-                           "(GPU: ResNet-18, 200 epochs)", threads=2,
-            cuda=Plan("cifar100", 32, train=5_000, test=1_000, encoder="resnet18:stem=small", steps=3_800, lr=1e-3,
-                      views="simclr", precision="bf16"),
+            Plan("cifar100", 32, train=5000, test=1000, encoder="conv:16x4", batch=128, steps=250, lr=1e-3,
+                 views="simclr", rise=0.3),
+            seeds=3, scale="CIFAR-100, 10 and 100 classes, 5,000 pictures, convolutions 16 to 128, 250 steps of 128 "
+                           "(GPU: ResNet-18, 200 epochs of 256)",
+            cuda=Plan("cifar100", 32, train=5000, test=1000, encoder="resnet18:stem=small", steps=3800, lr=1e-3,
+                      views="simclr", precision="bf16", rise=0.3),
         ),
     }  # fmt: skip
     hypotheses = (

@@ -34,7 +34,13 @@ class Composition(Claim):
         "quick": Profile(Setting("objects", 24, train=2000, test=600, encoder="conv:24x4", batch=128, steps=60,
                                  views="supcon"), seeds=3,
                          scale="24×24 objects of 8 shapes, 24 to 192 channels, 60 steps of 2×128"),
-        "full": Profile(CIFAR, seeds=3, scale=CIFAR_SCALE, threads=2, cuda=CIFAR_GPU),
+        "full": Profile(
+            Setting(CIFAR.data, CIFAR.size, train=5000, test=2000, encoder="conv:16x4", batch=128, steps=300,
+                    lr=CIFAR.lr, views=CIFAR.views),
+            seeds=3, cuda=CIFAR_GPU,
+            scale=CIFAR_SCALE.replace("10,000 pictures, convolutions 48 to 384, 40 epochs of 256",
+                                      "5,000 pictures, convolutions 16 to 128, 300 steps of 128"),
+        ),
     }  # fmt: skip
     hypotheses = (Greater("accuracy", "both", "crop"), Greater("accuracy", "both", "colour"))
     preconditions = (
@@ -74,9 +80,10 @@ class SmallBatch(Claim):
         "quick": Profile(Setting(batch=32, steps=250), seeds=5,
                          scale="8×8 digits, 24 to 96 channels, 250 steps of 2×32"),
         "full": Profile(
-            Setting("cifar10", 32, train=10_000, test=10_000, encoder="conv:48x4", batch=64, steps=6240, lr=1e-3,
+            Setting("cifar10", 32, train=5000, test=2000, encoder="conv:16x4", batch=64, steps=300, lr=1e-3,
                     views="simclr"),
-            seeds=3, scale="CIFAR-10, 10,000 pictures, 40 epochs of 64 (GPU: all, ResNet-18, 100 epochs)", threads=2,
+            seeds=3, scale="CIFAR-10, 5,000 pictures, convolutions 16 to 128, 300 steps of 64 (GPU: all, ResNet-18, "
+                           "100 epochs)",
             cuda=Setting("cifar10", 32, train=50_000, test=10_000, encoder="resnet18:stem=small", batch=64,
                          steps=78_100, lr=1e-3, views="simclr", precision="bf16"),
         ),

@@ -20,6 +20,9 @@ class Composition(Claim):
     picture can be matched by their colours alone, and colours changed without a crop leave every pixel in its place.
     Crops keep from a fifth of the picture on.  Flips are in all arms.  The baselines are the method without one of its
     two parts, so there is no broken arm beside them.
+
+    `learned`: the accuracy less that of the same net before its first step; with both parts two points or more, or
+    nothing can be compared.  (At first 20 % were asked for; untrained weights have 24.)
     """
 
     name = "composition"
@@ -44,7 +47,7 @@ class Composition(Claim):
     }  # fmt: skip
     hypotheses = (Greater("accuracy", "both", "crop"), Greater("accuracy", "both", "colour"))
     preconditions = (
-        Precondition("accuracy", "both", at_least=20, why="the net has learned nothing: guessing gives 12.5 %"),
+        Precondition("learned", "both", at_least=2, why="the net has learned little: its first weights tell as much"),
     )
     untried = "The paper's other transformations (cutout, rotation, noise, blur, edges), and ImageNet, were not tried."
 
@@ -53,9 +56,11 @@ class Composition(Claim):
 
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         pool = pool_of(data, seed, record.device)
-        model = make_model(settings, pool, record.streams)
+        model = make_model(settings, pool, record.streams).to(record.device)
+        before = judge_encoder(settings, pool, model)["accuracy"]
         train(settings, pool, model, views_of(settings.views, settings.size, arm), record)
-        return judge_encoder(settings, pool, model)
+        found = judge_encoder(settings, pool, model)
+        return found | {"learned": found["accuracy"] - before}  # type: ignore[operator]
 
 
 class SmallBatch(Claim):

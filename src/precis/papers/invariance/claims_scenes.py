@@ -80,9 +80,9 @@ class Region(_Told):
     """Accuracy as in `object_centric`, after training on clips of three objects: the partners are crops around one
     object, eight frames apart, or the whole frames.  The same pairs of frames, and as many steps; no margin.
 
-    The boxes are the renderer's own.  In the control `swapped` the later crop is of another object of the same frame: if
-    it is the tracking that helps, and not the size at which things are seen, tracked regions must beat it as well.  It
-    is also the broken arm against whole frames.
+    The boxes are the renderer's own.  In the control `swapped` the later crop is of another object of the same frame.
+    If it is the tracking that helps, and not the size at which things are seen, tracked regions must beat it as well.
+    It is also the broken arm against whole frames.
 
     The first recorded run asked only that regions beat whole frames, which they did by 1.3 points (0.4 to 2.1); swapped
     ones did by 1.8 (−0.3 to 3.9), which passed for losing, and the untrained net told 3.2 more than either.

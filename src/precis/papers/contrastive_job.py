@@ -68,7 +68,9 @@ class ContrastiveJob(Job):
 
     # What to see.
     k: Annotated[int, Doc("neighbours listed for every picture, and that vote"), Range(1, 1000)] = 20
-    query: Annotated[Path | None, Doc("a picture, or a folder of some, whose neighbours to show")] = None
+    query: Annotated[
+        Path | None, Doc("a picture, or a folder of them: the neighbours of all in queries.csv, of 24 as pictures")
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,6 +20,7 @@ from precis.train.classify import score
 from precis.train.loop import Curve
 from precis.train.probe import LinearProbe, knn_predict, nearest
 
+QUERIES = 24  # that pictures are made of
 CHUNK = 32_768  # rows compared at once, against 1,024 queries: 134 MB
 
 
@@ -49,8 +50,7 @@ def write_outputs(job: Any, work: Work, e: Embedded, loss: Curve | None) -> dict
     work.show("map.png")
     work.show("map_pictures.png")
     work.show("gallery.png")
-    for name, (picture, h) in e.queries.items():
-        _query(work, e, name, picture, h, k)
+    _queries(work, e, k)
     if loss is not None:
         save(work.folder / "loss.png", curves({"loss": (loss.steps, loss.values)}, y_label="loss (nats)").png())
     metrics = _judge(job, work, e) if e.pictures.labelled else {}
@@ -92,9 +92,21 @@ def _neighbours_table(folder: Path, names: tuple[str, ...], cosine: np.ndarray, 
     save_table(folder / "neighbours.csv", ("name", "rank", "neighbour", "cosine"), rows)
 
 
-def _query(work: Work, e: Embedded, name: str, picture: Tensor, h: Tensor, k: int) -> None:
-    """`query_<name>.png`, and the neighbours in words."""
-    cosine, index = nearest(e.h, h, k, chunk=CHUNK)
+def _queries(work: Work, e: Embedded, k: int) -> None:
+    """`queries.csv`, the neighbours of every query; of the first 24, `query_<name>.png` and the neighbours in words."""
+    if not e.queries:
+        return
+    found = [nearest(e.h, h, k, chunk=CHUNK) for _, h in e.queries.values()]
+    rows = ([name, r + 1, e.pictures.names[j], f"{c:.4f}"] for name, (cosine, index) in zip(e.queries, found)
+            for r, (j, c) in enumerate(zip(index[0].tolist(), cosine[0].tolist())))  # fmt: skip
+    save_table(work.folder / "queries.csv", ("query", "rank", "neighbour", "cosine"), rows)
+    if len(e.queries) > QUERIES:
+        work.note(f"--query: {len(e.queries)} pictures, all in queries.csv; pictures are made of the first {QUERIES}")
+    for (name, (picture, _)), (cosine, index) in list(zip(e.queries.items(), found))[:QUERIES]:
+        _query(work, e, name, picture, cosine, index, k)
+
+
+def _query(work: Work, e: Embedded, name: str, picture: Tensor, cosine: Tensor, index: Tensor, k: int) -> None:
     some = min(ACROSS, k)
     tiles = [framed(picture, PLAIN), *[framed(e.pictures.images[j], PLAIN) for j in index[0, :some].tolist()]]
     words = ["query", *[f"{c:.2f}" for c in cosine[0, :some].tolist()]]

@@ -25,7 +25,6 @@ from precis.train.loop import Budget, Run
 from precis.train.probe import embed
 
 TRAINING = ".training"
-QUERIES = 24
 MACS = 6e12  # multiply-adds of some ten minutes on two cores
 PASSES = 6  # forward and backward of two views
 STEMS = {"resnet18", "resnet34", "resnet50"}
@@ -108,8 +107,8 @@ def _queries(job: Any, shape: list[int]) -> dict[str, Tensor]:
     paths = [] if job.query is None else [job.query]
     if job.query is not None and job.query.is_dir():
         paths = sorted(p for p in job.query.iterdir() if p.suffix.lower() in SUFFIXES)
-        if not 0 < len(paths) <= QUERIES:
-            raise InputError(f"--query: 1 to {QUERIES} pictures are wanted, {len(paths)} found", file=job.query)
+        if not paths:
+            raise InputError(f"--query: there is no picture ({', '.join(sorted(SUFFIXES))})", file=job.query)
     for path in paths:
         name = path.stem if path.stem not in found else f"{path.stem}_{len(found)}"
         found[name] = read_query(path, shape[1], shape[0], job.background)

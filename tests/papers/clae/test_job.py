@@ -7,7 +7,11 @@ import pytest
 import torch
 from tests.papers.runs import halves, run_paper, saved, stopped_and_resumed
 
+from precis.contrastive.clae import CLAE, with_dual_bn
 from precis.errors import InputError
+from precis.nn.backbones import backbone
+from precis.papers.clae.pairs import EDGES, MOMENTS, Watched, shown_of
+from precis.papers.contrastive_training import head_on
 from precis.train.checkpoint import load_model
 from precis.train.probe import embed
 
@@ -34,6 +38,29 @@ def test_an_embedding_is_learned_on_harder_pairs_and_one_set_of_norms_is_kept(pi
     assert np.allclose(embed(encoder, torch.from_numpy(halves()[0])).numpy(), np.load(folder / "embeddings.npz")["h"],
                        atol=1e-5)  # fmt: skip
     assert "does not aim at robustness" in " ".join(done.result["notes"])
+
+
+def test_pairs_are_looked_at_over_training_and_looking_moves_nothing():
+    images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    encoder = backbone("conv:4x2", (1, 8, 8), generator=torch.Generator().manual_seed(0))
+    clae = CLAE(with_dual_bn(encoder), head_on(encoder, torch.Generator().manual_seed(1)), 0.05)
+    watched = Watched(clae, (images, images.flip(3)))
+    before = {name: value.clone() for name, value in clae.state_dict().items()}
+    for _ in range(100):
+        watched.before_step()
+    last = watched.look()
+    assert all(torch.equal(value, before[name]) for name, value in clae.state_dict().items())
+    steps = sorted(watched.moments)
+    assert steps[0] == 0 and steps[-1] == 100 and len(steps) <= MOMENTS + 1
+    assert len({b - a for a, b in zip(steps[:-2], steps[1:-1])}) == 1
+    assert shown_of(watched.moments) == [0, 32, 48, 80, 100]  # of every 16th the nearest to the quarters
+    counts = watched.moments[100]
+    assert [int(c.sum()) for c in counts] == [20, 380, 20, 380]  # every pair of twenty is counted
+    assert np.array_equal(counts[1].numpy(), np.histogram(last["clean"][1].numpy(), EDGES)[0])
+    again = Watched(clae, (images, images))
+    again.load_state_dict(watched.state_dict())
+    assert again.step == 100 and again.every == watched.every and set(again.moments) == set(watched.moments)
+    assert all(torch.equal(again.moments[at], kept) for at, kept in watched.moments.items())
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(pictures, tmp_path):

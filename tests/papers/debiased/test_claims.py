@@ -12,6 +12,7 @@ from precis.contrastive.debiased import class_prior, debiased_nt_xent, oracle_nt
 from precis.contrastive.ntxent import nt_xent
 from precis.errors import InputError
 from precis.lab.trial import streams
+from precis.papers.contrastive_judging import judge_encoder
 from precis.papers.debiased.arms import Plan, load_plan, loss_of, make_model, misattributed, of_classes, train
 from precis.papers.debiased.claims import BeatsBiased, ClassCount, Estimator, FalseNegatives, MultiPositive
 from precis.papers.debiased.claims_estimator import Draws, estimates, features
@@ -80,7 +81,7 @@ def test_arms_of_a_seed_share_weights_pictures_and_the_first_two_views(tmp_path)
 
 
 def test_claims_give_the_figures_that_their_hypotheses_read(tmp_path):
-    wanted = {"accuracy", "accuracy_all", "knn", "at_floor", "encoded"}
+    wanted = {"accuracy", "accuracy_all", "knn", "at_floor", "encoded", "learned"}
     for claim, arms in (
         (FalseNegatives(), ("permuted",)), (BeatsBiased(), ("shuffled", "debiased")),
         (MultiPositive(), ("debiased_more", "one_more", "debiased")),
@@ -91,6 +92,28 @@ def test_claims_give_the_figures_that_their_hypotheses_read(tmp_path):
             if arm == "debiased":
                 assert found == claim.trial(arm, 0, SMALL, POOL, record(tmp_path, f"{claim.name}_again"))
     assert FalseNegatives.runs == BeatsBiased.runs == MultiPositive.runs
+
+
+def test_learned_is_what_the_first_weights_did_not_tell_and_first_weights_alone_do_not_pass(tmp_path):
+    start = judge_encoder(SMALL, POOL, make_model(SMALL, POOL, streams(0)))["accuracy"]
+    for claim, arm in ((FalseNegatives(), "biased"), (BeatsBiased(), "debiased")):
+        found = claim.trial(arm, 0, SMALL, POOL, record(tmp_path, arm))
+        assert found["learned"] == pytest.approx(found["accuracy"] - start)
+    classes = ClassCount().trial("biased_few", 0, SMALL, {"few": POOL, "many": POOL}, record(tmp_path, "few"))
+    assert classes["learned"] == pytest.approx(classes["accuracy"] - start)
+    for claim, arms in (
+        (FalseNegatives, {"biased"}), (BeatsBiased, {"biased"}), (MultiPositive, {"debiased"}),
+        (ClassCount, {"biased_few", "biased_many"}),
+    ):  # fmt: skip
+        asked = [p for p in claim.preconditions if p.metric == "learned"]
+        assert {p.arm for p in asked} == arms and all(p.at_least > 0 for p in asked)
+
+
+def test_all_claims_that_train_have_one_schedule_where_a_verdict_is_read():
+    for claim in (FalseNegatives, BeatsBiased, MultiPositive, ClassCount):
+        for name in ("quick", "full"):
+            profile = claim.profiles[name]
+            assert {s.rise for s in (profile.settings, profile.cuda) if s is not None} == {0.3}
 
 
 def test_few_and_many_classes_have_as_many_pictures(tmp_path):

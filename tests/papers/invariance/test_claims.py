@@ -7,6 +7,9 @@ import torch
 from tests.papers.runs import record
 
 from precis.contrastive.invariance import frame_pairs
+from precis.lab.claim import Table
+from precis.lab.judge import judge
+from precis.papers.contrastive_training import make_encoder
 from precis.papers.invariance.arms import (
     made_clips,
     made_scenes,
@@ -15,7 +18,15 @@ from precis.papers.invariance.arms import (
     train_moco,
     train_supervised,
 )
-from precis.papers.invariance.claims import Deformation, FrameTemporal, ObjectCentric, Occlusion, Region, Still
+from precis.papers.invariance.claims import (
+    Deformation,
+    FrameTemporal,
+    ObjectCentric,
+    Occlusion,
+    OtherFactors,
+    Region,
+    Still,
+)
 from precis.papers.invariance.claims_factors import SMOKE
 from precis.papers.invariance.claims_scenes import _region_pairs
 
@@ -93,6 +104,39 @@ def test_claims_give_the_figures_that_their_hypotheses_read(claim, arms, tmp_pat
         assert rows[0] == rows[1]  # the same pictures
     else:
         assert rows[0] != claim().trial("random", 0, s, data, record(tmp_path, "random"))
+
+
+@pytest.mark.parametrize(("claim", "arm"), [
+    (Occlusion, "contrastive"), (OtherFactors, "contrastive"), (ObjectCentric, "objects"), (Region, "regions"),
+])  # fmt: skip
+def test_first_weights_alone_have_learned_nothing_and_do_not_pass(claim, arm, tmp_path, monkeypatch):
+    start = {}
+
+    def no_training(s, first, second, rec, *, views="both", fitted=None):
+        encoder = make_encoder(s, first, rec.streams["init"])
+        start["state"] = rec.streams["init"].get_state()
+        return encoder, 0.0
+
+    data = claim().load(TINY, None)
+    trained = claim().trial(arm, 0, TINY, data, record(tmp_path, "trained"))
+    module = "claims_factors" if claim in (Occlusion, OtherFactors) else "claims_scenes"
+    monkeypatch.setattr(f"precis.papers.invariance.{module}.train_moco", no_training)
+    untrained = claim().trial(arm, 0, TINY, data, record(tmp_path, "untrained"))
+    assert untrained["learned"] == 0
+    assert trained["learned"] == pytest.approx(trained["accuracy"] - untrained["accuracy"])
+    asked = [p for p in claim.preconditions if p.metric == "learned"]
+    assert [p.arm for p in asked] == [arm] and asked[0].at_least > 0
+
+
+def test_tracked_regions_that_do_no_better_than_swapped_ones_are_not_supported():
+    row = lambda accuracy: {"accuracy": accuracy, "accuracy_few": 15.0, "scene_precision": 36.0, "learned": 5.0}
+    table = lambda swapped: Table(
+        {"regions": {s: row(40 + s) for s in range(3)}, "frames": {s: row(37 + s) for s in range(3)},
+         "random": {s: row(36) for s in range(3)}, "swapped": {s: row(v) for s, v in enumerate(swapped)}}, (0, 1, 2),
+    )  # fmt: skip
+    assert judge(Region, table((38.0, 36.0, 42.0)), "quick").verdict == "inconclusive"
+    assert judge(Region, table((42.0, 43.1, 43.9)), "quick").verdict == "contradicted"
+    assert judge(Region, table((30.0, 31.1, 31.9)), "quick").verdict == "supported"
 
 
 def test_arms_of_a_seed_share_their_start(tmp_path):

@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 from tests.papers.runs import record
 
 from precis.lab.trial import streams
+from precis.papers.contrastive_judging import judge_encoder
 from precis.papers.contrastive_sets import Setting, load_pool
 from precis.papers.contrastive_training import views_of
 from precis.papers.ntxent.arms import make_model, train
@@ -51,6 +53,17 @@ def test_h_and_z_are_of_one_run_and_no_head_is_another(tmp_path):
     rows = {arm: m for arm, _, m in claim.batch(("h", "z", "no_head"), (0,), s, POOL, records)}
     alone = {arm: m for arm, _, m in claim.batch(("z",), (0,), s, POOL, {("z", 0): record(tmp_path, "again")})}
     assert set(rows) == {"h", "z", "no_head"} and alone["z"] == rows["z"] and rows["h"] != rows["z"]
+
+
+def test_learned_is_what_the_first_weights_did_not_tell(tmp_path):
+    start = judge_encoder(SMALL, POOL, make_model(SMALL, POOL, streams(0)))["accuracy"]
+    ((_, _, head),) = Head().batch(("h",), (0,), SMALL, POOL, {("h", 0): record(tmp_path, "h")})
+    both = Composition().trial("both", 0, SMALL, POOL, record(tmp_path, "both"))
+    for found in (head, both):
+        assert found["learned"] == pytest.approx(found["accuracy"] - start)
+    for claim, arm in ((Head, "h"), (Composition, "both")):
+        (asked,) = claim.preconditions
+        assert (asked.metric, asked.arm) == ("learned", arm) and asked.at_least > 0
 
 
 def test_claims_give_the_figures_that_their_hypotheses_read(tmp_path):

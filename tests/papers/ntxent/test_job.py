@@ -88,6 +88,20 @@ def test_without_labels_all_pictures_are_trained_on_and_queries_are_answered(tmp
     assert json.loads((done.folder / "config.json").read_text())["arguments"]["in_shape"] == [1, 32, 32]
 
 
+def test_a_folder_of_many_queries_is_answered_for_all_and_shown_for_the_first(pictures, tmp_path):
+    (tmp_path / "asked").mkdir()
+    for i, image in enumerate(halves(27, seed=5)[0]):
+        write_image(tmp_path / "asked" / f"{i:02d}.png", image)
+    done = run(tmp_path / "out", pictures, **QUICK, query=tmp_path / "asked", k=3)
+    with open(done.folder / "queries.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 27 * 3 and {row["query"] for row in rows} == {f"{i:02d}" for i in range(27)}
+    assert [row["rank"] for row in rows[:3]] == ["1", "2", "3"]
+    shown = {p.name for p in done.folder.glob("query_*.png")}
+    assert shown == {f"query_{i:02d}.png" for i in range(24)}
+    assert "27 pictures, all in queries.csv" in " ".join(done.result["notes"])
+
+
 def test_a_trained_encoder_embeds_other_pictures_and_starts_another_run(pictures, tmp_path):
     first = run(tmp_path / "first", pictures, **QUICK)
     images, labels = halves(50, seed=3)
@@ -157,7 +171,7 @@ def test_the_size_follows_the_median_picture(tmp_path):
     ({"queue": 64}, "--queue is the number of keys of --method moco"),
     ({"group": "patient"}, "patient"),
     ({"query": Path("none.png")}, "none.png"),
-    ({"query": Path(__file__).parent}, "--query: 1 to 24 pictures are wanted, 0 found"),
+    ({"query": Path(__file__).parent}, "--query: there is no picture"),
     ({"labels": "none.csv"}, "none.csv"),
     ({"temperature": 0.0}, "--temperature must be at least"),
 ])  # fmt: skip

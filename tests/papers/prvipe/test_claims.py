@@ -8,13 +8,14 @@ import pytest
 import torch
 from tests.data.test_poses_acclaim import acclaim, motion
 
-from precis.contrastive.prvipe import match_matrix
+from precis.contrastive.prvipe import PoseEmbedder, PrVIPE, match_matrix
 from precis.contrastive.prvipe_keypoints import STD13_2D, STD16_3D
 from precis.errors import InputError
 from precis.lab.recorder import TrialRecord
 from precis.lab.trial import streams
-from precis.papers.prvipe.claims import Retrieval, Temporal
+from precis.papers.prvipe.claims import Dropout, Retrieval, Temporal
 from precis.papers.prvipe.claims_clips import Clips
+from precis.papers.prvipe.grouped import Grouped
 from precis.papers.prvipe.training import (
     ARMS,
     NEW,
@@ -120,6 +121,49 @@ def test_claims_give_the_figures_that_their_hypotheses_read(tmp_path):
     assert clips.train.shape == (40, 7, 16, 3)
     made = list(Temporal().batch(clip_arms, (0,), s, clips, {(a, 0): record(tmp_path, a) for a in clip_arms}))
     assert [arm for arm, _, _ in made] == list(clip_arms) and all(0 <= m["hit1"] <= m["hit20"] for _, _, m in made)
+
+
+def test_a_pose_is_told_from_its_group_alone_and_from_as_many_as_a_clip():
+    g = torch.Generator().manual_seed(0)
+    grouped = Grouped(PoseEmbedder(hidden=16, dropout=0.0, generator=g), 4).eval()
+    views, noise = torch.randn(2, 12, 13, 2, generator=g), torch.randn(2, 12, 3, 16, generator=g)
+    other = ~torch.eye(12, dtype=torch.bool)
+    found = grouped.loss(views, other, noise=noise, samples=3)
+    blocks = torch.block_diag(*[torch.ones(4, 4)] * 3).bool()
+    torch.testing.assert_close(found, PrVIPE.loss(grouped, views, other & blocks, noise=noise, samples=3))
+    assert not torch.equal(found["loss"], PrVIPE.loss(grouped, views, other, noise=noise, samples=3)["loss"])
+    parts = [PrVIPE.loss(grouped, views[:, i : i + 4], other[:4, :4], noise=noise[:, i : i + 4], samples=3)
+             for i in (0, 4, 8)]  # fmt: skip
+    summed = sum(float(p["triplet"].detach()) * float(p["active"]) for p in parts)
+    assert float(found["triplet"].detach()) * float(found["active"]) == pytest.approx(summed, rel=1e-5)
+
+
+def test_both_arms_of_clips_have_as_many_frames_a_step_and_as_many_negatives(tmp_path, monkeypatch):
+    seen = {}
+
+    def spied(poses, match, s, arm, seeds, record, build=None):
+        net = build(torch.Generator().manual_seed(0))
+        own = min(s.batch, len(poses))
+        seen[poses.ndim] = (own * (poses.shape[1] if poses.ndim == 4 else 1), getattr(net, "group", own))
+        raise StopIteration
+
+    monkeypatch.setattr("precis.papers.prvipe.claims_clips.train", spied)
+    s = Clips(poses=80, test=20, hidden=16, batch=8, steps=1)
+    clips = load_pool(s, None, 7)
+    for arm in ("temporal", "stacked"):
+        with pytest.raises(RuntimeError):
+            next(Temporal().batch((arm,), (0,), s, clips, {(arm, 0): record(tmp_path, arm)}))
+    assert seen[4] == seen[3] == (56, 8)
+
+
+def test_dropout_counts_missing_points_of_both_kinds(tmp_path):
+    rows = {arm: m for arm, _, m in Dropout().batch(
+        ("independent",), (0,), SMALL, POOL, {("independent", 0): record(tmp_path, "d")})}  # fmt: skip
+    found = rows["independent"]
+    assert found["hit1_missing"] == pytest.approx((found["hit1_random"] + found["hit1_limbs"]) / 2)
+    assert {h.metric for h in Dropout.hypotheses} <= set(found)
+    both, limbs, more = (h for h in Dropout.hypotheses if h.counts)
+    assert (both.metric, limbs.metric, more.metric) == ("hit1_missing", "hit1_limbs", "limbs_less_random")
 
 
 def test_motion_capture_of_one_s_own(tmp_path):

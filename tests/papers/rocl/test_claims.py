@@ -1,13 +1,17 @@
 """The claims' experiments, small: what is paired is paired, and the broken arm is broken where it says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.papers.runs import record
 
-from precis.contrastive.robustness import AttackSpec, robust_correct
+from precis.contrastive.robustness import AttackSpec, robust_correct, robust_linear
+from precis.lab.claim import Table
 from precis.papers.contrastive_sets import load_pool, pool_of
 from precis.papers.rocl.arms import Plan, classifier, judge, judge_unseen, passes, steps_of, train_encoder
 from precis.papers.rocl.claims import DIGITS, Comparable, NeedsAttack, Transfer, Unseen
+from precis.papers.rocl.probing import RIDGES, held_out, probed, times_guessing
 from precis.papers.rocl.radii import radius
 from precis.papers.rocl.transfer import load_pairs
 
@@ -65,8 +69,22 @@ def test_claims_give_the_figures_that_their_hypotheses_read(tmp_path):
     assert at["robust_r"] == at["robust"]
     tuned = claim.trial("at", 10_000, SMALL, POOL, record(tmp_path, "t", 10_000, lr=1e-3))
     assert set(tuned) == {"validation"}
-    read = {h.metric for c in (Comparable, Unseen, NeedsAttack) for h in c.hypotheses}
+    read = {h.metric for c in (Comparable, Unseen, NeedsAttack) for h in (*c.hypotheses, *c.preconditions)}
     assert read <= names
+
+
+def test_comparable_is_judged_by_the_strongest_attack_and_fails_where_only_the_weaker_one_is_withstood():
+    (counting,) = (h for h in Comparable.hypotheses if h.counts)
+    assert counting.metric == "robust_strong_r"
+    rows = {arm: {seed: {"robust_r": 70.0 + seed, "robust_strong_r": strong + seed} for seed in range(3)}
+            for arm, strong in (("rocl", 55.0), ("at", 68.0))}  # fmt: skip
+    table = Table(rows, (0, 1, 2))
+    weak = next(h for h in Comparable.hypotheses if h.metric == "robust_r")
+    assert weak.outcome(table).holds and counting.outcome(table).holds is False
+    for profile in Comparable.profiles.values():
+        assert profile.settings.strong <= profile.settings.test
+    full = Comparable.profiles["full"]
+    assert full.settings.strong == full.cuda.strong == 500
 
 
 def test_transfer_trains_on_one_set_and_judges_another(tmp_path):
@@ -75,9 +93,37 @@ def test_transfer_trains_on_one_set_and_judges_another(tmp_path):
     assert digits.images.shape[2:] == printed.images.shape[2:] == (8, 8) and letters.images.shape[2:] == (16, 16)
     assert letters.labels.max() == 25 and again.labels.max() == printed.labels.max() == 9
     found = Transfer().trial("rocl", 0, s, pairs, record(tmp_path))
-    assert set(found) == {"clean_first", "robust_first", "clean_second", "robust_second"}
+    names = {"clean_first", "robust_first", "own_first", "clean_second", "robust_second", "own_second"}
+    assert set(found) == names | {"own_times_guessing"}
+    assert found["own_times_guessing"] == pytest.approx(min(found["own_first"] / 10, found["own_second"] * 26 / 100))
     alone = Transfer().trial("rocl", 0, s, (pairs[0], (letters, letters)), record(tmp_path, "alone"))
     assert alone["robust_first"] == found["robust_first"]
+    tuned = Transfer().trial("at", 10_000, s, pairs, record(tmp_path, "tuned", 10_000, lr=1e-3))
+    assert set(tuned) == {"validation"} and 0 <= tuned["validation"] <= 100
+    assert {h.metric for h in (*Transfer.hypotheses, *Transfer.preconditions)} <= set(found)
+
+
+def test_of_at_its_own_layer_is_judged_on_its_own_set_so_that_an_untrained_one_is_seen(tmp_path):
+    s = Plan(train=200, test=60, encoder="conv:8x2", batch=40, steps=1, attack_steps=1, test_steps=1, eps=0.01)
+    pairs = load_pairs(s)
+    short = Transfer().trial("at", 0, s, (pairs[0], pairs[0]), record(tmp_path, "short", lr=1e-12))
+    long = Transfer().trial("at", 0, replace(s, steps=60), (pairs[0], pairs[0]), record(tmp_path, "long", lr=1e-2))
+    assert short["own_times_guessing"] < 2 <= long["own_times_guessing"]
+
+
+def test_the_ridge_is_the_best_of_a_held_out_fifth_and_the_layer_is_fitted_on_all(tmp_path):
+    pool, encoder = pool_of(POOL, 0, "cpu"), trained(tmp_path, "simclr").encoder
+    part = held_out(pool)
+    assert len(part.images) == 96 and len(part.test_images) == 24 and torch.equal(part.test_images, pool.images[96:])
+    layers = {r: robust_linear(encoder, (part.images, part.labels), classes=10, ridge=r) for r in RIDGES}
+    scores = {}
+    for r, layer in layers.items():
+        found = judge(SMALL, torch.nn.Sequential(encoder, layer), part, 0)
+        scores[r] = (found["robust"], found["clean"])
+    best = max(scores, key=scores.__getitem__)
+    expected = robust_linear(encoder, (pool.images, pool.labels), classes=10, ridge=best)
+    torch.testing.assert_close(probed(SMALL, encoder, pool, 0)[1].weight, expected.weight)
+    assert times_guessing(20.0, pool) == 2
 
 
 def test_radii_take_half_of_the_answers():

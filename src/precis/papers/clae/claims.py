@@ -20,6 +20,7 @@ from .arms import PASSES, Plan, hardness, make_model, train
 SMOKE = Plan("glyphs", 16, train=72, test=36, batch=32, steps=2, encoder="conv:8x2", small="conv:4x2")
 QUICK = Plan("glyphs", 16, train=2160, test=720, batch=128, steps=60)
 QUICK_SCALE = "16×16, 36 characters, other typefaces for the test, 24 to 96 channels, 60 steps of 2×128, ε 0.05"
+# As specified; on a processor that takes hours, so that `profiles` has less of it there.
 CIFAR = {"data": "cifar100", "size": 32, "views": "simclr", "lr": 1e-3, "eps": 4 / 255, "test": 10_000}
 FULL = Plan(**CIFAR, train=10_000, encoder="conv:48x4", small="conv:24x4", steps=1560)  # type: ignore[arg-type]
 FULL_GPU = Plan(
@@ -46,9 +47,18 @@ class _Trained(Claim):
     profiles = {
         "smoke": Profile(SMOKE, seeds=2, scale="72 characters"),
         "quick": Profile(QUICK, seeds=3, scale=QUICK_SCALE),
-        "full": Profile(FULL, seeds=3, scale=FULL_SCALE, threads=2, cuda=FULL_GPU),
+        "full": Profile(
+            replace(FULL, data="cifar10", train=5000, test=2000, encoder="conv:16x4", small="conv:8x4", batch=128,
+                    steps=300),
+            seeds=3, cuda=FULL_GPU,
+            scale=FULL_SCALE.replace("CIFAR-100, 10,000 pictures, convolutions 48 and 24",
+                                     "CIFAR-10, 5,000 pictures, convolutions 16 and 8")
+                            .replace("40 epochs (GPU: ", "300 steps of 2×128 (GPU: CIFAR-100, 100 epochs, "),
+        ),
     }
-    preconditions: ClassVar[tuple[Precondition, ...]] = (LEARNED,)
+    preconditions: ClassVar[tuple[Precondition, ...]] = (
+        replace(LEARNED, at_least=15, why="the nets have learned nothing: guessing gives 2.8 %, on CIFAR-10 10 %"),
+    )
     untried = "300 epochs on CIFAR and tiny ImageNet, where the paper works, and its two other base methods."
 
     def load(self, settings: Any, source: Path | None) -> Pool:
@@ -142,8 +152,10 @@ class Cost(Claim):
     profiles = {
         "smoke": Profile(SMOKE, seeds=2, scale="72 characters"),
         "quick": Profile(replace(QUICK, batch=64), seeds=3, scale="16×16 characters, 24 to 96 channels, 2×64 views"),
-        "full": Profile(FULL, seeds=3, scale="32×32 pictures, convolutions 48 to 384 (GPU: ResNet-50)", threads=2,
-                        cuda=FULL_GPU),
+        "full": Profile(
+            replace(FULL, data="cifar10", train=5000, test=2000, encoder="conv:16x4", batch=128), seeds=3,
+            scale="32×32 pictures, convolutions 16 to 128, 2×128 views (GPU: ResNet-50, 2×256)", cuda=FULL_GPU,
+        ),
     }  # fmt: skip
     hypotheses = (AtLeast("log_ratio", "clae", math.log(1.5)),)
     untried = "Distributed training, and how long each method takes to reach one accuracy."

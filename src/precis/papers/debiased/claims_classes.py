@@ -25,6 +25,10 @@ class ClassCount(Claim):
     all, of the characters of an alphabet, and the test is on typefaces that training did not see.  No margin.  The
     accuracies themselves are not comparable between the two, which is why the gains are shown beside the baselines'.
     With 10 classes the broken arm takes away the similarity to another picture in place of the positive's.
+
+    The rate rises for 30 % of the steps, as in the claims on digits; the first recorded runs, in which it rose for 5 %,
+    left the claim open, with gains of 0.8 points with 10 classes and −0.4 with 62.  `learned` is as in those claims, of
+    both baselines; at first 15 % were asked for with 10 classes, of which untrained weights have 21.
     """
 
     name = "class_count"
@@ -35,14 +39,15 @@ class ClassCount(Claim):
     profiles = {
         "smoke": Profile(Plan("glyphs", 16, train=124, test=62, batch=32, steps=2, encoder="conv:8x2"), seeds=2,
                          scale="124 characters"),
-        "quick": Profile(Plan("glyphs", 16, train=1860, test=620, batch=128, steps=100), seeds=3,
+        "quick": Profile(Plan("glyphs", 16, train=1860, test=620, batch=128, steps=100, rise=0.3), seeds=3,
                          scale="16×16, 10 and 62 characters, other typefaces, 24–96 channels, 100 × 2×128"),
         "full": Profile(
-            Plan("cifar100", 32, train=5_000, test=1_000, encoder="conv:48x4", steps=760, lr=1e-3, views="simclr"),
-            seeds=3, scale="CIFAR-100, 10 and 100 classes, 5,000 pictures, convolutions 48 to 384, 40 epochs of 256 "
-                           "(GPU: ResNet-18, 200 epochs)", threads=2,
-            cuda=Plan("cifar100", 32, train=5_000, test=1_000, encoder="resnet18:stem=small", steps=3_800, lr=1e-3,
-                      views="simclr", precision="bf16"),
+            Plan("cifar100", 32, train=5000, test=1000, encoder="conv:16x4", batch=128, steps=250, lr=1e-3,
+                 views="simclr", rise=0.3),
+            seeds=3, scale="CIFAR-100, 10 and 100 classes, 5,000 pictures, convolutions 16 to 128, 250 steps of 128 "
+                           "(GPU: ResNet-18, 200 epochs of 256)",
+            cuda=Plan("cifar100", 32, train=5000, test=1000, encoder="resnet18:stem=small", steps=3800, lr=1e-3,
+                      views="simclr", precision="bf16", rise=0.3),
         ),
     }  # fmt: skip
     hypotheses = (
@@ -51,7 +56,8 @@ class ClassCount(Claim):
         Greater("accuracy", "debiased_many", "biased_many", counts=False),
     )
     preconditions = (
-        Precondition("accuracy", "biased_few", at_least=15, why="the net has learned nothing: guessing gives 10 %"),
+        *(Precondition("learned", arm, at_least=2, why="the net has learned little: its first weights tell as much")
+          for arm in ("biased_few", "biased_many")),
         Precondition("at_floor", "debiased_few", at_most=0.5, why="most anchors are at the floor: τ⁺ is too large"),
     )
     untried = "ImageNet-100 with several views coded apart, where the paper measures many classes, was not tried."
@@ -64,9 +70,14 @@ class ClassCount(Claim):
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         kind, which = arm.split("_")
         pool = pool_of(data[which], seed, record.device)
-        model = make_model(settings, pool, record.streams)
+        # Imported here: imports of a module are part of the key of all its paper's claims, also of `estimator`'s.
+        from precis.papers.contrastive_judging import judge_encoder
+
+        model = make_model(settings, pool, record.streams).to(record.device)
+        before = judge_encoder(settings, pool, model)["accuracy"]
         loss = loss_of(kind, settings, pool, class_prior(pool.labels), record.streams["eval"])
-        return trained_and_judged(settings, pool, model, loss, record)
+        found = trained_and_judged(settings, pool, model, loss, record)
+        return found | {"learned": found["accuracy"] - before}  # type: ignore[operator]
 
 
 def _own(settings: Plan, source: Path) -> dict[str, Pool]:

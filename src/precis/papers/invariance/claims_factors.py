@@ -38,7 +38,13 @@ UNTRIED = "Photographs (ImageNet, GOT-10K, PASCAL3D+, ALOI), ResNet-50 and hundr
 
 
 class _Factors(Claim):
-    """Trained on the same pictures, order and weights, for as many steps of as many pictures."""
+    """Trained on the same pictures, order and weights, for as many steps of as many pictures.
+
+    Both methods must have learned something: cross-entropy has a loss of 1.5 at most, where guessing has 2.08, and by
+    MoCo's features a linear probe tells at least two points more shapes than by those of the same net before its first
+    step (`learned`).  At first the second was not asked for: `occlusion` was contradicted and `other_factors` supported
+    with features by which the probe told 58 %, and 59 by untrained ones.
+    """
 
     runs = "factors"
 
@@ -47,6 +53,11 @@ class _Factors(Claim):
 
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         s, x = settings, Pool(*data[0])
+        told_by = lambda net: probe((x.images, x.labels), (x.test_images, x.test_labels), net)
+        start = record.streams["init"]
+        drawn = start.get_state()
+        before = told_by(make_encoder(s, x.images, start).to(record.device))["accuracy"]
+        start.set_state(drawn)  # so that training begins at the same weights
         if arm in ("contrastive", "no_crop"):
             views = "both" if arm == "contrastive" else "colour"
             net, loss = train_moco(s, x.images, x.images, record, views=views)
@@ -55,7 +66,8 @@ class _Factors(Claim):
             net, loss = train_supervised(s, x.images, x.labels[order] if arm == "permuted" else x.labels, record)
         else:
             net, loss = make_encoder(s, x.images, record.streams["init"]).to(record.device), math.nan
-        told = probe((x.images, x.labels), (x.test_images, x.test_labels), net)
+        told = told_by(net)
+        told["learned"] = told["accuracy"] - before  # type: ignore[operator]
         return scores(s, net, CHANGES, record) | told | ({} if math.isnan(loss) else {"loss": loss})
 
 
@@ -84,7 +96,10 @@ class Occlusion(_Factors):
         Greater("occlusion_more", "contrastive", "supervised", counts=False),
         Greater("occlusion", "contrastive", "random", counts=False),
     )
-    preconditions = (FITTED,)
+    preconditions = (
+        FITTED,
+        Precondition("learned", "contrastive", at_least=2, why="MoCo's training has not added to the first weights"),
+    )
     untried = UNTRIED
 
 
@@ -111,5 +126,5 @@ class OtherFactors(_Factors):
         Greater("light_colour", "supervised", "contrastive", counts=False),
         Greater("deformation", "supervised", "contrastive", counts=False),
     )
-    preconditions = (FITTED,)
+    preconditions = Occlusion.preconditions
     untried = UNTRIED

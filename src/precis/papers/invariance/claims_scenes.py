@@ -26,7 +26,23 @@ def judged(scenes: Scenes, net: nn.Module) -> Metrics:
     return told | {"scene_precision": tell_scenes(scenes, net)}
 
 
-class ObjectCentric(Claim):
+class _Told(Claim):
+    """`learned`: the percentage of test crops that is told, less that of the same net before its first step; two points
+    or more, or the arms have nothing to compare.  At first 20 % were asked for; untrained weights have 40 to 45."""
+
+    def judged_after(self, s: Setting, scenes: Scenes, first: Tensor, second: Tensor, record: Recorder) -> Metrics:
+        """What `judged` says of an encoder trained on these pairs, its loss, and what it has learned."""
+        start = record.streams["init"]
+        drawn = start.get_state()
+        untrained = make_encoder(s, first, start).to(record.device)
+        start.set_state(drawn)  # so that training begins at the same weights
+        before = probe((scenes.crops, scenes.labels), (scenes.test_crops, scenes.test_labels), untrained)["accuracy"]
+        net, loss = train_moco(s, first, second, record)
+        found = judged(scenes, net)
+        return found | {"loss": loss, "learned": found["accuracy"] - before}  # type: ignore[operator]
+
+
+class ObjectCentric(_Told):
     """Percentage of test crops, each around one object of a scene, whose shape a linear probe on all labels tells.
 
     MoCo v2 on whole scenes of three objects, or on crops around one object of each: as many different pictures, and as
@@ -46,7 +62,7 @@ class ObjectCentric(Claim):
         Greater("accuracy", "objects", "random", counts=False),
         Greater("scene_precision", "objects", "scenes", counts=False),
     )
-    preconditions = (Precondition("accuracy", "objects", at_least=20, why="nothing was learned: guessing is 12.5 %"),)
+    preconditions = (Precondition("learned", "objects", at_least=2, why="training has not added to the first weights"),)
     untried = "MSCOCO and PASCAL VOC, the paper's photographs, and ResNet-50."
 
     def load(self, settings: Any, source: Path | None) -> Any:
@@ -57,15 +73,19 @@ class ObjectCentric(Claim):
         if arm == "random":
             return judged(scenes, make_encoder(s, scenes.images, record.streams["init"]).to(record.device))
         x = scenes.images if arm == "scenes" else object_crops(s, scenes, arm)
-        net, loss = train_moco(s, x, x, record)
-        return judged(scenes, net) | {"loss": loss}
+        return self.judged_after(s, scenes, x, x, record)
 
 
-class Region(Claim):
+class Region(_Told):
     """Accuracy as in `object_centric`, after training on clips of three objects: the partners are crops around one
     object, eight frames apart, or the whole frames.  The same pairs of frames, and as many steps; no margin.
 
-    The boxes are the renderer's own.  In the broken arm the later crop is of another object of the same frame.
+    The boxes are the renderer's own.  In the control `swapped` the later crop is of another object of the same frame.
+    If it is the tracking that helps, and not the size at which things are seen, tracked regions must beat it as well.
+    It is also the broken arm against whole frames.
+
+    The first recorded run asked only that regions beat whole frames, which they did by 1.3 points (0.4 to 2.1); swapped
+    ones did by 1.8 (−0.3 to 3.9), which passed for losing, and the untrained net told 3.2 more than either.
     """
 
     name = "region"
@@ -78,11 +98,12 @@ class Region(Claim):
     }
     hypotheses = (
         Greater("accuracy", "regions", "frames"),
+        Greater("accuracy", "regions", "swapped"),
         Greater("accuracy_few", "regions", "frames", counts=False),
         Greater("accuracy", "regions", "random", counts=False),
         Greater("scene_precision", "regions", "frames", counts=False),
     )
-    preconditions = (Precondition("accuracy", "regions", at_least=20, why="nothing was learned: guessing is 12.5 %"),)
+    preconditions = (Precondition("learned", "regions", at_least=2, why="training has not added to the first weights"),)
     untried = "Boxes of a tracker in real videos, which drift; the paper takes them from another method."
 
     def load(self, settings: Any, source: Path | None) -> Any:
@@ -100,8 +121,7 @@ class Region(Claim):
             later = swapped if arm == "swapped" else squares[:, 1]
             first = crop_boxes(frames, pairs[:, 0], squares[:, 0], s.size)
             second = crop_boxes(frames, pairs[:, 1], later, s.size)
-        net, loss = train_moco(s, first, second, record)
-        return judged(scenes, net) | {"loss": loss}
+        return self.judged_after(s, scenes, first, second, record)
 
 
 def _region_pairs(s: Setting, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

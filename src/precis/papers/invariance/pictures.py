@@ -26,7 +26,13 @@ class Shown(NamedTuple):
 
 
 def score_bars(rows: Sequence[dict[str, Any]]) -> bytes:
-    """A group of bars a change, one an encoder; grey behind each: the same net untrained; a line: targets permuted."""
+    """A group of bars a change, one an encoder, each with its number; a black line: the same net untrained; a grey one:
+    targets permuted."""
+    return score_chart(rows).png()
+
+
+def score_chart(rows: Sequence[dict[str, Any]]) -> Chart:
+    """`score_bars` before it is a PNG."""
     from matplotlib.figure import Figure
 
     changes = list(dict.fromkeys(row["change"] for row in rows))
@@ -35,12 +41,11 @@ def score_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     figure = Figure(figsize=(across, 3.4), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(encoders)
+    top = min(108, 1.25 * max(_highest(row) for row in rows) + 5)
     for row in rows:
         at = changes.index(row["change"]) + (encoders.index(row["encoder"]) - (len(encoders) - 1) / 2) * width
         axes.bar(at, row["score"], width * 0.92, color=PALETTE[encoders.index(row["encoder"]) % len(PALETTE)])
-        highest = max(row["score"], row.get("untrained", 0), row["shuffled"])
-        axes.annotate(f"{row['score']:.0f}", (at, highest), xytext=(0, 2), textcoords="offset points", ha="center",
-                      fontsize=8)  # fmt: skip
+        _number(axes, at, row, top)
         if "untrained" in row:
             axes.plot([at - width * 0.46, at + width * 0.46], [row["untrained"]] * 2, color="black", linewidth=1.6)
         axes.plot([at - width * 0.46, at + width * 0.46], [row["shuffled"]] * 2, color=FAINT, linewidth=1.6)
@@ -51,12 +56,28 @@ def score_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     names = ["all changes" if c == "all" else c.replace("_", " ") for c in changes]
     axes.set_xticks(range(len(changes)), names, fontsize=8)
-    top = max(max(row["score"], row.get("untrained", 0), row["shuffled"]) for row in rows)
-    axes.set_ylim(0, min(108, 1.25 * top + 5))
+    axes.set_ylim(0, top)
     axes.set_ylabel("firing score (%)")
     axes.spines[["top", "right"]].set_visible(False)
     words = "; ".join(f"{r['encoder']}, {r['change']}: {r['score']:.1f} %" for r in rows)
-    return Chart(figure, f"invariance: {words}").png()
+    return Chart(figure, f"invariance: {words}")
+
+
+def _highest(row: dict[str, Any]) -> float:
+    return max(row["score"], row.get("untrained", 0), row["shuffled"])
+
+
+def _number(axes: Any, at: float, row: dict[str, Any], top: float) -> None:
+    """The score over its bar; where a line runs just above, so that it would be read as the line's, inside the bar."""
+    score, room = row["score"], 0.08 * top
+    lines = [row[name] for name in ("untrained", "shuffled") if name in row]
+    crossed = [y for y in lines if score < y < score + room]
+    if not crossed or score < 1.5 * room:
+        axes.annotate(f"{score:.1f}", (at, max([score, *crossed])), xytext=(0, 2), textcoords="offset points",
+                      ha="center", fontsize=8)  # fmt: skip
+    else:
+        axes.annotate(f"{score:.1f}", (at, score), xytext=(0, -3), textcoords="offset points", ha="center", va="top",
+                      fontsize=8, color="white")  # fmt: skip
 
 
 def unit_sheet(shown: Sequence[Shown], two_sided: bool) -> bytes:

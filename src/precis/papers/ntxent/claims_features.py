@@ -12,6 +12,7 @@ from precis.papers.contrastive_training import views_of
 
 from .arms import make_model, train
 
+# As specified; on a processor that takes hours, so that `profiles` has less of it there.
 CIFAR = Setting(
     "cifar10", 32, train=10_000, test=10_000, encoder="conv:48x4", steps=1560, lr=1e-3, views="simclr",
 )  # fmt: skip
@@ -40,7 +41,13 @@ class BeatsRandom(Claim):
         "smoke": Profile(Setting(train=160, test=60, batch=64, steps=3, encoder="conv:8x2"), seeds=2,
                          scale="160 digits"),
         "quick": Profile(Setting(steps=80), seeds=3, scale="8×8 digits, convolutions 24, 48, 96, 80 steps of 2×256"),
-        "full": Profile(CIFAR, seeds=3, scale=CIFAR_SCALE, threads=2, cuda=CIFAR_GPU),
+        "full": Profile(
+            Setting(CIFAR.data, CIFAR.size, train=5000, test=2000, encoder="conv:16x4", batch=128, steps=300,
+                    lr=CIFAR.lr, views=CIFAR.views),
+            seeds=3, cuda=CIFAR_GPU,
+            scale=CIFAR_SCALE.replace("10,000 pictures, convolutions 48 to 384, 40 epochs of 256",
+                                      "5,000 pictures, convolutions 16 to 128, 300 steps of 128"),
+        ),
     }  # fmt: skip
     hypotheses = (
         Greater("accuracy", "simclr", "random"),
@@ -72,6 +79,9 @@ class Head(Claim):
 
     The broken arm trains the same encoder without a head, so that the loss sees h itself: if it too beats z, then it is
     not the distance from the loss that makes h better.  Whether the head also makes a better h is shown beside it.
+
+    `learned`: the accuracy of h less that of the same net before its first step; two points or more, or nothing can be
+    compared.  (At first 6 % were asked for; untrained weights have 9.)
     """
 
     name = "head"
@@ -82,7 +92,7 @@ class Head(Claim):
         "smoke": Profile(Setting("glyphs", 16, train=72, test=36, batch=32, steps=2, encoder="conv:8x2"), seeds=2,
                          scale="72 characters"),
         "quick": Profile(GLYPHS, seeds=3, scale="16×16, 36 characters, other typefaces, 24–96 channels, 150 × 2×128"),
-        "full": Profile(CIFAR, seeds=3, scale=CIFAR_SCALE, threads=2, cuda=CIFAR_GPU),
+        "full": BeatsRandom.profiles["full"],
     }  # fmt: skip
     hypotheses = (
         Greater("accuracy", "h", "z"),
@@ -90,7 +100,7 @@ class Head(Claim):
         Greater("accuracy_all", "h", "z", counts=False),
     )
     preconditions = (
-        Precondition("accuracy", "h", at_least=6, why="the net has learned nothing: guessing one of 36 gives 2.8 %"),
+        Precondition("learned", "h", at_least=2, why="the net has learned little: its first weights tell as much"),
     )
     takes = ("images",)
     untried = "Wider and deeper heads, and ImageNet, where the paper finds more than ten points, were not tried."
@@ -106,10 +116,12 @@ class Head(Claim):
             pool = pool_of(data, seed, records[arms[0], seed].device)
             if read := [arm for arm in arms if arm != "no_head"]:
                 record = records[read[0], seed]
-                model = make_model(settings, pool, record.streams)
+                model = make_model(settings, pool, record.streams).to(record.device)
+                before = judge_encoder(settings, pool, model)["accuracy"]
                 train(settings, pool, model, views_of(settings.views, settings.size), record)
                 for arm in read:
-                    yield arm, seed, judge_encoder(settings, pool, model, layer=arm)  # type: ignore[arg-type]
+                    found = judge_encoder(settings, pool, model, layer=arm)  # type: ignore[arg-type]
+                    yield arm, seed, found | ({"learned": found["accuracy"] - before} if arm == "h" else {})  # type: ignore[operator]
             if "no_head" in arms:
                 record = records["no_head", seed]
                 bare = make_model(settings, pool, record.streams, head=False)

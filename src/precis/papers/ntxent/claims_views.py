@@ -20,6 +20,9 @@ class Composition(Claim):
     picture can be matched by their colours alone, and colours changed without a crop leave every pixel in its place.
     Crops keep from a fifth of the picture on.  Flips are in all arms.  The baselines are the method without one of its
     two parts, so there is no broken arm beside them.
+
+    `learned`: the accuracy less that of the same net before its first step; with both parts two points or more, or
+    nothing can be compared.  (At first 20 % were asked for; untrained weights have 24.)
     """
 
     name = "composition"
@@ -34,11 +37,17 @@ class Composition(Claim):
         "quick": Profile(Setting("objects", 24, train=2000, test=600, encoder="conv:24x4", batch=128, steps=60,
                                  views="supcon"), seeds=3,
                          scale="24×24 objects of 8 shapes, 24 to 192 channels, 60 steps of 2×128"),
-        "full": Profile(CIFAR, seeds=3, scale=CIFAR_SCALE, threads=2, cuda=CIFAR_GPU),
+        "full": Profile(
+            Setting(CIFAR.data, CIFAR.size, train=5000, test=2000, encoder="conv:16x4", batch=128, steps=300,
+                    lr=CIFAR.lr, views=CIFAR.views),
+            seeds=3, cuda=CIFAR_GPU,
+            scale=CIFAR_SCALE.replace("10,000 pictures, convolutions 48 to 384, 40 epochs of 256",
+                                      "5,000 pictures, convolutions 16 to 128, 300 steps of 128"),
+        ),
     }  # fmt: skip
     hypotheses = (Greater("accuracy", "both", "crop"), Greater("accuracy", "both", "colour"))
     preconditions = (
-        Precondition("accuracy", "both", at_least=20, why="the net has learned nothing: guessing gives 12.5 %"),
+        Precondition("learned", "both", at_least=2, why="the net has learned little: its first weights tell as much"),
     )
     untried = "The paper's other transformations (cutout, rotation, noise, blur, edges), and ImageNet, were not tried."
 
@@ -47,9 +56,11 @@ class Composition(Claim):
 
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
         pool = pool_of(data, seed, record.device)
-        model = make_model(settings, pool, record.streams)
+        model = make_model(settings, pool, record.streams).to(record.device)
+        before = judge_encoder(settings, pool, model)["accuracy"]
         train(settings, pool, model, views_of(settings.views, settings.size, arm), record)
-        return judge_encoder(settings, pool, model)
+        found = judge_encoder(settings, pool, model)
+        return found | {"learned": found["accuracy"] - before}  # type: ignore[operator]
 
 
 class SmallBatch(Claim):
@@ -74,9 +85,10 @@ class SmallBatch(Claim):
         "quick": Profile(Setting(batch=32, steps=250), seeds=5,
                          scale="8×8 digits, 24 to 96 channels, 250 steps of 2×32"),
         "full": Profile(
-            Setting("cifar10", 32, train=10_000, test=10_000, encoder="conv:48x4", batch=64, steps=6240, lr=1e-3,
+            Setting("cifar10", 32, train=5000, test=2000, encoder="conv:16x4", batch=64, steps=300, lr=1e-3,
                     views="simclr"),
-            seeds=3, scale="CIFAR-10, 10,000 pictures, 40 epochs of 64 (GPU: all, ResNet-18, 100 epochs)", threads=2,
+            seeds=3, scale="CIFAR-10, 5,000 pictures, convolutions 16 to 128, 300 steps of 64 (GPU: all, ResNet-18, "
+                           "100 epochs)",
             cuda=Setting("cifar10", 32, train=50_000, test=10_000, encoder="resnet18:stem=small", batch=64,
                          steps=78_100, lr=1e-3, views="simclr", precision="bf16"),
         ),

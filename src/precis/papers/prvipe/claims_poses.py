@@ -151,23 +151,39 @@ class Dropout(_Poses):
     (`independent`) or by limbs (`structured`), and the net is told which points are there; `prvipe` has seen whole
     poses only, and missing points are 0 for it, as in the paper's code.  All normalise by the points that are there.
 
-    Counted: independent dropout against none where single points are missing, and structured dropout against
-    independent where limbs are.  That its advantage is larger there than at random is shown beside it.  No margin.
+    Counted: independent dropout against none where points are missing, in either way (`hit1_missing`, the mean of both
+    tests); structured dropout against independent where limbs are missing; and that its advantage is larger there than
+    where single points are (`limbs_less_random`).  Each test by itself is shown.  No margin.
+
+    The first recorded run counted, of the gain by independent dropout, single points only (5.5 points over none), and
+    was supported; where limbs are missing it was 3.7 points below none.
     """
 
     name = "dropout"
     statement = (
         "Keypoint dropout improves retrieval with missing points, structured dropout most where limbs are missing."
     )
+    runs = "dropout"
     arms = ("independent", "structured", "prvipe")
     hypotheses = (
-        Greater("hit1_random", "independent", "prvipe"),
+        Greater("hit1_missing", "independent", "prvipe"),
         Greater("hit1_limbs", "structured", "independent"),
+        Greater("limbs_less_random", "structured", "independent"),
+        Greater("hit1_random", "independent", "prvipe", counts=False),
+        Greater("hit1_limbs", "independent", "prvipe", counts=False),
+        Greater("hit1_missing", "structured", "prvipe", counts=False),
         Greater("hit1_limbs", "structured", "prvipe", counts=False),
-        Greater("limbs_less_random", "structured", "independent", counts=False),
     )
     preconditions = (LEARNED,)
     untried = "Occlusion by real objects and the paper's own table of occlusions were not tried."
+
+    def batch(
+        self, arms: tuple[str, ...], seeds: tuple[int, ...], settings: Any, data: Any,
+        records: Mapping[tuple[str, int], Recorder],
+    ) -> Iterator[tuple[str, int, Metrics]]:  # fmt: skip
+        for arm, seed, found in super().batch(arms, seeds, settings, data, records):
+            missing = (found["hit1_random"] + found["hit1_limbs"]) / 2  # type: ignore[operator]
+            yield arm, seed, found | {"hit1_missing": missing}
 
 
 class Mining(_Poses):

@@ -33,6 +33,9 @@ class _Trained(Claim):
     the training pictures.  The test attack takes more steps than the one of training, from a random start, and a
     picture that is told wrong as it is counts as not robust.
 
+    robust_strong is of the first 100 test pictures (500 at full) after 50 steps from each of 5 starts, the strongest
+    attack here: a robust accuracy is an upper bound, which more steps only lower.
+
     clean, robust, robust_strong, unseen: with a linear layer fitted on pictures as they are (LE), of AT its own layer.
     robust_r, clean_r: with one fitted on attacked pictures (r-LE), of AT again its own.  unseen: the mean over ℓ2 and
     ℓ1 at two radii each, fixed beforehand by `radii.py`.
@@ -49,7 +52,8 @@ class _Trained(Claim):
             seeds=2, scale="160 digits",
         ),
         "quick": Profile(DIGITS, seeds=3, scale="8×8 digits, convolutions 16, 32, 64, 80 steps of 128, ε 0.1"),
-        "full": Profile(FULL, seeds=3, scale=FULL_SCALE, cuda=FULL_GPU),
+        "full": Profile(replace(FULL, steps=150, strong=500), seeds=3, cuda=FULL_GPU,
+                        scale=FULL_SCALE.replace("200 steps", "150 steps")),
     }  # fmt: skip
     untried = "ResNet-18 for 1,000 epochs on CIFAR-10, where the paper works; larger radii; attacks without gradients."
 
@@ -75,7 +79,12 @@ class _Trained(Claim):
 
 
 class Comparable(_Trained):
-    """Robust accuracy with r-LE against AT; "comparable": at most five points worse, about what three seeds tell apart.
+    """Robust accuracy with r-LE against AT, under the strongest attack that runs (`robust_strong_r`); "comparable": at
+    most five points worse, about what three seeds tell apart.  The attack of fewer steps and one start is shown beside
+    it, and so is LE.
+
+    The verdict was first read off the weaker attack (ten steps at quick, twenty at full): undecided, at 6.2 points
+    behind AT (interval −9.7 to −2.8), while the stronger attack beside it said 11 points.
 
     The broken arm has a random sign of size ε for the attack while the encoder is trained; its linear layer is fitted
     on attacked pictures all the same.
@@ -85,11 +94,12 @@ class Comparable(_Trained):
     statement = "Without labels for the encoder, robust accuracy is comparable to supervised adversarial training."
     sabotaged = {"noise": "rocl"}
     hypotheses = (
-        NotWorse("robust_r", "rocl", "at", margin=5),
-        NotWorse("robust_strong_r", "rocl", "at", margin=5, counts=False),
+        NotWorse("robust_strong_r", "rocl", "at", margin=5),
+        NotWorse("robust_r", "rocl", "at", margin=5, counts=False),
+        NotWorse("robust_strong", "rocl", "at", margin=5, counts=False),
         NotWorse("robust", "rocl", "at", margin=5, counts=False),
     )
-    preconditions = (AT_WORKS,)
+    preconditions = (replace(AT_WORKS, metric="robust_strong"),)
 
 
 class Clean(_Trained):
@@ -133,8 +143,14 @@ class NeedsAttack(_Trained):
 
 class Transfer(Claim):
     """The encoder is trained on one set and frozen; a linear layer is fitted on another set, as it is (LE), and the
-    whole is attacked there.  Robust accuracy in percent; no margin.  As in `comparable` otherwise, but with one rate
-    for all methods (0.01, for which RoCL and AT were both best on a seed of tuning), and of AT's net only the encoder.
+    whole is attacked there.  Robust accuracy in percent; no margin.  Of AT's net only the encoder is taken along.
+
+    The rate of each method is chosen from the same three values as in `comparable`, on one seed, by the robust accuracy
+    on a held-out fifth of the other set's training pictures (mean of both pairs), and the ridge of each linear layer
+    from four on such a fifth (`probed`).  Nothing can be said of what carries over where nothing was learned: on its
+    own set AT, with its own layer, must be robust for twice what guessing gives; `own_*` are the robust accuracies on
+    the first sets, of the others with a layer like the one of the second.  A first recorded run had one rate, 0.01, one
+    ridge, 10⁻³, and no look at the first sets; it left the claim open (−1.2 and −0.2 points, intervals ±1.3 and ±3.4).
 
     From 8×8 handwritten digits to printed ones of that size, and from 26 printed letters of 16×16 to printed digits;
     test pictures are in typefaces that neither training saw.  At `full`, from CIFAR-10 to CIFAR-100 and back.
@@ -152,24 +168,40 @@ class Transfer(Claim):
         ),
         "quick": Profile(Plan(test=300, encoder="conv:16x3", batch=128, steps=60, lr=1e-2), seeds=3,
                          scale="digits and printed characters, convolutions 16, 32, 64, 60 steps of 128, ε 0.1"),
-        "full": Profile(FULL, seeds=3, scale=FULL_SCALE.replace("CIFAR-10,", "CIFAR-10 and -100,"),
-                        cuda=FULL_GPU),
+        "full": Profile(replace(FULL, steps=100), seeds=3, cuda=FULL_GPU,
+                        scale=FULL_SCALE.replace("CIFAR-10,", "CIFAR-10 and -100,").replace("200 steps", "100 steps")),
     }  # fmt: skip
     hypotheses = (
         Greater("robust_first", "rocl", "at"), Greater("robust_second", "rocl", "at"),
         Greater("clean_first", "rocl", "at", counts=False), Greater("clean_second", "rocl", "at", counts=False),
     )  # fmt: skip
+    preconditions = (
+        Precondition("own_times_guessing", "at", at_least=2,
+                     why="adversarial training has not worked on its own set: there is nothing to carry over"),
+    )  # fmt: skip
+    tuning = _Trained.tuning
     untried = "Fine-tuning of the whole net on the second set, and other pairs of sets, were not tried."
 
     def load(self, settings: Any, source: Path | None) -> Any:
         return load_pairs(settings)
 
     def trial(self, arm: str, seed: int, settings: Any, data: Any, record: Recorder) -> Metrics:
+        # Imported here: what a module imports is part of the key of all its claims, and the others do not need this.
+        from .probing import probed, times_guessing
+
         found: Metrics = {}
+        times = []
         for name, (source, target) in zip(PAIRS, data):
-            source, target = (pool.to(record.device) for pool in (source, target))
+            source, target = (pool_of(pool, seed, record.device) for pool in (source, target))
             drawn = streams(stream_seed(seed, name), record.device)
-            model = train_encoder(arm, replace(settings, size=source.images.shape[-1]), source, record, drawn)
-            net = classifier(settings, model.encoder, target, drawn["eval"])  # type: ignore[arg-type]
+            model: Any = train_encoder(arm, replace(settings, size=source.images.shape[-1]), source, record, drawn)
+            net = probed(settings, model.encoder, target, seed)
             found |= {f"{metric}_{name}": value for metric, value in judge(settings, net, target, seed).items()}
-        return found
+            if seed < TUNING_SEEDS:
+                own = model if arm == "at" else probed(settings, model.encoder, source, seed)
+                robust = judge(settings, own, source, seed)["robust"]
+                found[f"own_{name}"] = robust
+                times.append(times_guessing(float(robust), source))  # type: ignore[arg-type]
+        if seed >= TUNING_SEEDS:
+            return {"validation": sum(float(found[f"robust_{name}"]) for name in PAIRS) / len(PAIRS)}  # type: ignore[arg-type]
+        return found | {"own_times_guessing": min(times)}

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from precis.data.images import Image, shrink
 from precis.papers.deep_image_prior.classical import bicubic, biharmonic, non_local_means, total_variation
-from precis.papers.deep_image_prior.level import level_of, nothing_to_do
-from precis.papers.deep_image_prior.pictures import SLOW, check_enlarged, load_mask, load_picture
+from precis.papers.deep_image_prior.pictures import load_mask, load_picture
 from precis.papers.job import Work
+from precis.papers.restoring import SLOW, check_enlarged, level_of, nothing_to_do
 from precis.papers.work import save
 
 from .fitting import Problem, restore

@@ -13,8 +13,6 @@ from precis.papers.job import Work
 
 LEAST = 16  # pixels a side
 FEW, UNSURE = 0.05, 0.01
-MOST = 50_000_000  # pixels of an enlarged picture
-SLOW = 60_000  # unknown pixels from which the biharmonic equation takes minutes
 
 
 class Picture(NamedTuple):
@@ -47,13 +45,6 @@ def load_picture(path: str | Path, work: Work, *, keep_alpha: bool = False) -> P
         work.note(f"{Path(path).name}: values from {low:.4g} to {high:.4g} were brought to 0 … 1")
         pixels = (pixels - low) / ((high - low) or 1)
     return Picture(torch.from_numpy(np.ascontiguousarray(pixels, np.float32))[None], alpha)
-
-
-def check_enlarged(size: tuple[int, int], factor: int, path: str | Path) -> None:
-    """InputError if a picture of `size` = (H, W) would have too many pixels `factor` times as large."""
-    h, w = (n * factor for n in size)
-    if h * w > MOST:
-        raise InputError(f"{w}×{h} pixels are too many: {MOST // 1_000_000} million at the most", file=path)
 
 
 def load_mask(job: Any, picture: Picture, work: Work) -> Tensor:

@@ -10,13 +10,13 @@ from precis.errors import InputError
 from precis.fields.restoration import Downsampler
 from precis.lab.figures import curves, strip
 from precis.papers.job import Work
+from precis.papers.restoring import SLOW, check_enlarged, level_of, nothing_to_do
 from precis.papers.work import save
 
 from .classical import bicubic, biharmonic, non_local_means, total_variation, tv_inpaint
 from .fitting import Problem, Restored, network_of, restore
-from .level import level_of, nothing_to_do
 from .options import TASKS, WEAK, noise_level
-from .pictures import SLOW, check_enlarged, kind_of_hole, load_mask, load_picture, load_reference, luma, scores, shown
+from .pictures import kind_of_hole, load_mask, load_picture, load_reference, luma, scores, shown
 
 Metrics = dict[str, float | int | None]
 Others = dict[str, Callable[[], Tensor]]

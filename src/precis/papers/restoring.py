@@ -1,13 +1,20 @@
-"""How much noise there is in the picture of a job: what --sigma says, else an estimate, which may find none."""
+"""What the jobs that restore pictures agree on: how much noise there is, and what is too large.
 
+The noise is what --sigma says, else an estimate, which may find none.
+"""
+
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from precis.errors import InputError
 from precis.fields.restoration import estimate_noise
 from precis.papers.job import Work
 
+MOST = 50_000_000  # pixels of an enlarged picture
+SLOW = 60_000  # unknown pixels from which the biharmonic equation takes minutes
 NONE = 0.3 / 255  # rounding to 8 bits alone deviates by 1/√12 of a step
 
 
@@ -35,3 +42,10 @@ def nothing_to_do(job: Any, sigma: float, work: Work) -> bool:
         return True
     work.note("total variation and non-local means need to know the noise and were left out")
     return False
+
+
+def check_enlarged(size: tuple[int, int], factor: int, path: str | Path) -> None:
+    """InputError if a picture of `size` = (H, W) would have too many pixels `factor` times as large."""
+    h, w = (n * factor for n in size)
+    if h * w > MOST:
+        raise InputError(f"{w}×{h} pixels are too many: {MOST // 1_000_000} million at the most", file=path)

@@ -99,7 +99,8 @@ def against_jpeg(width: int, side: int = 128, steps: int = 1000) -> dict[str, An
     from precis.data.images import as_float, resize
     from precis.fields.deep_decoder_code import decode, encode
     from precis.nn.image import psnr
-    from precis.papers.deep_decoder.tasks_code import at_bytes, rounded
+    from precis.papers.deep_decoder.codecs import at_bytes
+    from precis.papers.deep_decoder.pictures import rounded
 
     picture = resize(photo("coffee"), (side, side * 3 // 2))[:, :, side // 4 : side // 4 + side]
     image = torch.from_numpy(as_float(picture))

@@ -114,6 +114,12 @@ def test_curves_show_every_seed_and_the_mean():
         figures.curves({"a": (x, [1, 2])})
 
 
+def test_points_of_curves_are_marked_on_request():
+    lines = {"a": ([1, 2], [3, 4]), "b": ([1, 2], [4, 5])}
+    marked, bare = (figures.curves(lines, marks=marks).figure.axes[0].get_lines() for marks in (True, False))
+    assert len({line.get_marker() for line in marked}) == 2 and {line.get_marker() for line in bare} == {"None"}
+
+
 def test_bars_heat_map_and_scatter_hold_the_numbers():
     axes = figures.bars({"a": 1.25, "gone": float("nan")}, intervals={"a": (1.0, 1.5)}).figure.axes[0]
     assert [text.get_text().strip() for text in axes.texts] == ["1.25", "no number"]

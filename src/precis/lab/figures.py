@@ -62,15 +62,19 @@ def curves(
     y_label: str = "",
     log_x: bool = False,
     log_y: bool = False,
+    marks: bool = False,
     order: Sequence[str] | None = None,
 ) -> Chart:
-    """Lines.  `series`: {arm: (x, y)}, or {arm: [(x, y), …]} with one a seed: thin, their mean (if x agree) thick."""
+    """Lines.  `series`: {arm: (x, y)}, or {arm: [(x, y), …]} with one a seed: thin, their mean (if x agree) thick.
+
+    marks: every point is marked, for lines through few measurements.
+    """
     import numpy as np
 
     figure, axes = _axes(title, x_label, y_label, 3.1)
     order = list(order or series)
     for arm, lines in series.items():
-        colour, dash, _ = _style(arm, order)
+        colour, dash, marker = _style(arm, order)
         many = [(_numbers(x), _numbers(y)) for x, y in ([lines] if isinstance(lines, tuple) else lines)]
         for x, y in many:
             if x.shape != y.shape or x.ndim != 1:
@@ -78,8 +82,9 @@ def curves(
         same = all(x.shape == many[0][0].shape and (x == many[0][0]).all() for x, _ in many)
         alone = len(many) == 1 or not same
         for i, (x, y) in enumerate(many):
+            mark = marker if marks else "o" if len(x) == 1 else None
             axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.6 if alone else 0.7, alpha=1 if alone else 0.45,
-                      label=arm if alone and i == 0 else None, marker="o" if len(x) == 1 else None, markersize=4)
+                      label=arm if alone and i == 0 else None, marker=mark, markersize=4)
         if not alone:
             mean = np.mean([y for _, y in many], 0)
             axes.plot(many[0][0], mean, color=colour, linestyle=dash, linewidth=2, label=arm)

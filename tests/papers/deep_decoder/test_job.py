@@ -182,13 +182,14 @@ def test_pictures_side_by_side_are_of_one_size_with_captions_of_one_line(tmp_pat
     run(tmp_path / "s", given, factor=4, steps=1, width=8, reference=saved(tmp_path, smooth(96, 128), "large.png"))
     assert {tile.shape for tile in seen[-1][0]} == {(3, 96, 128)} and len(seen[-1][0]) == 4
     run(tmp_path / "c", given, steps=1, width=8)
-    assert len(seen[-1][0]) == 4
+    assert len(seen[-1][0]) == 5
     monkeypatch.undo()
     for (tiles, _), width in ((seen[0], 128), (seen[1], 32)):
-        labels = ["Deep Decoder, 28.5 dB, 123,456 bytes"] * 4
+        labels = ["Deep Decoder, 28.5 dB, 123,456 bytes"] * len(tiles)
         made = Image.open(io.BytesIO(sheet(tiles, labels)))
         factor = -(-310 // width)
-        assert made.size == (10 + 4 * (width * factor + 10), 10 + tiles[0].shape[1] * factor + 24 + 10)  # one line
+        line = 24  # one
+        assert made.size == (10 + len(tiles) * (width * factor + 10), 10 + tiles[0].shape[1] * factor + line + 10)
 
 
 @pytest.mark.parametrize("task", ["compress", "decompress", "denoise", "superres", "inpaint"])
@@ -248,6 +249,12 @@ def test_files_that_are_no_code(tmp_path: Path) -> None:
     ({"ratio": 1e-4}, "the least is"),
     ({"bytes": 50}, "is the least"),
     ({"ratio": 0.1, "width": 8}, "give one of them"),
+    ({"rates": "0.1,0.2", "width": 8}, "--rates and --width each say"),
+    ({"rates": "0.0001,0.2"}, "--rates: ratio 0.0001 .* the least is"),
+    ({"rates": "0.1"}, "--rates must be auto, or two to 12 ratios"),
+    ({"rates": "0.1,eleven"}, "got '0.1,eleven'"),
+    ({"rates": "0.1,nan"}, "--rates must be"),
+    ({"sigma": "9", "rates": "auto"}, "--rates belongs to --task compress, not to denoise"),
     ({"factor": 4, "bits": 8}, "--bits belongs to --task compress, not to superres"),
     ({"task": "compress", "sigma": "25"}, "--sigma belongs to --task denoise"),
     ({"sigma": "0"}, "--sigma must be"),

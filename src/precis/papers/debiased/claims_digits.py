@@ -114,7 +114,7 @@ class BeatsBiased(_Digits):
         Greater("accuracy_all", "debiased", "biased", counts=False),
         Greater("knn", "debiased", "biased", counts=False),
     )
-    preconditions = (
+    preconditions = (  # type: ignore[assignment]
         *_Digits.preconditions,
         Precondition("at_floor", "debiased", at_most=0.5, why="most anchors are at the floor: τ⁺ is too large here"),
     )

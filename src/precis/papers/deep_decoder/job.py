@@ -52,6 +52,10 @@ class Decode(Job):
 
     # Compression.
     ratio: Annotated[float | None, Doc("compress: weights a value of the picture; 0.031"), Range(1e-6, 10)] = None
+    rates: Annotated[
+        str | None, Doc("compress: several ratios, as in 0.01,0.031,0.125, or auto: a code for each, and PSNR against "
+                        "bytes beside JPEG, JPEG 2000 and WebP (rate.png, rate.csv)"),
+    ] = None  # fmt: skip
     bytes: Annotated[int | None, Doc("compress: the most bytes of the .pdd file"), Range(1)] = None
     bits: Annotated[Literal[8, 12, 16] | None, Doc("compress: bits a weight; 8")] = None
 

@@ -12,13 +12,15 @@ MAGIC = b"\x89PDD"
 FIT = {"steps", "minutes", "lr", "width", "order", "size", "background"}
 RESTORE = FIT | {"reference", "tile"}
 TAKES = {
-    "compress": FIT | {"ratio", "bytes", "bits"}, "decompress": set[str](), "denoise": RESTORE | {"sigma"},
+    "compress": FIT | {"ratio", "rates", "bytes", "bits"}, "decompress": set[str](), "denoise": RESTORE | {"sigma"},
     "superres": RESTORE | {"factor"}, "inpaint": RESTORE | {"mask", "invert_mask"},
 }  # fmt: skip
 MODULES = {
     "compress": "tasks_code", "decompress": "tasks_code", "denoise": "tasks_restore", "superres": "tasks_restore",
     "inpaint": "tasks_restore",
 }  # fmt: skip
+RATES = (0.008, 0.016, 0.031, 0.062, 0.125)  # the paper's two among them
+MOST_RATES = 12
 SHARED = {"input", "seed", "device", "task"}
 
 
@@ -30,11 +32,13 @@ def settle(job: Any) -> str:
             continue
         takers = [name for name, options in TAKES.items() if f.name in options]
         raise InputError(f"{option_of(type(job), f.name)} belongs to --task {' or '.join(takers)}, not to {task}")
-    chosen = [f"--{name}" for name in ("ratio", "width", "bytes") if getattr(job, name) is not None]
+    chosen = [f"--{name}" for name in ("ratio", "rates", "width", "bytes") if getattr(job, name) is not None]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(chosen)} each say how large the decoder is; give one of them")
     if job.sigma is not None:
         sigma_of(job.sigma)
+    if job.rates is not None:
+        rates_of(job.rates)
     check_tile(job.tile)
     if job.input is not None:
         _check_input(task, Path(job.input))
@@ -52,6 +56,22 @@ def sigma_of(text: str) -> float | None:
     if not 0 < value <= 255:
         raise InputError(f"--sigma must be auto, or a number above 0 and up to 255, got {text!r}")
     return value / 255
+
+
+def rates_of(text: str) -> list[float]:
+    """The ratios of --rates: weights a value of the picture."""
+    if text == "auto":
+        return list(RATES)
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not (2 <= len(found) <= MOST_RATES and all(0 < ratio <= 10 for ratio in found)):
+        raise InputError(
+            f"--rates must be auto, or two to {MOST_RATES} ratios above 0 and up to 10 with commas between, as in "
+            f"0.01,0.031,0.125, got {text!r}"
+        )
+    return found
 
 
 def _task_of(job: Any) -> str:

@@ -1,9 +1,8 @@
 """A picture as a `.pdd` file, and back: `compress` and `decompress`."""
 
-import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +11,13 @@ from torch import Tensor
 from precis.errors import InputError
 from precis.fields.deep_decoder import DeepDecoder, layers_for, width_for_ratio
 from precis.fields.deep_decoder_code import decode, noise_schedule, pack, read_header, width_for_bytes
-from precis.fields.restoration import centre_crop, fit_untrained
+from precis.fields.restoration import Fit, centre_crop, fit_untrained
 from precis.nn.image import psnr
 from precis.papers.job import Work
 from precis.papers.work import save
 from precis.train.schedule import cosine
 
+from .codecs import FORMS, at_bytes, jpeg_bytes
 from .pictures import (
     Metrics,
     compare,
@@ -36,22 +36,25 @@ from .pictures import (
 RATIO = 0.031
 
 
+class Fitted(NamedTuple):
+    """The bytes of a code, the decoder as it was fitted, and its fit."""
+
+    data: bytes
+    net: DeepDecoder
+    fit: Fit
+
+
 def run_compress(job: Any, work: Work) -> Metrics:
-    """Fit a decoder, round its weights, and say what JPEG and JPEG 2000 make of as many bytes."""
+    """Fit a decoder, round its weights, and say what JPEG, JPEG 2000 and WebP make of as many bytes."""
     picture = load(job, work, job.input, longest_of(job, work))
     image = picture.tensor(work.device).clamp(0, 1)
-    size = (image.shape[-2], image.shape[-1])
-    layers, channels, bits = layers_for(size), image.shape[1], job.bits or 8
-    width = _width(job, size, layers, channels, bits)
-    net = DeepDecoder(width, layers, channels, order=job.order, generator=draw(job, "init")).to(work.device)
-    cuda = work.device.startswith("cuda")
-    options = options_of(job, work, 20_000 if cuda else 1500, 0.005 if cuda else 0.01)
-    fit = fit_untrained(
-        net, net.input_for(size, job.seed), image, crop=size, stop="loss", generator=draw(job, "noise"),
-        input_noise=noise_schedule(0.005, options["steps"] or 20_000), schedule=cosine(0.05),
-        callback=watch(work, "decoded", image), every=max(1, (options["steps"] or 1000) // 20), **options,
-    )  # fmt: skip
-    data = pack(net, size, job.seed, bits)
+    if job.rates is not None:
+        from .tasks_rates import run_rates
+
+        return run_rates(job, work, image)
+    size, channels = (int(image.shape[-2]), int(image.shape[-1])), image.shape[1]
+    width = _width(job, size, layers_for(size), channels, job.bits or 8)
+    data, net, fit = fit_code(job, work, image, width)
     save(work.folder / "code.pdd", data)
     made = decode(data).float()[None]
     shown = torch.from_numpy(rounded(made))[None].float() / 255
@@ -68,7 +71,7 @@ def run_compress(job: Any, work: Work) -> Metrics:
     assert weights is not None
     metrics |= {"ratio": weights / values, "bytes_per_pixel": len(data) / (size[0] * size[1]), "raw_bytes": values}
     tiles, labels = [numpy(truth), numpy(shown)], ["picture", _label("Deep Decoder", metrics["psnr"], len(data))]
-    for name, form in (("jpeg", "JPEG"), ("jpeg2000", "JPEG 2000")):
+    for name, form in FORMS.items():
         found = at_bytes(rounded(truth), len(data), name)
         if found is None:
             work.note(f"this build of Pillow writes no {form}: not compared with it")
@@ -87,6 +90,28 @@ def run_compress(job: Any, work: Work) -> Metrics:
     return metrics
 
 
+def fit_code(job: Any, work: Work, image: Tensor, width: int, name: str = "decoded", **options: Any) -> Fitted:
+    """The code of `image` [1,C,H,W] by a decoder of `width` channels, seen on the way as the picture `name`.
+
+    options: in place of `options_of`'s.
+    """
+    size, channels = (int(image.shape[-2]), int(image.shape[-1])), image.shape[1]
+    net = DeepDecoder(width, layers_for(size), channels, order=job.order, generator=draw(job, "init")).to(work.device)
+    rate = 0.005 if work.device.startswith("cuda") else 0.01
+    options = options_of(job, work, steps_of(job, work), rate) | options
+    fit = fit_untrained(
+        net, net.input_for(size, job.seed), image, crop=size, stop="loss", generator=draw(job, "noise"),
+        input_noise=noise_schedule(0.005, options["steps"] or 20_000), schedule=cosine(0.05),
+        callback=watch(work, name, image), every=max(1, (options["steps"] or 1000) // 20), **options,
+    )  # fmt: skip
+    return Fitted(pack(net, size, job.seed, job.bits or 8), net, fit)
+
+
+def steps_of(job: Any, work: Work) -> int:
+    """Steps of a compression that no clock limits."""
+    return int(job.steps or (20_000 if work.device.startswith("cuda") else 1500))
+
+
 def run_decompress(job: Any, work: Work) -> Metrics:
     """The picture of a code, from its bytes alone."""
     data = Path(job.input).read_bytes()
@@ -101,48 +126,6 @@ def run_decompress(job: Any, work: Work) -> Metrics:
         "bytes": len(data), "height": header.size[0], "image_width": header.size[1], "channels": header.channels,
         "width": header.width, "layers": header.layers, "bits": header.bits,
     }  # fmt: skip
-
-
-def at_bytes(pixels: np.ndarray, most: int, name: str) -> tuple[bytes, Tensor] | None:
-    """The best file of not more than `most` bytes (else the shortest), and its picture [1,C,H,W]; None: no encoder."""
-    if name == "jpeg":
-        files = [encoded(pixels, "JPEG", quality=q, optimize=True) for q in range(1, 96)]
-        fitting = [file for file in files if len(file) <= most]
-        best = max(fitting, key=len) if fitting else min(files, key=len)
-    else:
-        from PIL import features
-
-        if not features.check("jpg_2000"):
-            return None
-        best = b""
-        for slack in (0, 60, 120, 200, 300):  # the rate that is asked for leaves out the headers
-            rate = pixels.size / max(most - slack, 16)
-            options = {"quality_mode": "rates", "quality_layers": [rate], "irreversible": True, "no_jp2": True}
-            best = encoded(pixels, "JPEG2000", **options)
-            if len(best) <= most:
-                break
-    return best, decoded(best)
-
-
-def jpeg_bytes(pixels: np.ndarray, truth: Tensor, decibel: float | int | None) -> int | None:
-    """Bytes of the shortest JPEG that is not worse; None if none is as good."""
-    files = (encoded(pixels, "JPEG", quality=q, optimize=True) for q in range(1, 101))
-    good = [len(file) for file in files if decibel is not None and float(psnr(decoded(file), truth)) >= decibel]
-    return min(good) if good else None
-
-
-def encoded(pixels: np.ndarray, form: str, **options: Any) -> bytes:
-    from precis.data.images import to_pillow
-
-    out = io.BytesIO()
-    to_pillow(pixels).save(out, form, **options)
-    return out.getvalue()
-
-
-def decoded(file: bytes) -> Tensor:
-    from precis.data.images import as_float, read_image
-
-    return torch.from_numpy(as_float(read_image(file).pixels))[None]
 
 
 def _width(job: Any, size: tuple[int, int], layers: int, channels: int, bits: int) -> int:

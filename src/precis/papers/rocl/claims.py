@@ -199,9 +199,9 @@ class Transfer(Claim):
             found |= {f"{metric}_{name}": value for metric, value in judge(settings, net, target, seed).items()}
             if seed < TUNING_SEEDS:
                 own = model if arm == "at" else probed(settings, model.encoder, source, seed)
-                robust = judge(settings, own, source, seed)["robust"]
-                found[f"own_{name}"] = robust
-                times.append(times_guessing(float(robust), source))  # type: ignore[arg-type]
+                found[f"own_{name}"] = withstood = judge(settings, own, source, seed)["robust"]
+                times.append(times_guessing(float(withstood), source))  # type: ignore[arg-type]
         if seed >= TUNING_SEEDS:
-            return {"validation": sum(float(found[f"robust_{name}"]) for name in PAIRS) / len(PAIRS)}  # type: ignore[arg-type]
+            robust: list[Any] = [found[f"robust_{name}"] for name in PAIRS]
+            return {"validation": sum(robust) / len(robust)}
         return found | {"own_times_guessing": min(times)}

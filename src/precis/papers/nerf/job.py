@@ -34,6 +34,11 @@ class Reconstruct(Job):
     encoding: Annotated[
         Literal["auto", "planes", "hash", "frequency"], Doc("fast: planes (CPU) or hash (CUDA); else frequency")
     ] = "auto"
+    sampling: Annotated[
+        Literal["auto", "grid", "proposal"],
+        Doc("fast, where photographs show a world without border: a proposal network (auto) or an occupancy grid says "
+            "where to look; else a grid"),
+    ] = "auto"  # fmt: skip
     steps: Annotated[int | None, Doc("optimiser steps, in place of --minutes; repeatable"), Range(1)] = None
     minutes: Annotated[float | None, Doc("train for so long: 3 on a CPU, 1 on CUDA"), Range(0.001)] = None
     force: Annotated[bool, Doc("vanilla on a CPU, about a minute a step")] = False

@@ -55,6 +55,8 @@ def write_everything(job: Any, work: Work, place: Place, learned: Any) -> Metric
     sizes = sizes_of(work.folder, place, away)
     work.note(told(sizes, len(place.train)))
     count = sum(p.numel() for p in learned.field.parameters()) * (2 if job.model == "vanilla" else 1)
+    if learned.proposed is not None:
+        count += sum(p.numel() for p in learned.proposed.proposal.parameters())
     for name in ("orbit_depth.webp", "psnr.png", "orbit.webp", "overview.png"):
         if (work.folder / name).exists():
             work.show(name)
@@ -176,6 +178,9 @@ def keep_model(job: Any, work: Work, place: Place, learned: Any, away: float) ->
         save_model(work.folder, field, field.config())
         save_model(work.folder, fast.grid, {"aabb": box, "resolution": fast.grid.resolution}, name="grid",
                    component="precis.papers.nerf.views:saved_grid")  # fmt: skip
+    elif learned.proposed is not None:
+        save_model(work.folder, field, field.config())
+        save_model(work.folder, learned.proposed.proposal, learned.proposed.proposal.config(), name="proposal")
     elif job.model == "tiny":
         save_model(work.folder, field, {}, component="precis.fields.nerf:tiny_nerf")
     else:
@@ -189,7 +194,8 @@ def keep_model(job: Any, work: Work, place: Place, learned: Any, away: float) ->
     K, size = place.cameras.K[0], place.cameras.size[0]
     scene = {
         "model": job.model, "near": place.near, "far": place.far, "step": None if fast is None else fast.step,
-        "open": place.open and fast is not None,
+        "open": place.open and job.model == "fast",
+        "sampling": None if job.model != "fast" else "grid" if learned.proposed is None else "proposal",
         "background": place.background.tolist(), "centre": middle.tolist(),
         "up": up.tolist(), **begin(offset, up), "radius": float(offset.norm(dim=1).mean()),
         "focal": float(K[0] / size.min()), "scale": place.scale,

@@ -9,8 +9,10 @@ import torch
 
 from precis.errors import InputError
 from precis.fields.nerf import NerfMLP, tiny_nerf
+from precis.fields.nerf_cameras import Cameras
 from precis.fields.nerf_fast import FastModel, Kind, fast_model, fast_renderer, fit_fast
 from precis.fields.nerf_fit import Renderer, dense_renderer, fit_dense, photographs, render_view
+from precis.fields.nerf_proposal import ProposalField, ProposalModel, fit_proposals, proposal_renderer
 from precis.papers.job import Work
 from precis.train.checkpoint import save_model
 
@@ -23,7 +25,8 @@ WATCHED = 3  # test views that are rendered on the way
 
 
 class Learned(NamedTuple):
-    """A scene that can be rendered: before the background, and the fast model behind it, if there is one."""
+    """A scene that can be rendered: before the background, and the fast model, or the one with a proposal network, that
+    is behind it, if there is one."""
 
     render: Renderer
     field: Any
@@ -31,6 +34,7 @@ class Learned(NamedTuple):
     seconds: list[float]
     psnr: list[float]
     steps: int
+    proposed: ProposalModel | None = None
 
 
 def run_scene(job: Any, work: Work) -> Metrics:
@@ -39,7 +43,7 @@ def run_scene(job: Any, work: Work) -> Metrics:
     place = load(job, work)
     if job.render_poses is not None:
         poses_of(job.render_poses, place)  # what is wrong with it is said before the training
-    learned = (learn_fast if job.model == "fast" else learn_dense)(job, work, place)
+    learned = way_of(job, place)(job, work, place)
     metrics = write_everything(job, work, place, learned)
     return metrics
 
@@ -49,12 +53,26 @@ def settle(job: Any, work: Work) -> None:
     wants = {"fast": ("auto", "planes", "hash"), "vanilla": ("auto", "frequency"), "tiny": ("auto", "frequency")}
     if job.encoding not in wants[job.model]:
         raise InputError(f"--encoding {job.encoding} is not for --model {job.model}: {' or '.join(wants[job.model])}")
+    if job.sampling != "auto" and job.model != "fast":
+        raise InputError(f"--sampling {job.sampling} is not for --model {job.model}, which has its own way")
     if job.parity and job.model != "vanilla":
         raise InputError("--parity belongs to --model vanilla")
     if job.model == "vanilla" and work.device == "cpu" and not job.force:
         raise InputError(
             "the paper's two networks need about a minute a step on a CPU; use --model fast or tiny, or --force"
         )
+
+
+def way_of(job: Any, place: Place) -> Callable[[Any, Work, Place], Learned]:
+    """How the scene is learned; InputError if a proposal network is asked for where it has no place."""
+    if job.sampling == "proposal" and not place.open:
+        raise InputError(
+            "--sampling proposal is for photographs of a world without border: no opacity, no --masks, no --aabb",
+            file=job.input,
+        )
+    if job.model != "fast":
+        return learn_dense
+    return learn_proposed if place.open and job.sampling != "grid" else learn_fast
 
 
 def budget(job: Any, work: Work) -> dict[str, Any]:
@@ -66,14 +84,7 @@ def budget(job: Any, work: Work) -> dict[str, Any]:
 
 def learn_fast(job: Any, work: Work, place: Place) -> Learned:
     """Occupancy grid, and planes or hash tables."""
-    cuda = work.device.startswith("cuda")
-    hashed = job.encoding == "hash" or (job.encoding == "auto" and cuda)
-    kind: Kind = "hash" if hashed else "planes"
-    cameras = place.cameras[place.train].to(work.device)
-    model = fast_model(
-        cameras, place.box, place.silhouettes, kind=kind, cells=128 if cuda else 64, open=place.open,
-        generator=torch.Generator().manual_seed(2 * job.seed),
-    )  # fmt: skip
+    cameras, model = fast_start(job, work, place)
     if place.silhouettes is not None and not model.carved:
         work.note("silhouettes and cameras disagree: nothing is left of the visual hull; learning in the whole box")
     photos = photographs(cameras, *training_pictures(place))
@@ -83,9 +94,47 @@ def learn_fast(job: Any, work: Work, place: Place) -> Learned:
     run = fit_fast(
         model, photos, near=place.near, far=place.far, background=behind,
         generator=torch.Generator().manual_seed(2 * job.seed + 1), measure=measure, every=100, log=work.log,
-        lr=1e-2 if hashed else 2e-2, net_lr=1e-2 if hashed else 1e-3, **budget(job, work),
+        **rates(job, work), **budget(job, work),
     )  # fmt: skip
     return Learned(plain, model.field, model, seconds, psnr, run.steps)
+
+
+def hashed(job: Any, work: Work) -> bool:
+    """Whether features lie in hash tables."""
+    return bool(job.encoding == "hash" or (job.encoding == "auto" and work.device.startswith("cuda")))
+
+
+def rates(job: Any, work: Work) -> dict[str, float]:
+    """Learning rates of features and networks."""
+    return {"lr": 1e-2, "net_lr": 1e-2} if hashed(job, work) else {"lr": 2e-2, "net_lr": 1e-3}
+
+
+def fast_start(job: Any, work: Work, place: Place) -> tuple[Cameras, FastModel]:
+    """The cameras to learn from, and the untrained model."""
+    cameras = place.cameras[place.train].to(work.device)
+    kind: Kind = "hash" if hashed(job, work) else "planes"
+    model = fast_model(
+        cameras, place.box, place.silhouettes, kind=kind, cells=128 if work.device.startswith("cuda") else 64,
+        open=place.open, generator=torch.Generator().manual_seed(2 * job.seed),
+    )  # fmt: skip
+    return cameras, model
+
+
+def learn_proposed(job: Any, work: Work, place: Place) -> Learned:
+    """All of space, with a proposal network in place of the grid."""
+    cameras, start = fast_start(job, work, place)
+    proposal = ProposalField(generator=torch.Generator().manual_seed(2 * job.seed)).to(work.device)
+    model = ProposalModel(start.field, proposal)
+    photos = photographs(cameras, *training_pictures(place))
+    plain = proposal_renderer(model, near=place.near, far=place.far, background=None)
+    measure, seconds, psnr = watch(work, place, plain)
+    run = fit_proposals(
+        model, photos, near=place.near, far=place.far,
+        background=torch.from_numpy(place.background).float().to(work.device),
+        generator=torch.Generator().manual_seed(2 * job.seed + 1), measure=measure, every=100, log=work.log,
+        **rates(job, work), **budget(job, work),
+    )  # fmt: skip
+    return Learned(plain, model.field, None, seconds, psnr, run.steps, model)
 
 
 def learn_dense(job: Any, work: Work, place: Place) -> Learned:

@@ -14,6 +14,7 @@ from precis.fields.nerf_cameras import Cameras, look_at
 from precis.fields.nerf_fast import FastModel, fast_renderer
 from precis.fields.nerf_fit import Renderer, dense_renderer, render_view
 from precis.fields.nerf_grid import OccupancyGrid
+from precis.fields.nerf_ndc import NdcField, ndc_renderer, restored
 from precis.fields.nerf_proposal import ProposalModel, proposal_renderer
 from precis.fields.nerf_render import Rendered
 
@@ -83,4 +84,9 @@ def opened(folder: str, stamp: int, coarse: bool) -> tuple[Renderer, str]:
         return fast_renderer(model, near=near, far=far, background=None), device
     fine = load_model(folder, name="fine", device=device) if scene["model"] == "vanilla" else None
     samples = (24, 24) if scene["model"] == "tiny" else (64, 128)
-    return dense_renderer(field, scene["near"], scene["far"], *samples, fine=fine, background=None), device
+    if scene.get("ndc") is None:
+        return dense_renderer(field, scene["near"], scene["far"], *samples, fine=fine, background=None), device
+    view = restored(scene["ndc"])
+    seen, better = (n if n is None else NdcField(n, view) for n in (field, fine))
+    cube = dense_renderer(seen, 0.0, 1.0, *samples, fine=better, background=None)
+    return ndc_renderer(cube, view, scene["far"]), device

@@ -9,12 +9,15 @@ lookup      16,384 bilinear reads of 32 features and their gradient: ours agains
 `ratio` is plain over ours, with its 95 % interval where both take turns; where one never arrives, that is said.  MB:
 the growth of a fresh process's peak over two steps (Linux; 0 elsewhere).
 
-    python -m benchmarks.nerf [--rounds N]
+    python -m benchmarks.nerf [--rounds N] [--goal DB] [--seconds S]
+
+--seconds bounds the race of each side, which --goal is the end of.
 """
 
 import argparse
 import copy
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -148,7 +151,8 @@ def rays_row(name: str, case: tuple[str, int, tuple[int, int]], rounds: int) -> 
     timing = interleaved({side: (lambda s=side: both[s].run(1)) for side in both}, rounds, 1)
     less = (case[0], 2, (4, 4))
     sizes = {f"{side} MB": peak_mb(Step, case, less, side) for side in both}
-    return row(f"rays: {name}", timing) | sizes | {"ours rays/s": case[1] / timing.medians["ours"], "apart": apart}
+    paces = {f"{side} rays/s": case[1] / timing.medians[side] for side in both}
+    return row(f"rays: {name}", timing) | sizes | paces | {"apart": apart}
 
 
 class Read:
@@ -298,17 +302,25 @@ def row(what: str, timing: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rows(rounds: int = 5, most: float = 90.0) -> list[dict[str, Any]]:
-    """One row a comparison, on one thread."""
+def each(rounds: int, most: float, goal: float) -> Iterator[dict[str, Any]]:
+    """One row a comparison, on one thread, as they are found."""
     torch.set_num_threads(1)
-    return [
-        rays_row("tiny, 256 × (24 + 48)", TINY, rounds),
-        rays_row("paper's network, 16 × (64 + 192)", PAPER, rounds), lookup_row(rounds), race_row(22.0, most),
-    ]  # fmt: skip
+    yield rays_row("tiny, 256 × (24 + 48)", TINY, rounds)
+    yield race_row(goal, most)
+    yield lookup_row(rounds)
+    yield rays_row("paper's network, 16 × (64 + 192)", PAPER, rounds)
+
+
+def rows(rounds: int = 5, most: float = 90.0, goal: float = 22.0) -> list[dict[str, Any]]:
+    """All rows."""
+    return list(each(rounds, most, goal))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    for found in rows(parser.parse_args().rounds):
+    parser.add_argument("--goal", type=float, default=22.0)
+    parser.add_argument("--seconds", type=float, default=90.0)
+    given = parser.parse_args()
+    for found in each(given.rounds, given.seconds, given.goal):
         print("  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in found.items()), flush=True)

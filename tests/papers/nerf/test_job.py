@@ -61,12 +61,12 @@ def test_the_mesh_is_the_surface_in_the_units_of_the_file(tmp_path):
     place = SimpleNamespace(box=torch.tensor([[-1.0] * 3, [1.0] * 3]), back=lambda x: 10 * x + 1)
     notes = []
     work = SimpleNamespace(folder=tmp_path, device="cpu", note=notes.append)
-    found = write_mesh(work, place, SimpleNamespace(field=Ball(), fast=None))
+    found = write_mesh(work, place, SimpleNamespace(field=Ball(), fast=None, proposed=None))
     vertices, colours = read_vertices(tmp_path / "mesh.ply", int(found["vertices"]))
     radius = np.linalg.norm(vertices - [3, 1, 1], axis=1)
     level = np.log(2) / (2 / 128)  # 400 (0.5 − r) there
     assert np.abs(radius - 10 * (0.5 - level / 400)).max() < 0.05 and (colours == [255, 0, 0]).all() and not notes
-    nothing = SimpleNamespace(field=SimpleNamespace(density=lambda x: 0 * x[:, 0] + 1.0), fast=None)
+    nothing = SimpleNamespace(field=SimpleNamespace(density=lambda x: 0 * x[:, 0] + 1.0), fast=None, proposed=None)
     assert write_mesh(work, place, nothing)["vertices"] is None and "train for longer" in notes[0]
 
 

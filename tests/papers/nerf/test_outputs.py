@@ -23,7 +23,7 @@ from precis.fields.nerf_cameras import Cameras, look_at
 from precis.fields.nerf_fit import photographs
 from precis.fields.nerf_render import Rendered, render_rays
 from precis.papers.catalogue import find
-from precis.papers.nerf import running
+from precis.papers.nerf import learning
 from precis.papers.nerf.backdrop import Against, backed
 from precis.papers.nerf.loading import Place, silhouettes
 from precis.papers.nerf.outputs import begin, subject
@@ -162,8 +162,8 @@ def test_bytes_of_the_scene_at_hand(tmp_path):
 
 
 def test_what_a_report_shows(tmp_path, scene, monkeypatch):
-    real = running.fit_fast
-    monkeypatch.setattr(running, "fit_fast", lambda *a, **options: real(*a, **{**options, "every": 2}))
+    real = learning.fit_fast
+    monkeypatch.setattr(learning, "fit_fast", lambda *a, **options: real(*a, **{**options, "every": 2}))
     out = tmp_path / "out"
     run(out, write.blender(tmp_path / "b", scene), steps=4, orbit=2)
     report = (out / "report.md").read_text()

@@ -166,7 +166,7 @@ def test_a_scene_of_another_size_is_learned_as_one_of_unit_size(folder: Path, tm
         meta = json.loads((scene / "transforms.json").read_text())
         (scene / "path.json").write_text(json.dumps({"frames": meta["frames"][:1]}))
         run(tmp_path / f"out{size:g}", scene, per_frame=True, near=0.4 * size, far=1.4 * size, steps=4,
-            masks=scene / "m", background="lime", render_poses=scene / "path.json",
+            masks=scene / "m", carve="off", background="lime", render_poses=scene / "path.json",
             aabb=",".join(str(size * x) for x in (-0.4, -0.4, -0.4, 0.4, 0.4, 0.4)))  # fmt: skip
     results = [json.loads((tmp_path / f"out{size}" / "result.json").read_text()) for size in (1, 20)]
     told = [[n for n in r["notes"] if "span about 1" in n] for r in results]

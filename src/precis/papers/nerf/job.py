@@ -34,9 +34,21 @@ class Reconstruct(Job):
     encoding: Annotated[
         Literal["auto", "planes", "hash", "frequency"], Doc("fast: planes (CPU) or hash (CUDA); else frequency")
     ] = "auto"
+    sampling: Annotated[
+        Literal["auto", "grid", "proposal"],
+        Doc("fast, where photographs show a world without border: a proposal network (auto) or an occupancy grid says "
+            "where to look; else a grid"),
+    ] = "auto"  # fmt: skip
     steps: Annotated[int | None, Doc("optimiser steps, in place of --minutes; repeatable"), Range(1)] = None
     minutes: Annotated[float | None, Doc("train for so long: 3 on a CPU, 1 on CUDA"), Range(0.001)] = None
     force: Annotated[bool, Doc("vanilla on a CPU, about a minute a step")] = False
+    ndc: Annotated[
+        bool, Doc("vanilla, tiny: cameras that all look one way (LLFF) in normalised device coordinates")
+    ] = False
+    density_noise: Annotated[
+        float, Doc("vanilla, tiny: standard deviation of noise on raw densities in training; the paper's LLFF: 1"),
+        Range(0),
+    ] = 0.0
     parity: Annotated[bool, Doc("vanilla: rays through pixel corners, as the released code has them")] = False
 
     # What is in the photographs.

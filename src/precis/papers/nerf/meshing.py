@@ -18,7 +18,8 @@ def write_mesh(work: Any, place: Any, learned: Any) -> dict[str, float | None]:
     """
     field, fast = learned.field, learned.fast
     open_box = torch.tensor([[-1.0] * 3, [1.0] * 3])  # of contracted space: what is not distorted
-    box = place.box if fast is None else open_box if fast.open else fast.grid.aabb.cpu()
+    whole = learned.proposed is not None or (fast is not None and fast.open)
+    box = open_box if whole else place.box if fast is None else fast.grid.aabb.cpu()
     cells = 128 if work.device == "cpu" else 256
     side = (box[1] - box[0]).numpy()
     across, along, up = (int(n) for n in np.maximum(np.round(cells * side / side.max()), 8))

@@ -10,18 +10,20 @@ import numpy as np
 import torch
 
 from precis.data.animation import write_animation
-from precis.data.captures_depth import depth_bytes
 from precis.data.captures_names import file_names
 from precis.data.images import write_image
 from precis.fields.nerf_cameras import Cameras, focus, orbit, spiral
 from precis.fields.nerf_fit import render_view
 from precis.lab.figures import contact_sheet, curves
+from precis.papers.depth_maps import DepthMaps
 from precis.papers.job import Work
+from precis.papers.valid_pixels import psnr_of, ssim_of
 from precis.papers.work import save
 from precis.train.checkpoint import save_model
 
 from .loading import Place, poses_of
 from .sizes import sizes_of, told
+from .watching import counted, laid, truth_of
 
 Metrics = dict[str, float | None]
 SHOWN = 3
@@ -30,7 +32,8 @@ UNEVEN, ONE_SIDED = 0.3, 0.8  # length of the mean of the ways to the cameras; 0
 
 def write_everything(job: Any, work: Work, place: Place, learned: Any) -> Metrics:
     """All files; the metrics."""
-    metrics, seen = write_tests(work, place, learned)
+    depths = DepthMaps(work)
+    metrics, seen = write_tests(work, place, learned, depths)
     away = subject(place, seen)
     if job.orbit:
         cameras = place.cameras
@@ -41,8 +44,9 @@ def write_everything(job: Any, work: Work, place: Place, learned: Any) -> Metric
         for i in range(len(cameras)):
             rgb, _, depth = look(learned, cameras, i, place)
             picture(work, f"renders/{i:03d}.png", rgb)
-            depth_files(work, f"renders/{i:03d}", depth / place.scale)
+            depths.add(f"renders/{i:03d}", depth / place.scale)
         metrics["renders"] = float(len(cameras))
+    metrics["depth_units_per_step"] = depths.finish()
     if job.mesh:
         from .meshing import write_mesh
 
@@ -55,6 +59,8 @@ def write_everything(job: Any, work: Work, place: Place, learned: Any) -> Metric
     sizes = sizes_of(work.folder, place, away)
     work.note(told(sizes, len(place.train)))
     count = sum(p.numel() for p in learned.field.parameters()) * (2 if job.model == "vanilla" else 1)
+    if learned.proposed is not None:
+        count += sum(p.numel() for p in learned.proposed.proposal.parameters())
     for name in ("orbit_depth.webp", "psnr.png", "orbit.webp", "overview.png"):
         if (work.folder / name).exists():
             work.show(name)
@@ -73,29 +79,30 @@ def subject(place: Place, seen: float | None) -> float:
     return 2 / (1 / near + 1 / far) if seen is None else min(max(seen, near), far)
 
 
-def write_tests(work: Work, place: Place, learned: Any) -> tuple[Metrics, float | None]:
-    """test/*.png (render, truth, error), depth, a table, the overview; the median distance where there is anything."""
-    from precis.nn.image import ssim
+def write_tests(work: Work, place: Place, learned: Any, depths: DepthMaps) -> tuple[Metrics, float | None]:
+    """test/*.png (render, truth, error), depth, a table, the overview; the median distance where there is anything.
 
-    from .running import truth_of, view_psnr
-
+    Pixels that the capture's own masks take out count for nothing, and show no error.
+    """
     cameras = place.cameras.to(work.device)
     rows: list[dict[str, Any]] = []
     tiles: list[np.ndarray] = []
     views = place.test or place.train[:SHOWN]
     names = file_names([place.files.names[v] for v in views])
     seen: list[float] = []
+    left_out = 0
     for k, (v, stem) in enumerate(zip(views, names)):
         work.log(k, len(views))
         rgb, opacity, depth = look(learned, cameras, v, place)
-        truth = truth_of(place, v)
+        truth, count = truth_of(place, v), counted(place, v)
         error = np.abs(rgb - truth).mean(-1, keepdims=True).repeat(3, -1)
+        if count is not None:
+            error, left_out = error * count[..., None], left_out + int((~count).sum())
         seen += [float(np.median(depth[opacity >= 0.5]))] if (opacity >= 0.5).any() else []
         picture(work, f"test/{stem}.png", np.concatenate([rgb, truth, np.clip(4 * error, 0, 1)], 1))
-        depth_files(work, f"depth/{stem}", depth / place.scale)
-        pair = [torch.from_numpy(np.moveaxis(x, -1, 0)[None]).float() for x in (rgb, truth)]
-        alike = float(ssim(*pair)[0]) if min(rgb.shape[:2]) >= 11 else None
-        rows.append({"view": place.files.names[v], "psnr": view_psnr(rgb, truth), "ssim": alike})
+        depths.add(f"depth/{stem}", depth / place.scale)
+        scores = {"psnr": psnr_of(rgb, truth, count), "ssim": ssim_of(rgb, truth, count)}
+        rows.append({"view": place.files.names[v], **scores})
         if k % max(len(views) // SHOWN, 1) == 0 and len(tiles) < 4 * SHOWN:
             tiles += [rgb, truth, np.clip(4 * error, 0, 1), depth_picture(depth, place)]
     table(work, "test_views.csv", rows)
@@ -105,11 +112,11 @@ def write_tests(work: Work, place: Place, learned: Any) -> tuple[Metrics, float 
     work.show(f"test/{names[0]}.png")
     if not place.test:
         work.note("there are no test views: the figures are of photographs that were learned from")
-    similar = [r["ssim"] for r in rows if r["ssim"] is not None]
-    metrics: Metrics = {
-        "psnr": float(np.mean([r["psnr"] for r in rows])), "ssim": float(np.mean(similar)) if similar else None,
-        "test_views": float(len(place.test)),
-    }  # fmt: skip
+    if left_out:
+        work.note(f"{left_out} pixels of these views are masked out by the capture and count neither for PSNR nor SSIM")
+    found = {name: [r[name] for r in rows if r[name] is not None] for name in ("psnr", "ssim")}
+    metrics: Metrics = {name: float(np.mean(values)) if values else None for name, values in found.items()}
+    metrics["test_views"] = float(len(place.test))
     return metrics, float(np.median(seen)) if seen else None
 
 
@@ -129,8 +136,6 @@ def turning(work: Work, place: Place, learned: Any, path: Cameras) -> None:
 
 def look(learned: Any, cameras: Cameras, view: int, place: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colour [H,W,3] on the background, opacity, mean distance (far where it is less than half opaque)."""
-    from .running import laid
-
     made = render_view(learned.render, cameras, view)
     opacity = made.opacity.cpu().numpy()
     depth = made.depth.cpu().numpy() / np.maximum(opacity, 1e-6)
@@ -147,12 +152,6 @@ def depth_picture(depth: np.ndarray, place: Place) -> np.ndarray:
     share = 1 - ((depth - low) / max(high - low, 1e-6)).clip(0, 1)
     colours = matplotlib.colormaps["inferno"](0.1 + 0.85 * share)[..., :3]
     return np.asarray(np.where(there[..., None], colours, 1.0))
-
-
-def depth_files(work: Work, name: str, depth: np.ndarray) -> None:
-    """name.npy in the units of INPUT, and name_depth.png."""
-    for suffix, content in zip((".npy", "_depth.png"), depth_bytes(depth)):
-        save(work.folder / (name + suffix), content)
 
 
 def picture(work: Work, name: str, rgb: np.ndarray) -> None:
@@ -176,6 +175,9 @@ def keep_model(job: Any, work: Work, place: Place, learned: Any, away: float) ->
         save_model(work.folder, field, field.config())
         save_model(work.folder, fast.grid, {"aabb": box, "resolution": fast.grid.resolution}, name="grid",
                    component="precis.papers.nerf.views:saved_grid")  # fmt: skip
+    elif learned.proposed is not None:
+        save_model(work.folder, field, field.config())
+        save_model(work.folder, learned.proposed.proposal, learned.proposed.proposal.config(), name="proposal")
     elif job.model == "tiny":
         save_model(work.folder, field, {}, component="precis.fields.nerf:tiny_nerf")
     else:
@@ -189,7 +191,8 @@ def keep_model(job: Any, work: Work, place: Place, learned: Any, away: float) ->
     K, size = place.cameras.K[0], place.cameras.size[0]
     scene = {
         "model": job.model, "near": place.near, "far": place.far, "step": None if fast is None else fast.step,
-        "open": place.open and fast is not None,
+        "open": place.open and job.model == "fast", "ndc": None if learned.view is None else learned.view.plain(),
+        "sampling": None if job.model != "fast" else "grid" if learned.proposed is None else "proposal",
         "background": place.background.tolist(), "centre": middle.tolist(),
         "up": up.tolist(), **begin(offset, up), "radius": float(offset.norm(dim=1).mean()),
         "focal": float(K[0] / size.min()), "scale": place.scale,

@@ -14,6 +14,8 @@ from precis.fields.nerf_cameras import Cameras, look_at
 from precis.fields.nerf_fast import FastModel, fast_renderer
 from precis.fields.nerf_fit import Renderer, dense_renderer, render_view
 from precis.fields.nerf_grid import OccupancyGrid
+from precis.fields.nerf_ndc import NdcField, ndc_renderer, restored
+from precis.fields.nerf_proposal import ProposalModel, proposal_renderer
 from precis.fields.nerf_render import Rendered
 
 COARSE = 200  # pixels below which steps are doubled
@@ -65,12 +67,16 @@ def saved_grid(aabb: list[list[float]], resolution: int) -> OccupancyGrid:
 
 @lru_cache(maxsize=2)
 def opened(folder: str, stamp: int, coarse: bool) -> tuple[Renderer, str]:
-    """The run's renderer; `coarse`: with steps of twice the length."""
+    """The run's renderer; `coarse`: with steps of twice the length, or half as many samples."""
     from precis.train.checkpoint import load_model
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     scene = json.loads((Path(folder) / "scene.json").read_text(encoding="utf-8"))
     field: Any = load_model(folder, device=device).requires_grad_(False)
+    if scene.get("sampling") == "proposal":
+        proposal: Any = load_model(folder, name="proposal", device=device)
+        proposed = ProposalModel(field, proposal, *([(32, 24)] if coarse else []))
+        return proposal_renderer(proposed, near=scene["near"], far=scene["far"], background=None), device
     if scene["model"] == "fast":
         grid: Any = load_model(folder, name="grid", device=device)
         model = FastModel(field, grid, scene["step"] * (2 if coarse else 1), True, scene["open"])
@@ -78,4 +84,9 @@ def opened(folder: str, stamp: int, coarse: bool) -> tuple[Renderer, str]:
         return fast_renderer(model, near=near, far=far, background=None), device
     fine = load_model(folder, name="fine", device=device) if scene["model"] == "vanilla" else None
     samples = (24, 24) if scene["model"] == "tiny" else (64, 128)
-    return dense_renderer(field, scene["near"], scene["far"], *samples, fine=fine, background=None), device
+    if scene.get("ndc") is None:
+        return dense_renderer(field, scene["near"], scene["far"], *samples, fine=fine, background=None), device
+    view = restored(scene["ndc"])
+    seen, better = (n if n is None else NdcField(n, view) for n in (field, fine))
+    cube = dense_renderer(seen, 0.0, 1.0, *samples, fine=better, background=None)
+    return ndc_renderer(cube, view, scene["far"]), device

@@ -25,7 +25,7 @@ QUANTILE = 0.99  # of a map's values, below the top of the scale
 def moved(opened: Opened, model: Portrait, view: int, depth: Tensor, alpha: float) -> np.ndarray:
     """‖T(x) − x‖ [H,W] at the surface that a photograph shows, in the units of INPUT; NaN where there is none."""
     x = surface(opened.cameras, view, depth)
-    codes = model.codes(opened.frame[view].expand(len(x)))
+    codes = model.codes(torch.full((len(x),), view, device=x.device))
     far = (model.canonical(x, codes, alpha)[0] - x).norm(dim=-1).view(depth.shape).cpu().numpy() / opened.scale
     return np.where(depth.numpy() < 0.9999 * model.far, far, np.nan).astype(np.float32)
 
@@ -76,22 +76,39 @@ def stretching(opened: Opened, model: Portrait, alpha: float, work: Work, names:
     """Singular values of the Jacobian at the surfaces that training photographs show, as a histogram."""
     if model.warp is None:
         return {}
-    found, far = [], []
+    found, far, pixels = [], [], []
     for v in opened.train[:: max(1, len(opened.train) // JACOBIANS)]:
         depth = torch.from_numpy(np.load(work.folder / "depth" / f"{names[v]}.npy", allow_pickle=False))
         x = surface(opened.cameras, v, depth * opened.scale)
-        codes = model.codes(opened.frame[v].expand(len(x)))
+        codes = model.codes(torch.full((len(x),), v, device=x.device))
         place, jacobian = model.canonical(x, codes, alpha, jacobian=True)
         assert jacobian is not None
         found.append(log_singular_values(jacobian.cpu()).exp())
         far.append((place - x).norm(dim=-1).cpu())
+        pixel = depth.reshape(-1) * opened.scale / float(opened.cameras.K[v, :2].mean())
+        there = (depth.reshape(-1) * opened.scale < 0.9999 * model.far) & (pixel > 0)
+        pixels.append((far[-1] / pixel)[there].numpy())
     values = torch.cat(found)
     counts, edges = np.histogram(values.numpy(), bins=60, range=(0.5, 1.5))
     middle = (edges[1:] + edges[:-1]) / 2
     chart = curves({"share": (middle, counts / values.numel())}, x_label="singular values of ∂T/∂x (1: rigid)")
     save(work.folder / "singular_values.png", chart.png())
     mean = float(torch.cat(far).mean()) / opened.scale
-    return {"mean_log_stretch": float(values.log().abs().mean()), "mean_deformation": mean}
+    most = hardly(np.concatenate(pixels), work)
+    return {"mean_log_stretch": float(values.log().abs().mean()), "mean_deformation": mean, "most_moved_pixels": most}
+
+
+def hardly(moved_by: np.ndarray, work: Work) -> float | None:
+    """How many pixels all but a hundredth of the seen surface are carried by at most; a note if that is less than one,
+    None where nothing is seen."""
+    if not len(moved_by):
+        return None
+    most = float(np.quantile(moved_by, QUANTILE))
+    if most < 1:
+        work.note(f"the field hardly moves anything: {QUANTILE:.0%} of the surface that photographs show is carried by "
+                  f"less than {most:.2g} of a pixel.  Nothing moves here, or the training was too short: give it more "
+                  "--minutes or --steps")  # fmt: skip
+    return most
 
 
 def surface(cameras: Cameras, view: int, depth: Tensor) -> Tensor:

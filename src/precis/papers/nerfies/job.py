@@ -36,6 +36,9 @@ class Reconstruct(Job):
     ] = None
     background: Annotated[str, Doc("colour behind transparent pixels: a name, or #rrggbb")] = "white"
     masks: Annotated[Path | None, Doc("folder of masks named as the photographs: dark is made transparent")] = None
+    carve: Annotated[
+        Literal["auto", "off"], Doc("with --masks: learn only in the space that some instant's silhouettes leave")
+    ] = "auto"
 
     # How to fit.
     steps: Annotated[int | None, Doc("steps of Adam; None: as many as --minutes allow"), Range(1)] = None
@@ -44,7 +47,13 @@ class Reconstruct(Job):
     warp: Annotated[Literal["se3", "translation", "none"], Doc("deformation field; none: a static scene")] = "se3"
     bands: Annotated[int | None, Doc("frequency bands of the field, opened one by one: 4, vanilla 8"),
                      Range(0, 16)] = None  # fmt: skip
-    elastic: Annotated[float, Doc("weight λ of the elastic term"), Range(0)] = 0.01
+    elastic: Annotated[
+        float | None, Doc("weight λ of the elastic term: 0.01, for a rig of several cameras 0.001"), Range(0)
+    ] = None
+    elastic_schedule: Annotated[
+        Literal["auto", "constant", "cosine"],
+        Doc("cosine: λ is held for a fifth of the run, and 1e-8 after three fifths; auto: cosine, for a rig constant"),
+    ] = "auto"
     background_weight: Annotated[float, Doc("weight μ of the term for static points"), Range(0)] = 1.0
     rays: Annotated[int | None, Doc("pixels a step: 512, CUDA 4,096"), Range(16)] = None
 

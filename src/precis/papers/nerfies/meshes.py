@@ -49,7 +49,7 @@ def _write(
     cells = job.mesh_resolution or (192 if work.device.startswith("cuda") else 64)
     low, high = (np.asarray(x, np.float64) for x in opened.box.cpu().numpy())
     level = math.log(2) / float((high - low).max() / cells)
-    codes = Codes(*(None if c is None else c[None] for c in model.codes(opened.frame[view])))
+    codes = Codes(*(None if c is None else c[None] for c in model.of(view)))
     template: Any = model.template if model.fine is None else model.fine
     ways = -opened.cameras.c2w[view, :, 2]
 

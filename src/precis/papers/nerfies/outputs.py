@@ -1,6 +1,5 @@
 """What a run leaves: every frame drawn again, clips, depths, meshes, what the deformation does, and how good it is."""
 
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,17 +8,18 @@ import torch
 from torch import Tensor
 
 from precis.data.animation import write_animation
-from precis.data.captures_depth import depth_bytes
 from precis.data.captures_names import file_names
 from precis.data.images import write_image
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras
 from precis.fields.nerfies import Codes, render_many
 from precis.lab.figures import contact_sheet
-from precis.nn.image import psnr, ssim
+from precis.papers.depth_maps import DepthMaps
 from precis.papers.job import Work
+from precis.papers.valid_pixels import psnr_of, ssim_of
 from precis.papers.work import write_json, writing
 
+from .counted import counted
 from .deformation import Maps, moved, stretching
 from .meshes import instants_of, write_meshes
 from .opening import Opened, poses_of
@@ -88,17 +88,19 @@ def write_outputs(
     draw = Drawer(model, alpha, work, total)
     names = {v: name for views in (opened.train, opened.test) for v, name in zip(
         views, file_names([opened.names[v] for v in views]), strict=True)}  # fmt: skip
-    metrics, rows, header = _photographs(opened, model, draw, work, names)
+    depths = DepthMaps(work)
+    metrics, rows, header = _photographs(opened, model, draw, work, names, counted(job, opened), depths)
     _clips(job, opened, moments, model, draw, work)
     for cameras in asked:
         (work.folder / "renders").mkdir(exist_ok=True)
         for i in range(len(cameras)):
-            rgb, depth = draw(cameras, i, model.codes(opened.frame[frozen]))
+            rgb, depth = draw(cameras, i, model.of(frozen))
             write_image(work.folder / "renders" / f"{i:03d}.png", rgb.numpy())
-            _write_depth(work.folder / "renders", f"{i:03d}", depth / opened.scale)
+            depths.add(f"renders/{i:03d}", (depth / opened.scale).numpy())
+    metrics["depth_units_per_step"] = depths.finish()
     metrics |= stretching(opened, model, alpha, work, names)
     write_meshes(job, opened, model, alpha, work, frozen, draw.tick)
-    write_json(work.folder / PLACE, remember(opened.cameras, frozen, model.codes(opened.frame[frozen]), alpha))
+    write_json(work.folder / PLACE, remember(opened.cameras, frozen, model.of(frozen), alpha))
     labels = [names[v] for v in rows]
     tiles = [tile for v in rows for tile in rows[v]]
     with writing(work.folder / "overview.png") as beside:
@@ -113,10 +115,11 @@ def write_outputs(
 
 
 def _photographs(
-    opened: Opened, model: Portrait, draw: Drawer, work: Work, names: dict[int, str]
-) -> tuple[dict[str, Any], dict[int, list[Any]], list[str]]:
+    opened: Opened, model: Portrait, draw: Drawer, work: Work, names: dict[int, str], valid: list[np.ndarray] | None,
+    depths: DepthMaps,
+) -> tuple[dict[str, Any], dict[int, list[Any]], list[str]]:  # fmt: skip
     """Every photograph drawn with its instant's code and its camera; scores, and rows and head of the overview."""
-    scores: dict[str, list[tuple[float, float]]] = {"train": [], "val": []}
+    scores: dict[str, list[tuple[float | None, float | None]]] = {"train": [], "val": []}
     chosen = opened.test or opened.train
     chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(SHOWN, len(chosen))).round().astype(int)]
     rows: dict[int, list[Any]] = {}
@@ -124,16 +127,17 @@ def _photographs(
     for folder, views in (("train", opened.train), ("val", opened.test)):
         for v in views:
             stem = names[v]
-            rgb, depth = draw(opened.cameras, v, model.codes(opened.frame[v]))
+            rgb, depth = draw(opened.cameras, v, model.of(v))
             truth = opened.images[v].permute(2, 0, 1)
-            side = min(truth.shape[1:])
-            alike = float(ssim(rgb[None], truth[None])[0]) if side >= 11 else math.nan
-            scores[folder].append((float(psnr(rgb[None], truth[None])[0]), alike))
+            a, b = (x.permute(1, 2, 0).numpy() for x in (rgb, truth))
+            count = None if valid is None else valid[v]
+            scores[folder].append((psnr_of(a, b, count), ssim_of(a, b, count)))
             if folder == "train":
                 _write_picture(work.folder / "frames" / f"{stem}.png", rgb)
-                _write_depth(work.folder / "depth", stem, depth / opened.scale)
+                depths.add(f"depth/{stem}", (depth / opened.scale).numpy())
             else:
                 error = (rgb - truth).abs().mean(0, keepdim=True).expand(3, -1, -1)
+                error = error if count is None else error * torch.from_numpy(count)
                 _write_picture(work.folder / "validation" / f"{stem}.png", torch.cat([rgb, truth, error], 2))
             if v in chosen:
                 rows[v] = [truth, rgb, _grey(depth, model.near, model.far)]
@@ -146,7 +150,7 @@ def _photographs(
         maps.finish()
         rows = {v: [*tiles, maps.picture(shown[v])] for v, tiles in rows.items()}
         header.append(f"deformation, 0 to {maps.top:g}")
-    means = {k: np.mean(s, 0).tolist() if s else [None, None] for k, s in scores.items()}
+    means = {k: [_mean([pair[i] for pair in s]) for i in range(2)] for k, s in scores.items()}
     return {
         "psnr_validation": means["val"][0], "ssim_validation": means["val"][1], "psnr_train": means["train"][0],
         "ssim_train": means["train"][1], "validation_photographs": len(opened.test), "codes": opened.frames,
@@ -156,7 +160,7 @@ def _photographs(
 def _clips(job: Any, opened: Opened, moments: Moments, model: Portrait, draw: Drawer, work: Work) -> None:
     """The frozen instant from a swinging camera, all instants from one camera, and from one code to another."""
     frozen, n = moments.frozen, job.orbit
-    codes = model.codes(opened.frame[frozen])
+    codes = model.of(frozen)
     path = swing(opened.cameras, frozen, n)
     pictures = [draw(path, i, codes) for i in range(n)]
     orbit = np.stack([rgb.numpy() for rgb, _ in pictures])
@@ -164,10 +168,12 @@ def _clips(job: Any, opened: Opened, moments: Moments, model: Portrait, draw: Dr
     write_animation(work.folder / "orbit.webp", orbit, FPS)
     depths = np.stack([_grey(depth, model.near, model.far).numpy() for _, depth in pictures])
     write_animation(work.folder / "orbit_depth.webp", depths, FPS)
-    steps = torch.linspace(0, opened.frames - 1, n).round().long().to(opened.frame.device)
-    play = [draw(opened.cameras, frozen, model.codes(f))[0].numpy() for f in steps]
+    first = instants_of(opened)
+    shown = [first[int(f)] for f in torch.linspace(0, opened.frames - 1, n).round()]
+    # One place and one look; what changes is the deformation.
+    play = [draw(opened.cameras, frozen, codes._replace(deformation=model.of(v).deformation))[0].numpy() for v in shown]
     write_animation(work.folder / "playback.webp", np.stack(play), FPS)
-    a, b = (model.codes(opened.frame[v]) for v in (moments.first, moments.last))
+    a, b = (model.of(v) for v in (moments.first, moments.last))
     shares = torch.linspace(0, 1, moments.pictures).tolist()
     mixed = [draw(opened.cameras, frozen, a.mixed(b, share))[0].numpy() for share in shares]
     write_animation(work.folder / "interpolation.webp", np.stack(mixed), FPS)
@@ -178,11 +184,10 @@ def _grey(depth: Tensor, near: float, far: float) -> Tensor:
     return (1 - (depth - near) / (far - near)).clamp(0, 1)
 
 
-def _write_depth(folder: Path, stem: str, depth: Tensor) -> None:
-    """In the units of INPUT, as .npy and as a picture of 16 bits."""
-    for name, content in zip((f"{stem}.npy", f"{stem}_depth.png"), depth_bytes(depth.numpy()), strict=True):
-        with writing(folder / name) as beside:
-            beside.write_bytes(content)
+def _mean(values: list[float | None]) -> float | None:
+    """Of those that there are."""
+    there = [x for x in values if x is not None]
+    return float(np.mean(there)) if there else None
 
 
 def _write_picture(file: Path, rgb: Tensor) -> None:

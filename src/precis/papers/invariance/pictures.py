@@ -41,7 +41,7 @@ def score_chart(rows: Sequence[dict[str, Any]]) -> Chart:
     figure = Figure(figsize=(across, 3.4), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(encoders)
-    top = min(108, 1.25 * max(_highest(row) for row in rows) + 5)
+    top = min(108.0, 1.25 * max(_highest(row) for row in rows) + 5)
     for row in rows:
         at = changes.index(row["change"]) + (encoders.index(row["encoder"]) - (len(encoders) - 1) / 2) * width
         axes.bar(at, row["score"], width * 0.92, color=PALETTE[encoders.index(row["encoder"]) % len(PALETTE)])

@@ -19,5 +19,3 @@ def test_the_weight_is_held_and_then_falls_as_in_the_paper():
 def test_a_weight_that_is_small_already_or_none():
     assert held_then_cosine(1e-9)(1.0) == 1.0
     assert held_then_cosine(0.0)(0.0) == 1.0
-    with pytest.raises(ValueError, match="held < fallen"):
-        held_then_cosine(0.01, held=0.7)

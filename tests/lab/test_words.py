@@ -144,7 +144,7 @@ def test_verdicts_headlines_and_scales():
     assert words.verdict_of(entry(verdict=None, profile="smoke")) == "no verdict"
     assert words.scale_words(entry()) == "quick (48×48, width 64, 300 steps, 5 seeds)"
     assert words.scale_words(not_run()) == "quick"
-    own = words.scale_words(entry() | {"data": "/home/me/pets"})
+    own = words.scale_words(entry() | {"data": "photos/pets"})
     assert own == "quick (on pets, by the settings for: 48×48, width 64, 300 steps, 5 seeds)"
 
 

@@ -13,9 +13,7 @@ Number = float | int
 HELD, FALLEN, END = 0.2, 0.6, 1e-8
 
 
-def held_then_cosine(weight: Number, end: Number = END, held: Number = HELD, fallen: Number = FALLEN) -> Schedule:
-    """The factor by which `weight` is multiplied, so that it ends at `end` (or as it is, if it is below that)."""
-    if not 0 <= held < fallen <= 1:
-        raise ValueError(f"0 ≤ held < fallen ≤ 1 is wanted, got {held} and {fallen}")
-    fall = cosine(min(end / weight, 1.0) if weight else 0.0)
-    return lambda progress: fall(min(max((progress - held) / (fallen - held), 0.0), 1.0))
+def held_then_cosine(weight: Number) -> Schedule:
+    """The factor by which `weight` is multiplied, so that it ends at 10⁻⁸ (or as it is, if it is below that)."""
+    fall = cosine(min(END / weight, 1.0) if weight else 0.0)
+    return lambda progress: fall(min(max((progress - HELD) / (FALLEN - HELD), 0.0), 1.0))

@@ -96,23 +96,23 @@ def _queries(work: Work, e: Embedded, k: int) -> None:
     """`queries.csv`, the neighbours of every query; of the first 24, `query_<name>.png` and the neighbours in words."""
     if not e.queries:
         return
-    found = [nearest(e.h, h, k, chunk=CHUNK) for _, h in e.queries.values()]
-    rows = ([name, r + 1, e.pictures.names[j], f"{c:.4f}"] for name, (cosine, index) in zip(e.queries, found)
-            for r, (j, c) in enumerate(zip(index[0].tolist(), cosine[0].tolist())))  # fmt: skip
+    found = nearest(e.h, torch.stack([h for _, h in e.queries.values()]), k, chunk=CHUNK)
+    neighbours = [list(zip(at, c)) for c, at in zip(*(part.tolist() for part in found))]
+    rows = ([name, r + 1, e.pictures.names[j], f"{c:.4f}"] for name, near in zip(e.queries, neighbours)
+            for r, (j, c) in enumerate(near))  # fmt: skip
     save_table(work.folder / "queries.csv", ("query", "rank", "neighbour", "cosine"), rows)
     if len(e.queries) > QUERIES:
         work.note(f"--query: {len(e.queries)} pictures, all in queries.csv; pictures are made of the first {QUERIES}")
-    for (name, (picture, _)), (cosine, index) in list(zip(e.queries.items(), found))[:QUERIES]:
-        _query(work, e, name, picture, cosine, index, k)
+    for (name, (picture, _)), near in list(zip(e.queries.items(), neighbours))[:QUERIES]:
+        _query(work, e, name, picture, near)
 
 
-def _query(work: Work, e: Embedded, name: str, picture: Tensor, cosine: Tensor, index: Tensor, k: int) -> None:
-    some = min(ACROSS, k)
-    tiles = [framed(picture, PLAIN), *[framed(e.pictures.images[j], PLAIN) for j in index[0, :some].tolist()]]
-    words = ["query", *[f"{c:.2f}" for c in cosine[0, :some].tolist()]]
-    save(work.folder / f"query_{name}.png", contact_sheet(tiles, words, columns=some + 1, size=72))
-    listed = [f"{e.pictures.names[j]} ({c:.2f})" for j, c in zip(index[0].tolist(), cosine[0].tolist())]
-    work.note(f"nearest to {name}: {', '.join(listed[:5])}")
+def _query(work: Work, e: Embedded, name: str, picture: Tensor, near: list[tuple[int, float]]) -> None:
+    shown = near[:ACROSS]
+    tiles = [framed(picture, PLAIN), *[framed(e.pictures.images[j], PLAIN) for j, _ in shown]]
+    words = ["query", *[f"{c:.2f}" for _, c in shown]]
+    save(work.folder / f"query_{name}.png", contact_sheet(tiles, words, columns=len(shown) + 1, size=72))
+    work.note(f"nearest to {name}: {', '.join(f'{e.pictures.names[j]} ({c:.2f})' for j, c in near[:5])}")
     work.show(f"query_{name}.png")
 
 

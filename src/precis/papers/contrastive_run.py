@@ -98,7 +98,10 @@ def _embedded(
     some = pictures.images[:: max(1, len(h) // 1000)]
     views, noise = preset(views_name(job, pictures), int(some.shape[-1])), torch.Generator().manual_seed(job.seed)
     apart = alignment(*(project(embed(encoder, views(some, noise))) for _ in range(2)))
-    asked = {name: (x[0], embed(encoder, x)) for name, x in queries.items()}
+    asked = {}
+    if queries:
+        x = torch.cat(list(queries.values()))
+        asked = dict(zip(queries, zip(x, embed(encoder, x))))
     return Embedded(pictures, h, None if head is None else project(h), asked, float(apart))
 
 

@@ -5,9 +5,11 @@ import io
 import numpy as np
 from jaxtyping import Float
 
-from precis.data.captures_depth import STEPS, depth_picture
 from precis.papers.job import Work
 from precis.papers.work import save
+
+STEPS = 65535
+KEY = "units_per_step"  # of the text that a picture carries
 
 
 class DepthMaps:
@@ -33,3 +35,15 @@ class DepthMaps:
             save(self.work.folder / f"{name}_depth.png", depth_picture(depth, step))
         self.work.note(f"depth pictures of 16 bits: a step is worth {step:.6g} units of INPUT, in all of them")
         return step
+
+
+def depth_picture(depth: Float[np.ndarray, "h w"], step: float) -> bytes:
+    """A 16-bit PNG of depth/step, at most 65535; its text `units_per_step` says what a step is worth."""
+    from PIL import Image as Pillow
+    from PIL.PngImagePlugin import PngInfo
+
+    said, picture = PngInfo(), io.BytesIO()
+    said.add_text(KEY, repr(float(step)))
+    values = np.rint(depth / step).clip(0, STEPS).astype(np.uint16)
+    Pillow.fromarray(values).save(picture, "PNG", pnginfo=said)
+    return picture.getvalue()

@@ -101,12 +101,9 @@ class BeatsBiased(_Digits):
     arms = ("debiased", "biased")
     sabotaged = {"shuffled": "debiased"}
     profiles = _Digits.profiles | {
-        "full": Profile(
-            replace(CIFAR, train=5000, test=2000, encoder="conv:16x4", batch=128, steps=250, rise=0.3),
-            seeds=3, cuda=replace(STL_GPU, rise=0.3),
-            scale=SCALE.format("STL-10 at 64 pixels, ResNet-18, 60 epochs").replace(
-                "10,000 pictures, convolutions 48 to 384, 40 epochs of 256",
-                "5,000 pictures, convolutions 16 to 128, 250 steps of 128"),
+        "full": replace(
+            _Digits.profiles["full"], cuda=replace(STL_GPU, rise=0.3), scale=_Digits.profiles["full"].scale.replace(
+                "all, ResNet-18, 100 epochs", "STL-10 at 64 pixels, ResNet-18, 60 epochs"),
         ),
     }  # fmt: skip
     hypotheses = (

@@ -81,7 +81,7 @@ class Head(Claim):
     not the distance from the loss that makes h better.  Whether the head also makes a better h is shown beside it.
 
     `learned`: the accuracy of h less that of the same net before its first step; two points or more, or nothing can be
-    compared.  (At first 6 % were asked for; untrained weights have 9.)
+    compared.  (At first 6 % were asked for; untrained weights have 10.)
     """
 
     name = "head"

@@ -3,9 +3,11 @@
 Augmentation: 256 pictures of 32 × 32 as bytes, SimCLR's crop, flip, jitter and grey, or the shift and flip of CIFAR,
 against the same with Pillow, picture by picture, as a data set's transform does it.  Epoch: steps of 128 with the
 small-image augmentation, against a `DataLoader` over such a transform and a plain loop (no workers, so that both have
-the same cores).  Group norm: a training step of our `GroupNorm` against torch's own layer and against one written with
-reshapes, in channels-last order; evaluation of a residual net with batch norm folded away against the net as it is.
-`ratio` is theirs over ours.
+the same cores).  Limits of an epoch: the same steps against nothing but their convolutions, forward and backward, and
+against square products with as many multiply–adds, the arithmetic of these cores; there `ratio` is the share of our
+time that the limit takes.  Group norm: a training step of our `GroupNorm` against torch's own layer and against one
+written with reshapes, in channels-last order; evaluation of a residual net with batch norm folded away against the
+net as it is.  `ratio` is theirs over ours.
 """
 
 import random
@@ -21,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks._measured import versus
 from precis.nn.backbones import backbone
+from precis.nn.cost import count
 from precis.nn.norm import fold_batchnorm
 from precis.train.augment import Augment, preset
 from precis.train.classify import fit_classifier
@@ -43,6 +46,7 @@ def rows(repeats: int = 9) -> list[dict[str, Any]]:
         versus("augment, SimCLR, 256 pictures", lambda: strong(some, generator), lambda: ready(pillow_simclr), repeats),
         versus("augment, shift and flip, 256", lambda: weak(some, generator), lambda: ready(pillow_cifar), repeats),
         *(_epoch(spec, images, labels, pillow, weak, repeats) for spec in ("conv:24x3", "small_resnet:width=24")),
+        *(row for spec in ("conv:24x3", "resnet20") for row in _limits(spec, images, labels, weak, repeats)),
         *_norms(repeats),
     ]
 
@@ -110,6 +114,39 @@ def _epoch(
         fit_classifier(ours_net, (images, labels), augment=augment, budget=Budget(steps=STEPS), batch=128)
 
     return versus(f"{STEPS} steps of 128, {spec}", ours, theirs, max(3, repeats // 2))
+
+
+def _limits(spec: str, images: Tensor, labels: Tensor, augment: Augment, repeats: int) -> list[dict[str, Any]]:
+    net = backbone(spec, (3, SIDE, SIDE), 10).to(memory_format=torch.channels_last)
+    batch = torch.rand(128, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+    calls: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
+    keep = lambda module, args, output: calls.append((module, args[0].detach(), torch.ones_like(output)))
+    hooks = [module.register_forward_hook(keep) for module in net.modules() if isinstance(module, nn.Conv2d)]
+    net(batch)
+    for hook in hooks:
+        hook.remove()
+    inputs = [x.requires_grad_(i > 0) for i, (_, x, _) in enumerate(calls)]  # pictures need no gradient
+    square = torch.rand(1024, 1024)
+    products = max(1, round(3 * STEPS * count(net, batch).macs / len(square) ** 3))
+
+    def ours() -> None:
+        fit_classifier(net, (images, labels), augment=augment, budget=Budget(steps=STEPS), batch=128)
+
+    def convolutions() -> None:
+        for _ in range(STEPS):
+            for (conv, _, gradient), x in zip(calls, inputs):
+                x.grad = conv.weight.grad = None
+                conv(x).backward(gradient)
+
+    def arithmetic() -> None:
+        for _ in range(products):
+            square @ square
+
+    repeats = max(3, repeats // 2)
+    return [
+        versus(f"{STEPS} steps of 128, {spec}, convolutions alone", ours, convolutions, repeats),
+        versus(f"{STEPS} steps of 128, {spec}, as products of 1,024²", ours, arithmetic, repeats),
+    ]
 
 
 class ReshapedNorm(nn.Module):

@@ -65,6 +65,21 @@ def test_a_run_on_an_upload(site: TestClient, ids: tuple[str, str], ended: Calla
     assert run in site.get("/runs").text and run in site.get(f"/papers/{ids[0]}").text
 
 
+def test_weights_are_a_file_that_the_job_opens_itself(
+    site: TestClient, ids: tuple[str, str], ended: Callable[..., Any]
+) -> None:
+    weights = len(header := b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}').to_bytes(8, "little")
+    run = start(site, ids[0], {"steps": "1"}, over=("net.safetensors", weights + header + b"\0\0\0\0"))
+    assert ended(run)["state"] == "finished"
+    result = json.loads(site.get(f"{run}/files/result.json").content)
+    assert result["settings"]["over"].endswith("net.safetensors")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data.pkl", b"\0" * (80 << 20))
+    refused = site.post(f"/papers/{ids[0]}/run", files={"over": ("net.pt", packed.getvalue())})
+    assert refused.status_code == 400 and "200 times" in refused.text
+
+
 def test_several_files_are_one_set(site: TestClient, ids: tuple[str, str], home: Path) -> None:
     files = [("input", (f"set/class{i}/p.png", picture())) for i in range(3)]
     answer = site.post(

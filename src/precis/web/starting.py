@@ -40,7 +40,7 @@ async def run(site: Any, paper: Paper, request: Request, filled: dict[str, str])
                 if field != "input" and len(its) > 1:
                     raise InputError(f"--{field.replace('_', '-')} takes one file, got {len(its)}")
                 paths[field] = await asyncio.to_thread(uploads.save, its, folder / field)
-                kinds = job_class.kinds if field == "input" else ()
+                kinds = job_class.kinds if field == "input" else uploads.ANY
                 what = "INPUT" if field == "input" else f"--{field.replace('_', '-')}"
                 await uploads.check_upload(site.helpers, paths[field], kinds, what)
             asked = forms.read(paper, options, texts, paths)

@@ -13,6 +13,7 @@ from precis.web.helpers import Helpers
 MAX_FILES, MAX_FIELDS, MAX_TEXT = 2000, 300, 64 << 10
 NAME_LENGTH, DEPTH = 100, 3
 LEAST_FREE = 1 << 30  # bytes that stay free on the disk
+ANY = ("name",)  # kinds of a file that the job opens itself, such as weights: only its size is looked at
 
 
 async def read_form(request: Request) -> FormData:

@@ -135,7 +135,12 @@ class VsOriginal(_Digits):
     )
     arms = ("sparse", "original", "dense")
     sabotaged = {"sparse_without_kl": "sparse"}
-    profiles = Sparsity.profiles
+    profiles = Sparsity.profiles | {
+        "full": Profile(
+            Sparsity.profiles["full"].settings, seeds=3, cuda=MNIST,
+            scale="MNIST, 10,000 pictures, 30 epochs, LeNet-300-100 (GPU: all, 100)",
+        ),
+    }  # fmt: skip
     hypotheses = (
         Greater("log_removable", "sparse", "original", by=1.0986),
         Greater("log_removable", "sparse", "dense", counts=False),

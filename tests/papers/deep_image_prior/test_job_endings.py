@@ -78,10 +78,12 @@ def test_which_fits_are_said_to_have_run_out(tmp_path):
     job = make_job(find()["deep_image_prior"], None, task="denoise", stop="variance", steps=300)
     fit = lambda last, at: {"at": at, "curve": {"loss": (list(range(1, last + 1)), [1.0] * last)}}
     work = Told(tmp_path)
-    tell_of_stops(job, work, None, [fit(240, 40), fit(300, 110)])
+    tell_of_stops(job, work, None, [fit(240, 40), fit(300, 110)], 300)
     assert "in 1 of 2 fits" in work.notes[0] and "that of step 110" in work.notes[0]
-    tell_of_stops(job, work, None, [fit(240, 40)])
+    tell_of_stops(job, work, None, [fit(240, 40)], 300)
     assert len(work.notes) == 1
+    tell_of_stops(job, work, None, [fit(11_000, 10_000)], 11_000)  # waits for a tenth of the steps
+    assert "once 1100 steps have brought no lower one" in work.notes[1]
     assert misfit([4.0, 2.0, 3.0]) == pytest.approx(3.0)  # the mean, until a tenth is more than its share
     assert misfit([1.0] * 20 + [2.0]) == pytest.approx(1.1)
 

@@ -25,8 +25,13 @@ def misfit(losses: list[float]) -> float:
     return mean
 
 
-def tell_of_stops(job: Any, work: Work, sigma: float | None, fits: list[dict[str, Any]]) -> None:
-    """Note where the budget was spent before the rule's sign was seen.  fits: their "at" and "curve"."""
+def tell_of_stops(
+    job: Any, work: Work, sigma: float | None, fits: list[dict[str, Any]], steps: int | None
+) -> None:  # fmt: skip
+    """Note where the budget was spent before the rule's sign was seen.
+
+    fits: their "at" and "curve"; steps: the most that each had.
+    """
     stop = stop_of(job, sigma)
     spent, more = ("time", "--minutes") if job.minutes is not None else ("steps", "--steps")
     if stop == "noise" and sigma is not None:
@@ -38,7 +43,7 @@ def tell_of_stops(job: Any, work: Work, sigma: float | None, fits: list[dict[str
                 f"and finer detail may be missing.  More ({more}) or a larger network (--size) come closer"
             )
     if stop == "variance":
-        patience = max(200, (job.steps or 0) // 10)
+        patience = max(200, (steps or 0) // 10)
         still = [fit for fit in fits if fit["curve"]["loss"][0][-1] - fit["at"] < patience]
         if still:
             work.note(

@@ -75,7 +75,7 @@ def restore(job: Any, work: Work, problem: Problem) -> Restored:
     mean = lambda name: [torch.stack([fit[name] for fit in runs]).mean(0) for runs in fits]
     best, ema, last = (blend(mean(name), where, size, problem.factor) for name in ("best", "ema", "last"))
     every = [fit for runs in fits for fit in runs]
-    tell_of_stops(job, work, problem.sigma, every)
+    tell_of_stops(job, work, problem.sigma, every, steps_of(job, job.task, work.device, problem.case))
     return Restored(
         best, ema, last, [fit["at"] for fit in every], every[0]["curve"], sum(fit["backtracks"] for fit in every)
     )

@@ -95,8 +95,8 @@ def _drawn(
     net: LatentCNP, scale: Any, x: np.ndarray, y: np.ndarray, at: np.ndarray, draws: int = 8
 ) -> np.ndarray:  # fmt: skip
     device = next(net.parameters()).device
-    given = (t[None].to(device) for t in (scale.inputs(x), scale.values(y), scale.inputs(at)))
-    found = net.draw(*given, draws, torch.Generator().manual_seed(0))[:, 0, :, 0]
+    known, values, places = (t[None].to(device) for t in (scale.inputs(x), scale.values(y), scale.inputs(at)))
+    found = net.draw(known, values, places, draws, torch.Generator().manual_seed(0))[:, 0, :, 0]
     return np.asarray(found.double().cpu()) * scale.y_std[0] + scale.y_mean[0]
 
 

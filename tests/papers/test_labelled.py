@@ -24,6 +24,9 @@ class Notes:
     def image(self, name, pixels, step=None):
         pass
 
+    def curve(self, name, steps, values):
+        pass
+
     def note(self, text):
         self.notes.append(text)
 

@@ -221,3 +221,15 @@ def test_discarding_leaves_no_folder_but_what_others_put_there(tmp_path):
     (folder / "theirs.txt").write_text("x")
     work.discard()
     assert [p.name for p in folder.iterdir()] == ["theirs.txt"]
+
+
+def test_curves_are_in_the_result_and_long_ones_thinned(tmp_path):
+    work = RunFolder(tmp_path, "cpu", BEGUN)
+    work.curve("loss", range(1, 10_001), [float(i) for i in range(1, 10_001)])
+    work.curve("psnr", [10, 20], [float("inf"), 30.0])
+    with pytest.raises(ValueError, match="curve 'odd': 1 steps and 2 values"):
+        work.curve("odd", [1], [1.0, 2.0])
+    curve = work.finish(RESULT)["curve"]
+    assert len(curve["loss"]["steps"]) == 400 and curve["loss"]["steps"] == curve["loss"]["values"]
+    assert curve["loss"]["steps"][0] == 1 and curve["loss"]["steps"][-1] == 10_000
+    assert curve["psnr"] == {"steps": [10, 20], "values": [None, 30.0]}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, get_type_hints, runtime_checkable
@@ -33,6 +34,9 @@ class Work(Protocol):
 
     def image(self, name: str, pixels: Any, step: int | None = None) -> None:
         """Write `name.png` from [H,W] or [C,H,W] in 0…1."""
+
+    def curve(self, name: str, steps: Sequence[float | int], values: Sequence[float | int]) -> None:
+        """What was measured on the way, for result.json; long ones are thinned there."""
 
     def note(self, text: str) -> None:
         """A repair, a skipped row, a choice made for the user: into the report and result.json."""

@@ -22,6 +22,7 @@ from precis.errors import InputError, Stopped
 
 BEGUN, EVENTS, RESULT, REPORT = "run.json", "events.jsonl", "result.json", "report.md"
 OWN = {BEGUN, EVENTS, RESULT}
+POINTS = 400  # of a curve in result.json
 
 
 @contextmanager
@@ -86,6 +87,7 @@ class RunFolder:
         self.notes: list[str] = []
         self.shown: list[str] = []
         self.pictures: list[str] = []
+        self.curves: dict[str, dict[str, list[float | int]]] = {}
         self._made, self._listen, self._stopping = made, listen, stopping
         self._before = self._recall() if resume else 0.0
         self._start = time.monotonic()
@@ -117,6 +119,13 @@ class RunFolder:
             self.pictures.append(file)
         self._tell({"event": "image", "name": name, "file": file, "step": step})
 
+    def curve(self, name: str, steps: Sequence[float | int], values: Sequence[float | int]) -> None:
+        if len(steps) != len(values):
+            raise ValueError(f"curve {name!r}: {len(steps)} steps and {len(values)} values")
+        last, count = len(steps) - 1, min(len(steps), POINTS)
+        rows = [round(i * last / max(1, count - 1)) for i in range(count)]
+        self.curves[name] = {"steps": [steps[i] for i in rows], "values": [values[i] for i in rows]}
+
     def note(self, text: str) -> None:
         line = " ".join(text.split())
         if line not in self.notes:
@@ -147,6 +156,7 @@ class RunFolder:
                 self.note(f"{name} is {float(value)}, which JSON cannot say: it is null")
         whole = finite(result | {"repeatable": self.repeatable, "notes": self.notes})
         whole |= {"seconds": round(self.seconds, 3), "peak_memory_mb": peak_memory_mb(self.device)}
+        whole |= {"curve": finite(self.curves)} if self.curves else {}
         whole |= {"files": self.files()}
         write_json(self.folder / RESULT, whole)
         for file in self.folder.rglob("*.safetensors"):  # safetensors makes them for their owner alone

@@ -3,7 +3,7 @@
 import copy
 import csv
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,9 @@ class _Brief:
     def log(self, step: int, total: int, **scalars: float) -> None:
         named = {f"sweep_{name}": value for name, value in scalars.items()}
         self.work.log(self.place * total + step, self.places * total, **named)
+
+    def curve(self, name: str, steps: Sequence[float | int], values: Sequence[float | int]) -> None:
+        """Nothing: a short training is no result."""
 
     def note(self, text: str) -> None:
         """Nothing: the training proper says it."""

@@ -5,17 +5,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from precis.fields.deep_decoder import DeepDecoder, layers_for, parameter_count
 from precis.fields.restoration import Downsampler, fit_untrained
 from precis.papers.job import Work
+from precis.papers.restoring import place_of, seen_of
 from precis.papers.tiles import Window, blend, cut, kept, tell
 from precis.train.loop import Curve
 
 from .pictures import CHECKPOINT, Metrics, draw, finish, options_of, psnr, watch
 
 MOST_ON_CPU = 64  # channels
+COARSEST = 2  # pixels on the shorter side of B_1, over a hole
 SECONDS = 4.5e-10  # of a step on two cores, a pixel and a squared channel
 
 
@@ -52,10 +55,11 @@ def restore(job: Any, work: Work, problem: Problem, clean: Tensor | None) -> Mad
     for k, window in enumerate(where):
         fit = partial(_fit, job, work, problem, clean, window, width=width, turn=(k, len(where)))
         tiles.append(kept(work.folder / CHECKPOINT / str(k), fit))
-    layers, channels = layers_for(size), problem.target.shape[1]
+    depths, channels = [_layers(problem, window) for window in where], problem.target.shape[1]
+    _tell_of_holes(work, problem, where, depths)
     metrics: Metrics = {
-        "width": width, "layers": layers, "tiles": len(where),
-        "parameters": len(where) * parameter_count(width, layers, channels),
+        "width": width, "layers": max(depths), "tiles": len(where),
+        "parameters": sum(parameter_count(width, layers, channels) for layers in depths),
         "training_loss": sum(tile["loss"] for tile in tiles) / len(tiles),
     }  # fmt: skip
     curve = {name: Curve(*lines) for name, lines in tiles[0]["curve"].items()}
@@ -69,7 +73,8 @@ def _fit(
     """One tile."""
     (k, tiles), factor, device = turn, problem.factor, work.device
     size, channels, cuda = _sides(window, factor), problem.target.shape[1], device.startswith("cuda")
-    net = DeepDecoder(width, layers_for(size), channels, order=job.order, generator=draw(job, "init", k)).to(device)
+    layers, seen = _layers(problem, window), seen_of(job)
+    net = DeepDecoder(width, layers, channels, order=job.order, generator=draw(job, "init", k)).to(device)
     truth = None if clean is None else window.of(clean, factor).to(device)
     options = options_of(job, work, problem.steps[cuda], problem.rates[cuda])
     options |= {"folder": place, "minutes": None if job.minutes is None else job.minutes / tiles}
@@ -77,18 +82,62 @@ def _fit(
         net, net.input_for(size, job.seed + 100_003 * k), window.of(problem.target).to(device),
         operator=Downsampler(factor).to(device) if factor > 1 else None,
         mask=None if problem.mask is None else window.of(problem.mask).to(device), crop=size, stop="loss",
-        callback=watch(work, "restored", truth) if tiles == 1 else _measure(truth),
+        callback=watch(work, "restored", truth, seen) if tiles == 1 else _measure(truth, seen),
         every=max(1, (options["steps"] or 1000) // 20),
         **options | {"log": lambda step, total, **more: work.log(k * total + step, tiles * total, **more)},
     )  # fmt: skip
-    if tiles == 1:
-        finish(job, work, net)
+    if (to := place_of(work, net, turn)) is not None:
+        finish(job, to[0], net, to[1])
     curve = {name: (list(line.steps), list(line.values)) for name, line in fit.curve.items()}
     return {"best": fit.best.cpu(), "loss": min(fit.curve["loss"].values), "curve": curve}
 
 
-def _measure(truth: Tensor | None) -> Callable[[int, Tensor, Tensor], dict[str, float]]:
-    return lambda step, out, average: {} if truth is None else {"psnr": float(psnr(out.clamp(0, 1), truth))}
+def hidden(known: Tensor, layers: int) -> int:
+    """How many quarters of the pixels of B_1 have no known pixel [1,1,h,w] in the part of the picture they stand for.
+
+    Between the middles of its pixels B_1 is interpolated, and nothing but known pixels says what the decoder makes of
+    the mixtures: where a whole quarter is unknown it may make anything of them, saturated colours for one.
+    """
+    half, (h, w) = 2 ** (layers - 1) // 2, known.shape[-2:]
+    high, wide = ((-n % (2 * half)) for n in (h, w))
+    margins = (wide // 2, wide - wide // 2, high // 2, high - high // 2)  # the picture is the middle of the output
+    seen, inside = (F.max_pool2d(F.pad(x, margins), half) for x in (known, known.new_ones(known.shape)))
+    return int(((inside > 0) & (seen == 0)).sum())
+
+
+def _layers(problem: Problem, window: Window) -> int:
+    """As many layers as for any picture of this size, and where they leave a hole to chance, more: B_1 gets coarser."""
+    size = _sides(window, problem.factor)
+    layers = layers_for(size)
+    if problem.mask is None:
+        return layers
+    known = window.of(problem.mask)
+    while hidden(known, layers) and -(-min(size) // 2**layers) >= COARSEST:
+        layers += 1
+    return layers
+
+
+def _tell_of_holes(work: Work, problem: Problem, where: list[Window], depths: list[int]) -> None:
+    """Note that the hole asked for more layers, or is larger than what any number of them bridges."""
+    if problem.mask is None:
+        return
+    usual = [layers_for(_sides(window, problem.factor)) for window in where]
+    if depths != usual:
+        work.note(
+            f"the decoder got {max(depths)} layers in place of {max(usual)}: its coarsest pixels should be larger than "
+            "the hole"
+        )
+    if any(hidden(window.of(problem.mask), layers) for window, layers in zip(where, depths)):
+        work.note(
+            "the hole is larger than the coarsest pixels of the decoder: inside it nothing that is known says what to "
+            "draw, and it may draw anything; biharmonic interpolation is the safer method here"
+        )
+
+
+def _measure(
+    truth: Tensor | None, seen: Callable[[Tensor], Tensor]
+) -> Callable[[int, Tensor, Tensor], dict[str, float]]:
+    return lambda step, out, average: {} if truth is None else {"psnr": float(psnr(seen(out.clamp(0, 1)), truth))}
 
 
 def _sides(window: Window, factor: int) -> tuple[int, int]:

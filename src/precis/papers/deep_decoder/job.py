@@ -43,6 +43,10 @@ class Decode(Job):
     background: Annotated[str, Doc("colour to lay transparent pixels on")] = "white"
     reference: Annotated[Path | None, Doc("denoise, superres, inpaint: the clean picture, to measure against")] = None
 
+    linear: Annotated[
+        bool, Doc("denoise, superres, inpaint: fit linear light in place of the stored sRGB values; --sigma then is of "
+                  "linear values"),
+    ] = False  # fmt: skip
     tile: Annotated[
         int | None,
         Doc("denoise, superres, inpaint: side of the squares that a larger picture is cut into, each with a decoder of "

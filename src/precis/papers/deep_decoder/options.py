@@ -10,7 +10,7 @@ from precis.papers.tiles import check_tile
 
 MAGIC = b"\x89PDD"
 FIT = {"steps", "minutes", "lr", "width", "order", "size", "background"}
-RESTORE = FIT | {"reference", "tile"}
+RESTORE = FIT | {"reference", "tile", "linear"}
 TAKES = {
     "compress": FIT | {"ratio", "rates", "bytes", "bits"}, "decompress": set[str](), "denoise": RESTORE | {"sigma"},
     "superres": RESTORE | {"factor"}, "inpaint": RESTORE | {"mask", "invert_mask"},

@@ -84,23 +84,26 @@ def options_of(job: Any, work: Work, steps: int, lr: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def watch(work: Work, name: str, truth: Tensor | None = None) -> Callable[[int, Tensor, Tensor], dict[str, float]]:
-    """A callback: the picture so far for those who watch, and its PSNR where a truth is known."""
+def watch(
+    work: Work, name: str, truth: Tensor | None = None, seen: Callable[[Tensor], Tensor] = lambda x: x
+) -> Callable[[int, Tensor, Tensor], dict[str, float]]:
+    """A callback: the picture so far, as `seen`, for those who watch, and its PSNR where a truth is known."""
 
     def look(step: int, out: Tensor, average: Tensor) -> dict[str, float]:
-        work.image(name, numpy(out))
-        return {} if truth is None else {"psnr": float(psnr(out.clamp(0, 1), truth))}
+        picture = seen(out.clamp(0, 1))
+        work.image(name, numpy(picture))
+        return {} if truth is None else {"psnr": float(psnr(picture, truth))}
 
     return look
 
 
-def finish(job: Any, work: Work, net: DeepDecoder) -> Metrics:
+def finish(job: Any, folder: Path, net: DeepDecoder, name: str = "model") -> Metrics:
     """Save the weights; the size of the model."""
     net.requires_grad_(False)
-    save_model(work.folder, net, {
+    save_model(folder, net, {
         "width": net.width, "layers": net.layers, "out_ch": net.out_ch, "upsample": net.upsample, "order": net.order,
         "sigmoid": net.sigmoid,
-    })  # fmt: skip
+    }, name=name)  # fmt: skip
     return {"width": net.width, "layers": net.layers, "parameters": sum(p.numel() for p in net.parameters())}
 
 
@@ -122,6 +125,7 @@ def write_curves(work: Work, curve: dict[str, Any]) -> None:
         if metric in curve:
             chart = curves({metric: (curve[metric].steps, curve[metric].values)}, y_label=label, log_y=log_y)
             save(work.folder / f"{metric}.png", chart.png())
+            work.curve(metric, curve[metric].steps, curve[metric].values)
 
 
 def sheet(tiles: list[np.ndarray], labels: list[str]) -> bytes:

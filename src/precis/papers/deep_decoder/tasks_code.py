@@ -66,7 +66,7 @@ def run_compress(job: Any, work: Work) -> Metrics:
     values = channels * size[0] * size[1]
     metrics: Metrics = compare("", shown, truth)
     metrics |= {"bytes": len(data), "psnr_unrounded": float(psnr(before.cpu(), truth))}
-    metrics |= finish(job, work, net)
+    metrics |= finish(job, work.folder, net)
     weights = metrics["parameters"]
     assert weights is not None
     metrics |= {"ratio": weights / values, "bytes_per_pixel": len(data) / (size[0] * size[1]), "raw_bytes": values}

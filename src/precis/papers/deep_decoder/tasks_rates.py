@@ -51,6 +51,9 @@ def run_rates(job: Any, work: Work, image: Tensor) -> Metrics:
         labels.append(f"k {width}, {row['psnr']:.1f} dB, {len(data):,} bytes")
         curve[f"{width} channels"] = part["loss"]
     _write(work, rows, curve)
+    for name, (steps, values) in curve.items():
+        work.curve(name, steps, values)
+    work.note("the weights are in the codes: code_k*.pdd, rounded")
     save(work.folder / "overview.png", sheet(tiles, labels))
     work.show("overview.png")
     work.show("rate.png")

@@ -12,7 +12,7 @@ from precis.data.images import Image, shrink
 from precis.papers.deep_image_prior.classical import bicubic, biharmonic, non_local_means, total_variation
 from precis.papers.deep_image_prior.pictures import load_mask, load_picture
 from precis.papers.job import Work
-from precis.papers.restoring import SLOW, check_enlarged, level_of, nothing_to_do
+from precis.papers.restoring import SLOW, check_enlarged, given_of, level_of, nothing_to_do, seen_of
 from precis.papers.work import save
 
 from .fitting import Problem, restore
@@ -22,13 +22,13 @@ from .pictures import Metrics, compare, load, load_reference, numpy, sheet, writ
 
 def run_denoise(job: Any, work: Work) -> Metrics:
     """The width alone keeps the noise out; nothing is stopped early."""
-    noisy = load(job, work, job.input, job.size).tensor("cpu")
+    noisy = given_of(job, work)(load(job, work, job.input, job.size).tensor("cpu"))
     given = sigma_of(job.sigma or "auto")
     sigma = level_of(noisy, given, work)
     level = 255 * sigma
     found: Metrics = {} if given is not None else {"sigma_estimated": level}
     if nothing_to_do(job, sigma, work):
-        return _untouched(job, work, noisy) | found
+        return _untouched(job, work, seen_of(job)(noisy)) | found
     width = next((k for limit, k in ((15, 192), (35, 128), (60, 64)) if level <= limit), 32)
     others = {
         "total variation": lambda: total_variation(noisy, 1.1 * sigma),
@@ -41,6 +41,7 @@ def run_superres(job: Any, work: Work) -> Metrics:
     """A larger picture whose Lanczos reduction is INPUT."""
     factor = job.factor or 4
     small = load(job, work, job.input, None if job.size is None else max(8, job.size // factor)).tensor("cpu")
+    small = given_of(job, work)(small)
     h, w = small.shape[-2:]
     check_enlarged((h, w), factor, job.input)
     return _restore(
@@ -51,6 +52,7 @@ def run_superres(job: Any, work: Work) -> Metrics:
 def run_inpaint(job: Any, work: Work) -> Metrics:
     """The unknown pixels from the known ones."""
     image, mask = _damaged(job, work)
+    image = given_of(job, work)(image)
     others: dict[str, Callable[[], Tensor]] = {"biharmonic": lambda: biharmonic(image, mask)}
     if int((1 - mask).sum()) > SLOW:
         others = {}
@@ -63,19 +65,20 @@ def _restore(
     job: Any, work: Work, problem: Problem, others: dict[str, Callable[[], Tensor]], before: str
 ) -> Metrics:
     """Fit, and write the picture beside what one would do without a network."""
-    target, mask, factor = problem.target, problem.mask, problem.factor
+    target, mask, factor, seen = problem.target, problem.mask, problem.factor, seen_of(job)
     shape = (1, target.shape[1], factor * target.shape[-2], factor * target.shape[-1])
     clean = load_reference(job, shape)
     made, curve, sizes = restore(job, work, problem, clean)
     if mask is not None:
         made = torch.where(mask > 0.5, target, made)  # what is known stays
+    made = seen(made)
     work.image("restored", numpy(made))
     metrics: Metrics = {} if clean is None else compare("", made, clean)
-    given = target if mask is None else target * mask
+    given = seen(target if mask is None else target * mask)
     given = given.repeat_interleave(factor, -1).repeat_interleave(factor, -2)  # as large as the result, for the eye
     tiles, labels = [numpy(given), numpy(made)], [before, "Deep Decoder"]
     for name, method in others.items():
-        other = method()
+        other = seen(method())
         word = name.replace(" ", "_").replace("-", "_")
         work.image(word, numpy(other))
         tiles.append(numpy(other))
@@ -83,7 +86,7 @@ def _restore(
         metrics |= {} if clean is None else compare(word, other, clean)
     if clean is not None:
         if factor == 1 and mask is None:
-            metrics |= compare(before, target, clean)
+            metrics |= compare(before, given, clean)
         tiles.append(numpy(clean))
         labels.append("reference")
         shown = [metrics.get(f"psnr_{name.replace(' ', '_').replace('-', '_')}") for name in others]

@@ -12,10 +12,12 @@ from torch import Tensor
 from precis.fields.deep_image_prior import SkipNet, dip_input
 from precis.fields.restoration import centre_pad, fit_untrained, padded_size
 from precis.papers.job import Work
+from precis.papers.restoring import place_of, seen_of
 from precis.papers.tiles import Window, blend, cut, kept, tell
 from precis.train.checkpoint import save_model
 
-from .options import TASKS, lr_of, network, paper_steps, size_of, steps_of
+from .endings import stop_of, tell_of_stops
+from .options import lr_of, network, paper_steps, size_of, steps_of
 from .pictures import shown
 
 CHECKPOINT = ".checkpoint"
@@ -67,23 +69,26 @@ def restore(job: Any, work: Work, problem: Problem) -> Restored:
     for k, window in enumerate(where):
         fits.append([])
         for run in range(job.runs):
-            place, turn = work.folder / CHECKPOINT / f"{k}-{run}", (k * job.runs + run, len(where))
+            place, turn = work.folder / CHECKPOINT / f"{k}-{run}", ((k, len(where)), (run, job.runs))
             make = partial(_fit, job, work, problem, window, turn=turn)
             fits[-1].append(kept(place, make))
     mean = lambda name: [torch.stack([fit[name] for fit in runs]).mean(0) for runs in fits]
     best, ema, last = (blend(mean(name), where, size, problem.factor) for name in ("best", "ema", "last"))
     every = [fit for runs in fits for fit in runs]
+    tell_of_stops(job, work, problem.sigma, every, steps_of(job, job.task, work.device, problem.case))
     return Restored(
         best, ema, last, [fit["at"] for fit in every], every[0]["curve"], sum(fit["backtracks"] for fit in every)
     )
 
 
 def _fit(
-    job: Any, work: Work, problem: Problem, window: Window, place: Path, *, turn: tuple[int, int]
+    job: Any, work: Work, problem: Problem, window: Window, place: Path, *,
+    turn: tuple[tuple[int, int], tuple[int, int]],
 ) -> dict[str, Any]:  # fmt: skip
-    """One tile in one run."""
-    number, tiles = turn
-    fits, streams = tiles * job.runs, _streams(job.seed, number)
+    """One tile in one run; turn: which, as (number from 0, how many)."""
+    (tile, tiles), (run, runs) = turn
+    number, fits, seen = tile * runs + run, tiles * runs, seen_of(job)
+    streams = _streams(job.seed, number)
     target = window.of(problem.target).to(work.device)
     mask = None if problem.mask is None else window.of(problem.mask).to(work.device)
     size = (target.shape[-2] * problem.factor, target.shape[-1] * problem.factor)
@@ -91,15 +96,14 @@ def _fit(
     whole = padded_size((max(size[0], 2 * multiple), max(size[1], 2 * multiple)), multiple)
     z = _input(problem, window, whole, streams["input"])
     arguments = {"in_ch": z.shape[1], "out_ch": problem.channels, **problem.net}
-    stop: Any = job.stop or TASKS[job.task].stop
-    stop = "steps" if stop == "noise" and problem.sigma is None else stop
+    stop = stop_of(job, problem.sigma)
     recompute = 2 if whole[0] * whole[1] > RECOMPUTED else 0
     net = SkipNet(**arguments, recompute=recompute, generator=streams["init"]).to(work.device)
     steps, every = steps_of(job, job.task, work.device, problem.case), max(10, (job.steps or 500) // 20)
 
     def look(step: int, out: Tensor, average: Tensor) -> None:
         if fits == 1:
-            work.image("restored", shown(average))
+            work.image("restored", shown(seen(average)))
 
     fit = fit_untrained(
         net, z.to(work.device), target, operator=problem.operator, mask=mask, crop=size, steps=steps,
@@ -113,9 +117,14 @@ def _fit(
         "backtracks": fit.backtracks,
         "curve": {name: (list(curve.steps), list(curve.values)) for name, curve in fit.curve.items()},
     }  # fmt: skip
-    if fits == 1:
-        save_model(work.folder, net, {name: list(v) if isinstance(v, tuple) else v for name, v in arguments.items()})
+    if (to := place_of(work, net, *turn)) is not None:
+        save_net(to[0], net, arguments, to[1])
     return made
+
+
+def save_net(folder: Path, net: SkipNet, arguments: dict[str, Any], name: str = "model") -> None:
+    """Weights, and the arguments that build the network again."""
+    save_model(folder, net, {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}, name=name)
 
 
 def _decay(steps: int | None) -> float:

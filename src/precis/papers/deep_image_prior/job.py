@@ -60,6 +60,9 @@ class Restore(Job):
         Doc("noise: where the misfit is as large as --sigma (denoise); variance: where the outputs vary least; "
             "steps: after all steps (the others)"),
     ] = None
+    linear: Annotated[
+        bool, Doc("fit linear light in place of the stored sRGB values (not invert, curves); --sigma then refers to it")
+    ] = False
     runs: Annotated[int, Doc("fits from other initial weights whose results are averaged"), Range(1, 16)] = 1
     tile: Annotated[
         int | None,

@@ -39,7 +39,7 @@ CASES = {
     "weak": Case(3000),  # denoise: the fit has to come closer; the paper's notebook has so many, its table 1,800
 }
 WEAK = 15 / 255
-FIT = frozenset({"reference", "runs", "tile", "stop"})
+FIT = frozenset({"reference", "runs", "tile", "stop", "linear"})
 TASKS = {
     "denoise": Task("tasks", FIT | {"sigma"}, 1800, 1800, noise=1 / 30, stop="noise"),
     "jpeg": Task("tasks", FIT, 1000, 2400, noise=1 / 30),

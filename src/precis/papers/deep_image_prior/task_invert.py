@@ -1,11 +1,15 @@
 """What a layer of a network still knows of a picture: the picture that the prior finds with the same activations."""
 
+import math
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from precis.data.images import resize
 from precis.data.program import Program, load_program
 from precis.errors import InputError
 from precis.fields.deep_image_prior import SkipNet, dip_input, feature_inversion
@@ -13,16 +17,20 @@ from precis.fields.restoration import padded_size
 from precis.lab.figures import curves, strip
 from precis.nn.tape import feature_map, layers
 from precis.papers.job import Work
+from precis.papers.tiles import Window, kept, tell
 from precis.papers.work import save
 
-from .fitting import network_of
+from .fitting import CHECKPOINT, network_of, save_net
 from .options import TASKS, steps_of
 from .pictures import load_picture, scores, shown
 from .tasks import Metrics
 
+MOST = {"cpu": 512 * 512, "cuda": 1024 * 1024}  # pixels: some 1.5 and 6 GB, with the user's network little more
+SECONDS = 1.7e-5  # of a step on two cores, a pixel, whatever the size: the finest scales take the time
+
 
 def run_invert(job: Any, work: Work) -> Metrics:
-    picture = load_picture(job.input, work).pixels.to(work.device)
+    picture = _bounded(load_picture(job.input, work).pixels, work).to(work.device)
     program = _network(job, work, picture.shape[1])
     if program.note:
         work.note(program.note)
@@ -36,31 +44,55 @@ def run_invert(job: Any, work: Work) -> Metrics:
     features = model(picture).detach()
     if not features.any():
         raise InputError(f"all activations of {layer} are 0 for this picture; name another --layer")
-    made, curve = _invert(job, work, picture, features, model)
+    size, steps = (picture.shape[-2], picture.shape[-1]), steps_of(job, "invert", work.device)
+    if work.device == "cpu" and steps is not None and job.minutes is None:
+        minutes = SECONDS * math.prod(size) * steps / 60
+        tell(work, [Window(0, 0, *size)], 1, minutes, "--steps, --minutes or a smaller picture")
+    fit = kept(work.folder / CHECKPOINT / "invert", partial(_invert, job, work, picture, features, model))
+    made, curve = fit["best"].to(work.device), fit["curve"]
     error = float((model(made) - features).square().sum() / features.square().sum())
     work.image("inverted", shown(made))
     save(work.folder / "overview.png", strip([shown(picture), shown(made)], ["the picture", f"from {layer}"], size=256))
     work.show("overview.png")
-    series = {"relative error of features": curve}
+    work.curve("loss", *curve)
+    series = {"relative error of features": tuple(curve)}
     save(work.folder / "curve.png", curves(series, x_label="step", y_label="relative error", log_y=True).png())
     return {"feature_error": error, **scores(made, picture), "features": features.numel()}
 
 
+def _bounded(picture: Tensor, work: Work) -> Tensor:
+    """The picture, reduced where the fit of one so large would take more memory than most machines have."""
+    most, (h, w) = MOST["cpu" if work.device == "cpu" else "cuda"], picture.shape[-2:]
+    if h * w <= most:
+        return picture
+    share = (most / (h * w)) ** 0.5
+    size = (max(1, int(h * share)), max(1, int(w * share)))
+    work.note(
+        f"{w}×{h} pixels were reduced to {size[1]}×{size[0]}: features are inverted in one piece, and of more than "
+        f"{most:,} pixels that takes too much memory; give a picture of the size that the network was made for"
+    )
+    return torch.from_numpy(resize(picture[0].numpy(), size)).clamp(0, 1)[None]
+
+
 def _invert(
-    job: Any, work: Work, picture: Tensor, features: Tensor, model: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, tuple[list[int], list[float]]]:
+    job: Any, work: Work, picture: Tensor, features: Tensor, model: Callable[[Tensor], Tensor], place: Path
+) -> dict[str, Any]:
+    """One fit, that goes on from its checkpoint in `place`; its weights are written."""
     size, options = (picture.shape[-2], picture.shape[-1]), network_of(job, work)
     multiple = 2 ** len(options["down"])
     whole = padded_size((max(size[0], 2 * multiple), max(size[1], 2 * multiple)), multiple)
     init, noise = (torch.Generator().manual_seed(2 * job.seed + i) for i in range(2))
-    net = SkipNet(32, picture.shape[1], **options, generator=init).to(work.device)
+    arguments = {"in_ch": 32, "out_ch": picture.shape[1], **options}
+    net = SkipNet(**arguments, generator=init).to(work.device)
     z = dip_input("noise", 32, whole, generator=init).to(work.device)
     fit = feature_inversion(
         net, z, features, model, steps=steps_of(job, "invert", work.device), lr=job.lr or TASKS["invert"].lr,
-        minutes=job.minutes, crop=size, generator=noise, log=work.log, every=50,
+        minutes=job.minutes, crop=size, generator=noise, log=work.log, every=50, folder=place,
+        resume=work.resume,
         callback=lambda step, out, average: work.image("inverted", shown(average)),
     )  # fmt: skip
-    return fit.best, (fit.curve["loss"].steps, fit.curve["loss"].values)
+    save_net(work.folder, net, arguments)
+    return {"best": fit.best.cpu(), "curve": [list(fit.curve["loss"].steps), list(fit.curve["loss"].values)]}
 
 
 def _network(job: Any, work: Work, channels: int) -> Program:

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from precis.errors import InputError
 from precis.fields.restoration import Downsampler
-from precis.lab.figures import curves, strip
+from precis.lab.figures import strip
 from precis.papers.job import Work
-from precis.papers.restoring import SLOW, check_enlarged, level_of, nothing_to_do
+from precis.papers.restoring import SLOW, check_enlarged, given_of, level_of, nothing_to_do, seen_of
 from precis.papers.work import save
 
 from .classical import bicubic, biharmonic, non_local_means, total_variation, tv_inpaint
+from .endings import write_curve
 from .fitting import Problem, Restored, network_of, restore
 from .options import TASKS, WEAK, noise_level
 from .pictures import kind_of_hole, load_mask, load_picture, load_reference, luma, scores, shown
@@ -23,22 +24,22 @@ Others = dict[str, Callable[[], Tensor]]
 
 
 def run_denoise(job: Any, work: Work) -> Metrics:
-    picture = load_picture(job.input, work).pixels
+    picture = given_of(job, work)(load_picture(job.input, work).pixels)
     truth = load_reference(job, _size(picture), picture.shape[1], work)
     sigma = level_of(picture, noise_level(job), work)
     if nothing_to_do(job, sigma, work):
-        return _untouched(work, picture, truth)
+        return _untouched(work, seen_of(job)(picture), truth)
     noise = 1 / 20 if sigma > 37.5 / 255 else TASKS["denoise"].noise
     case = "weak" if 0 < sigma < WEAK else ""
     net = network_of(job, work)
     problem = Problem(picture, picture.shape[1], noise=noise, sigma=sigma or None, case=case, net=net)
     made = restore(job, work, problem)
     others = _smoothers(picture, sigma) if sigma else {}
-    return _finish(job, work, made, picture, truth, others, "noisy") | {"sigma": 255 * sigma}
+    return _finish(job, work, made, picture, truth, others, "noisy", sigma or None) | {"sigma": 255 * sigma}
 
 
 def run_jpeg(job: Any, work: Work) -> Metrics:
-    picture = load_picture(job.input, work).pixels
+    picture = given_of(job, work)(load_picture(job.input, work).pixels)
     truth = load_reference(job, _size(picture), picture.shape[1], work)
     problem = Problem(picture, picture.shape[1], z_channels=3, noise=TASKS["jpeg"].noise, net=network_of(job, work))
     made = restore(job, work, problem)
@@ -46,8 +47,8 @@ def run_jpeg(job: Any, work: Work) -> Metrics:
 
 
 def run_superres(job: Any, work: Work) -> Metrics:
-    factor = job.factor or 4
-    picture = load_picture(job.input, work).pixels
+    factor, seen = job.factor or 4, seen_of(job)
+    picture = given_of(job, work)(load_picture(job.input, work).pixels)
     h, w = _size(picture)
     check_enlarged((h, w), factor, job.input)
     truth = load_reference(job, (h * factor, w * factor), picture.shape[1], work)
@@ -61,13 +62,13 @@ def run_superres(job: Any, work: Work) -> Metrics:
     metrics = _finish(job, work, made, enlarged, truth, others, "given")
     if truth is not None and min(truth.shape[-2:]) > 24:
         for name, x in (("", made.best), ("_bicubic", bicubic(picture, factor))):
-            metrics[f"psnr_luma{name}"] = scores(luma(x.clamp(0, 1)), luma(truth), 4)["psnr"]
+            metrics[f"psnr_luma{name}"] = scores(luma(seen(x.clamp(0, 1))), luma(truth), 4)["psnr"]
     return metrics
 
 
 def run_inpaint(job: Any, work: Work) -> Metrics:
     loaded = load_picture(job.input, work, keep_alpha=job.mask is None)
-    picture, known = loaded.pixels, load_mask(job, loaded, work)
+    picture, known = given_of(job, work)(loaded.pixels), load_mask(job, loaded, work)
     truth = load_reference(job, _size(picture), picture.shape[1], work)
     hole = kind_of_hole(known) if job.hole == "auto" else job.hole
     if job.hole == "auto":
@@ -88,7 +89,8 @@ def run_inpaint(job: Any, work: Work) -> Metrics:
 
 
 def run_flash(job: Any, work: Work) -> Metrics:
-    picture, guide = load_picture(job.input, work).pixels, load_picture(job.flash or job.companion, work).pixels
+    given = given_of(job, work)
+    picture, guide = (given(load_picture(path, work).pixels) for path in (job.input, job.flash or job.companion))
     if _size(guide) != _size(picture):
         (h, w), (height, width) = _size(guide), _size(picture)
         raise InputError(f"the flash picture is {w}×{h} pixels, INPUT {width}×{height}", file=job.flash)
@@ -117,19 +119,21 @@ def _smoothers(picture: Tensor, sigma: float) -> Others:
 
 
 def _finish(
-    job: Any, work: Work, made: Restored, given: Tensor, truth: Tensor | None, others: Others, label: str
-) -> Metrics:
+    job: Any, work: Work, made: Restored, given: Tensor, truth: Tensor | None, others: Others, label: str,
+    sigma: float | None = None,
+) -> Metrics:  # fmt: skip
     """Files, and the scores of everything if there is a reference."""
-    classical = {name: make().clamp(0, 1) for name, make in others.items()}
-    pictures = {"restored": made.best, "average": made.ema, "last": made.last, **classical}
+    seen = seen_of(job)
+    classical = {name: seen(make().clamp(0, 1)) for name, make in others.items()}
+    pictures = {"restored": seen(made.best), "average": seen(made.ema), "last": seen(made.last), **classical}
+    given = seen(given)
     for name, x in pictures.items():
         work.image(name, shown(x))
-    tiles = {label: given, "deep image prior": made.best, **classical} | ({} if truth is None else {"reference": truth})
+    tiles = {label: given, "deep image prior": pictures["restored"], **classical}
+    tiles |= {} if truth is None else {"reference": truth}
     save(work.folder / "overview.png", strip([shown(x) for x in tiles.values()], list(tiles), size=256))
     work.show("overview.png")
-    series: dict[str, Any] = {name: made.curve[name] for name in ("loss", "variance") if name in made.curve}
-    chart = curves(series, y_label="loss, variance of outputs", x_label="step", log_y=True)
-    save(work.folder / "curve.png", chart.png())
+    write_curve(work, made.curve, made.stopped[0], sigma, len(made.stopped))
     metrics: Metrics = {}
     for name, x in {**pictures, "given": given}.items():
         for key, value in scores(x, truth).items():

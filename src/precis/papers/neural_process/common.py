@@ -51,6 +51,7 @@ def write_curve(work: Work, run: Any, label: str) -> None:
 
     from precis.lab.figures import curves
 
+    work.curve("loss", *run.curves["loss"])
     steps, values = (np.asarray(x, float) for x in run.curves["loss"])
     span = max(1, len(values) // 50)
     smooth = np.convolve(values, np.ones(span) / span, "valid")

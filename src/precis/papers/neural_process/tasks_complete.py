@@ -27,6 +27,7 @@ from .pictures import SHOWN, completion_sheet, numpy, veiled
 from .tasks_functions import build
 
 FEWEST, SCORED, NEXT = 200, 200, 20
+AT_ONCE = 1 << 25  # distances, and units of a layer, that are in memory at once: 128 MB
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -80,9 +81,9 @@ def errors_of(net: CNP, images: Tensor, generator: torch.Generator) -> Calibrati
     """Standardised errors of pixels that were not shown, by how many random ones were."""
     size, y = images.shape[-1], images.flatten(2).mT
     order = torch.rand(len(y), size * size, generator=generator).argsort(-1).to(y.device)
-    grid, found = coordinate_grid((size, size), device=y.device), Calibration()
+    grid, found, some = coordinate_grid((size, size), device=y.device), Calibration(), pictures_at_once(net, size)
     for count in counts_of(size):
-        for rows, values in zip(order.split(64), y.split(64)):
+        for rows, values in zip(order.split(some), y.split(some)):
             mean, sigma = _predict(net, grid, rows[:, :count], values)
             for z in take((values - mean) / sigma, rows[:, count:]):
                 found.add(count, numpy(z))
@@ -102,18 +103,17 @@ def against_context(
     """
     size = test.shape[-1]
     n, y = size * size, test.flatten(2).mT
-    counts, bands = counts_of(size), Calibration()
+    counts, bands, some = counts_of(size), Calibration(), pictures_at_once(net, size)
     order = torch.rand(len(y), n, generator=generator).argsort(-1).to(y.device)
     grid = coordinate_grid((size, size), device=y.device)
     ours, near, metrics = [], [], Metrics()
     for count in counts:
         rows = order[:, :count]
         mean, std = (torch.cat(parts) for parts in zip(
-            *(_predict(net, grid, r, v, sigma) for r, v in zip(rows.split(64), y.split(64)))))  # fmt: skip
+            *(_predict(net, grid, r, v, sigma) for r, v in zip(rows.split(some), y.split(some)))))  # fmt: skip
         for z in take((y - mean) / std, order[:, count:]):
             bands.add(count, numpy(z))
-        nearest = torch.cat([knn_predict(grid[r], take(v, r), grid.expand(len(v), -1, -1), 3)
-                             for r, v in zip(rows.split(64), y.split(64))])  # fmt: skip
+        nearest = torch.cat([neighbours(grid, r, take(v, r)) for r, v in zip(rows.split(some), y.split(some))])
         ours.append(float((mean - y).square().mean()))
         near.append(float((nearest - y).square().mean()))
     middle = 100 if 100 in counts else counts[len(counts) // 2]
@@ -129,6 +129,18 @@ def against_context(
         work.note(note)
     coverage = {f"coverage_{level}": bands.at(level, middle) / 100 for level in (50, 90)}
     return metrics | {"mse_mean_picture": flat, "calibration_error": bands.error(middle)} | coverage
+
+
+def pictures_at_once(net: CNP, size: int) -> int:
+    """So many pictures of size² pixels that a layer of their predictions stays in memory."""
+    widest = max(p.shape[0] for p in net.parameters() if p.ndim == 2)
+    return max(1, min(64, AT_ONCE // (size * size * widest)))
+
+
+def neighbours(grid: Tensor, rows: Tensor, shown: Tensor) -> Tensor:
+    """All pixels [B,n,c] as the mean of the three nearest of those shown, a part of the pixels at a time."""
+    part = max(1, AT_ONCE // rows.numel())
+    return torch.cat([knn_predict(grid[rows], shown, g.expand(len(rows), -1, -1), 3) for g in grid.split(part)], 1)
 
 
 def show(

@@ -22,6 +22,7 @@ from .common import Metrics, batch_of, draw, size_of, training, width_of, write_
 from .pictures import numpy
 
 TRAINED, TESTED, QUERIES = 0.7, 400, 3
+FEW = 20  # test classes, below which the interval over episodes says little of other classes
 
 
 def build(channels: int, size: int, ways: int, width: int = 16, seed: int = 0) -> FewShotCNP:
@@ -49,9 +50,15 @@ def run_few_shot(job: Any, work: Work) -> Metrics:
     save_model(work.folder, net, config, component=f"{__name__}:build")
     metrics = test(work, net, images[test_rows], labels[test_rows], ways, shots, queries, draw(job, "eval"))
     write_curve(work, run, "cross-entropy (nats)")
+    tested = len(labels[test_rows].unique())
+    if tested < FEW:
+        work.note(
+            f"all test episodes draw on the same {tested} held-out classes: the interval of the accuracy is over "
+            "episodes, and says nothing of how much it varies from class to class"
+        )
     return metrics | {
         "chance": 1 / ways, "train_classes": len(labels[train_rows].unique()),
-        "test_classes": len(labels[test_rows].unique()),
+        "test_classes": tested,
     } | size_of(net)  # fmt: skip
 
 

@@ -20,9 +20,9 @@ from precis.papers.work import save, writing
 from precis.train.checkpoint import save_model
 
 from .calibration import Calibration
+from .charts import ASKED, asked_chart, predictions_chart
 from .common import Metrics, batch_of, draw, size_of, training, width_of, write_curve
 from .peers import Shared, alone, own_gp, shared_gp
-from .pictures import predictions_chart
 from .reading import Function, Functions, read_functions
 
 FEW, HELD, TARGETS = 20, 0.2, 64
@@ -104,8 +104,16 @@ def run_functions(job: Any, work: Work) -> Metrics:
     metrics = score(work, net, scale, pooled, held, draw(job, "eval"))
     rows = write_predictions(job, work, net, scale, found)
     if x_dim == 1:
-        save(work.folder / "predictions.png", predictions_chart(net, scale, held, found, pooled).png())
-        work.show("predictions.png")
+        asked = asked_of(job, found)
+        held_out = "held_out.png" if asked else "predictions.png"
+        save(work.folder / held_out, predictions_chart(net, scale, held, found, pooled).png())
+        work.show(held_out)
+        if asked:
+            if len(asked) > ASKED:
+                work.note(f"predictions.png has the first {ASKED} of the {len(asked)} functions that were asked for; "
+                          "predictions.csv has them all")  # fmt: skip
+            save(work.folder / "predictions.png", asked_chart(net, scale, asked, found, pooled).png())
+            work.show("predictions.png")
     write_curve(work, run, "−log Q per target, standardised (nats)")
     counts = {"train_functions": len(train), "held_out_functions": len(held), "predictions": rows}
     return metrics | counts | ({"sigma_scale": scale.sigma} if job.recalibrate else {}) | size_of(net)
@@ -225,12 +233,24 @@ def _scores(y: np.ndarray, mean: np.ndarray, std: np.ndarray) -> list[float]:
     return [float(nll), float(np.sqrt(((y - mean) ** 2).mean())), *inside]
 
 
+def grid_of(job: Any, found: Functions) -> np.ndarray:
+    """Evenly spread places [m,1] over the range of x of all functions."""
+    every = np.concatenate([f.x for f in found.items] + [f.ask for f in found.items])
+    return np.linspace(every.min(), every.max(), job.grid or 100)[:, None]
+
+
+def asked_of(job: Any, found: Functions) -> list[tuple[Function, np.ndarray]]:
+    """Functions of one variable, and the places [m,1] where they were asked for: empty y, or --grid."""
+    if job.grid is not None:
+        return [(f, grid_of(job, found)) for f in found.items]
+    return [(f, f.ask) for f in found.items if len(f.ask)]
+
+
 def write_predictions(job: Any, work: Work, net: CNP, scale: Scale, found: Functions) -> int:
     """predictions.csv: mean, deviation and bands where y is empty, else (or with --grid) on a grid; rows written."""
     grid = None
     if len(found.x_names) == 1 and (job.grid is not None or not found.asked):
-        every = np.concatenate([f.x for f in found.items])
-        grid = np.linspace(every.min(), every.max(), job.grid or 100)[:, None]
+        grid = grid_of(job, found)
     header = ["id", *found.x_names]
     for name in found.y_names:
         header += [f"{name}_mean", f"{name}_std", *(f"{name}_{end}{b}" for b in BANDS for end in ("low", "high"))]

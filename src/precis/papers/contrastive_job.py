@@ -12,7 +12,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.errors import InputError
-from precis.papers.job import Job, Range
+from precis.papers.job import Colour, Job, Range
 
 
 @dataclass(kw_only=True)
@@ -37,12 +37,13 @@ class ContrastiveJob(Job):
         Range(8, 224),
     ] = None  # fmt: skip
     labels: Annotated[
-        str, Doc("auto (sub-folders, or a column), or a CSV of file, label and group; a blank label is none")
+        str,
+        Doc("auto (sub-folders, or a column), or a CSV of file, label and group; without label or row there is none"),
     ] = "auto"
     group: Annotated[str | None, Doc("column whose equal values (a patient, a product) stay on one side")] = None
     val_fraction: Annotated[float, Doc("share of labelled pictures held out of training to judge it"),
                             Range(0.05, 0.8)] = 0.2  # fmt: skip
-    background: Annotated[str, Doc("colour under transparent pictures")] = "white"
+    background: Annotated[str, Doc("colour under transparent pictures"), Colour()] = "white"
     keep_going: Annotated[bool, Doc("go on if more than one picture in twenty cannot be read")] = False
 
     # How.

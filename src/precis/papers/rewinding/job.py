@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour
 
 
 @dataclass(kw_only=True)
@@ -70,7 +71,7 @@ class Rewinding(Job):
     val: Annotated[float, Doc("share of the training examples that networks are chosen on"), Range(0.01, 0.5)] = 0.1
     test_share: Annotated[float, Doc("share of the examples that is only tested on"), Range(0.01, 0.8)] = 0.2
     rows: Annotated[int | None, Doc("use so many training examples at most"), Range(20)] = None
-    background: Annotated[str, Doc("colour under transparent pictures")] = "white"
+    background: Annotated[str, Doc("colour under transparent pictures"), Colour()] = "white"
     keep_going: Annotated[bool, Doc("go on when more than one picture in twenty cannot be read")] = False
 
     def sample(self, folder: Path) -> str:

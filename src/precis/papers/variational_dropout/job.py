@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour
 
 
 @dataclass(kw_only=True)
@@ -59,7 +60,7 @@ class VariationalDropoutJob(Job):
     val: Annotated[float, Doc("share of the training part kept for choices"), Range(0.02, 0.5)] = 0.1
     test_share: Annotated[float, Doc("share for the test, where the data bring none"), Range(0.05, 0.5)] = 0.2
     rows: Annotated[int | None, Doc("use so many training examples at most"), Range(20)] = None
-    background: Annotated[str, Doc("colour under transparent pictures")] = "white"
+    background: Annotated[str, Doc("colour under transparent pictures"), Colour()] = "white"
     keep_going: Annotated[bool, Doc("go on when more than 5 % of the pictures cannot be read")] = False
 
     def sample(self, folder: Path) -> str:

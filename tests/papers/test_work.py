@@ -221,3 +221,14 @@ def test_discarding_leaves_no_folder_but_what_others_put_there(tmp_path):
     (folder / "theirs.txt").write_text("x")
     work.discard()
     assert [p.name for p in folder.iterdir()] == ["theirs.txt"]
+
+
+def test_a_curve_is_kept_at_a_bounded_number_of_points(tmp_path):
+    work = RunFolder(tmp_path, "cpu", {})
+    work.curve("loss", range(1, 1001), [1 / n for n in range(1, 1001)])
+    work.curve("short", [1, 2], [0.5, float("nan")])
+    curves = work.finish({"metrics": {}})["curves"]
+    steps, values = curves["loss"]["steps"], curves["loss"]["values"]
+    assert len(steps) == 200 and (steps[0], steps[-1]) == (1, 1000)
+    assert all(v == 1 / s for s, v in zip(steps, values))
+    assert curves["short"] == {"steps": [1, 2], "values": [0.5, None]}

@@ -22,6 +22,7 @@ from precis.errors import InputError, Stopped
 
 BEGUN, EVENTS, RESULT, REPORT = "run.json", "events.jsonl", "result.json", "report.md"
 OWN = {BEGUN, EVENTS, RESULT}
+POINTS = 200  # of a curve in result.json
 
 
 @contextmanager
@@ -86,6 +87,7 @@ class RunFolder:
         self.notes: list[str] = []
         self.shown: list[str] = []
         self.pictures: list[str] = []
+        self.curves: dict[str, dict[str, list[Any]]] = {}
         self._made, self._listen, self._stopping = made, listen, stopping
         self._before = self._recall() if resume else 0.0
         self._start = time.monotonic()
@@ -123,6 +125,12 @@ class RunFolder:
             self.notes.append(line)
             self._tell({"event": "note", "text": line})
 
+    def curve(self, name: str, steps: Sequence[int], values: Sequence[float]) -> None:
+        """A metric over the steps of a training, for `result.json`: at `POINTS` of them at most, first and last too."""
+        n = len(steps)
+        kept = range(n) if n <= POINTS else [round(i * (n - 1) / (POINTS - 1)) for i in range(POINTS)]
+        self.curves[name] = {"steps": [int(steps[i]) for i in kept], "values": [float(values[i]) for i in kept]}
+
     def show(self, file: str) -> None:
         self._inside(file)
         self.shown = [file, *(name for name in self.shown if name != file)]
@@ -146,6 +154,8 @@ class RunFolder:
             if value is not None and not math.isfinite(value):
                 self.note(f"{name} is {float(value)}, which JSON cannot say: it is null")
         whole = finite(result | {"repeatable": self.repeatable, "notes": self.notes})
+        if self.curves:
+            whole["curves"] = finite(self.curves)
         whole |= {"seconds": round(self.seconds, 3), "peak_memory_mb": peak_memory_mb(self.device)}
         whole |= {"files": self.files()}
         write_json(self.folder / RESULT, whole)

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from precis.cli.run import parse
 from precis.errors import InputError
 from precis.papers.catalogue import Paper, find
+from precis.papers.job import OfRun
 from precis.papers.opening import job_of
 from precis.web import forms
 
@@ -27,11 +28,13 @@ def test_types_become_inputs(paint: Paper) -> None:
     assert kinds == {
         "task": "choice", "steps": "number", "pause": "number", "size": "several", "weights": "several",
         "names": "several",
-        "over": "file", "flip": "flag", "keep": "flag", "tint": "choice", "title": "text", "from_": "choice",
+        "over": "file", "marks": "file", "before": "run", "brush": "text",
+        "flip": "flag", "keep": "flag", "tint": "choice", "title": "text", "from_": "choice",
         "level": "choice", "hue": "number", "seed": "number", "device": "choice",
     }  # fmt: skip
     assert (found["steps"].low, found["steps"].high, found["steps"].step) == (1, 10_000, "1")
     assert found["from_"].option == "--from" and found["from_"].label == "from"
+    assert found["marks"].words == ("auto",) and found["before"].run == found["brush"].run == OfRun("painted.png")
     assert found["steps"].doc == "strokes" and found["names"].shown == "a b"
 
 
@@ -102,6 +105,10 @@ def test_the_command_line_reads_what_the_form_said(paint: Paper, form: dict[str,
     ({"steps": "1.5"}, "whole number"), ({"hue": "2"}, "at most 1"), ({"hue": "nan"}, "not a number"),
     ({"size": "1"}, "--size takes 2 values, got 1"), ({"size": "1 x"}, "whole number"), ({"size": "0 4"}, "at least 1"),
     ({"task": "other"}, "--task must be one of again, never"), ({"tint": "maybe"}, "True, False"),
+    ({"marks": "/etc/passwd"}, "--marks: choose a file, or auto"), ({"marks": "other.csv"}, "choose a file"),
+    ({"before": "/etc"}, "--before: there is no finished run '/etc'"), ({"before": "gone"}, "no finished run 'gone'"),
+    ({"brush": "/etc"}, "--brush: there is no finished run '/etc'"), ({"brush": "../x"}, "no finished run"),
+    ({"brush": "~root"}, "no finished run"),
     ({"nothing": "1"}, "no option 'nothing'"), ({"title": "a\0b"}, "character"), ({"names": "a --out"}, "cannot begin"),
 ])  # fmt: skip
 def test_wrong_options_are_told(paint: Paper, form: dict[str, str], words: str) -> None:
@@ -127,3 +134,25 @@ def test_a_refused_form_comes_back(site: TestClient, ids: tuple[str, str], home:
         answer = site.post(f"/papers/{ids[0]}/{path}", data=data, headers={"accept": "application/json"})
         assert answer.status_code == 400 and words in answer.json()["error"], (path, data, answer.text)
     assert not list((home / "site" / "jobs").iterdir())
+
+
+def test_a_file_and_a_run_become_what_the_option_takes(paint: Paper, tmp_path: Path) -> None:
+    every = forms.fields_of(job_of(paint))
+    known = {("painted.png", "paint-1"): tmp_path}
+    folder_of = lambda wanted, name: known.get((wanted.holds, name))
+    sent = {"before": "paint-1", "brush": "paint-1"}
+    options = forms.read(paint, every, sent, {"marks": tmp_path / "m.csv"}, folder_of)
+    assert options == {"before": tmp_path, "brush": str(tmp_path), "marks": str(tmp_path / "m.csv")}
+    job = parse(paint, forms.arguments(every, options, None))[1]
+    assert (job.before, job.brush, job.marks) == (tmp_path, str(tmp_path), str(tmp_path / "m.csv"))
+    assert forms.read(paint, every, {"marks": "auto", "brush": "coarse"}, {}, folder_of) == {"brush": "coarse"}
+
+
+def test_the_contrastive_jobs_say_what_they_take() -> None:
+    for name, wanted in (("ntxent", {"model": "text", "init": "run"}), ("rocl", {"attack": "run"}),
+                         ("prvipe", {"model": "run"})):  # fmt: skip
+        found = {field.name: field for field in forms.fields_of(job_of(find()[name]))}
+        assert {n: found[n].kind for n in wanted} == wanted and all(found[n].run for n in wanted)
+    for name in ("ntxent", "supcon", "group_norm", "mobilenet", "revnet", "rewinding", "variational_dropout"):
+        found = {field.name: field for field in forms.fields_of(job_of(find()[name]))}
+        assert found["labels"].kind == "file" and found["labels"].words == ("auto",), name

@@ -80,6 +80,31 @@ def test_weights_are_a_file_that_the_job_opens_itself(
     assert refused.status_code == 400 and "200 times" in refused.text
 
 
+def test_a_finished_run_and_a_table_are_options_of_another(
+    site: TestClient, ids: tuple[str, str], ended: Callable[..., Any], home: Path
+) -> None:
+    page = site.get(f"/papers/{ids[0]}").text
+    assert "no run that would do yet" in page and "Without a file: auto." in page
+    first = start(site, ids[0], {"input-from": "sample"})
+    assert ended(first)["state"] == "finished"
+    name = first.rsplit("/")[-1]
+    page = site.get(f"/papers/{ids[0]}").text
+    assert f'<option value="{name}">{name} · the built-in sample' in page and '<datalist id="l-brush">' in page
+    sent = {"input-from": "sample", "before": name, "brush": name}
+    second = start(site, ids[0], sent, marks=("marks.csv", b"file,label\na.png,x\n"))
+    assert ended(second)["state"] == "finished", site.get(second).text
+    settings = json.loads(site.get(f"{second}/files/result.json").content)["settings"]
+    assert settings["before"] == settings["brush"] == str(home / "runs" / name)
+    assert Path(settings["marks"]).read_bytes() == b"file,label\na.png,x\n"
+    assert Path(settings["marks"]).is_relative_to(home / "site" / "uploads")
+    counted = start(site, ids[1], {"input-from": "sample"})
+    assert ended(counted)["state"] == "finished"
+    for other in (counted.rsplit("/")[-1], "../runs/" + name, str(home / "runs" / name), "."):
+        sent = {"input-from": "sample", "before": other}
+        answer = site.post(f"/papers/{ids[0]}/run", data=sent, headers={"accept": "application/json"})
+        assert answer.status_code == 400 and "no finished run" in answer.json()["error"], other
+
+
 def test_several_files_are_one_set(site: TestClient, ids: tuple[str, str], home: Path) -> None:
     files = [("input", (f"set/class{i}/p.png", picture())) for i in range(3)]
     answer = site.post(

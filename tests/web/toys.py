@@ -35,6 +35,7 @@ from typing_extensions import Doc
 
 from precis.errors import InputError, Stopped
 from precis.papers import Job, Range
+from precis.papers.job import OfFile, OfRun
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -57,6 +58,9 @@ class Paint(Job):
     weights: Annotated[tuple[float, ...], Doc("any number of weights")] = ()
     names: Annotated[tuple[str, ...], Doc("words")] = ("a", "b")
     over: Annotated[Path | None, Doc("a second picture")] = None
+    marks: Annotated[str, Doc("auto, or a CSV of marks"), OfFile(("auto",))] = "auto"
+    before: Annotated[Path | None, Doc("folder of a run to go on from"), OfRun("painted.png")] = None
+    brush: Annotated[str, Doc("fine, coarse, or the folder of a run"), OfRun("painted.png")] = "fine"
     flip: Annotated[bool, Doc("upside down")] = False
     keep: Annotated[bool, Doc("keep the edge")] = True
     tint: Annotated[bool | None, Doc("tint it")] = None

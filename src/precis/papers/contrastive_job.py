@@ -12,7 +12,10 @@ import tyro
 from typing_extensions import Doc
 
 from precis.errors import InputError
-from precis.papers.job import Job, Range
+from precis.papers.job import Colour, Job, OfFile, OfRun, Range
+
+ENCODERS = ("ntxent", "debiased", "supcon", "rocl", "clae", "invariance")  # papers whose runs leave an encoder
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(kw_only=True)
@@ -31,18 +34,20 @@ class ContrastiveJob(Job):
 
     # What to learn from.
     size: Annotated[
-        int | None,
-        Doc("side of the pictures; None: the largest of 32, 64, 96, 128, 224 that the median picture fills; array "
+        int | Literal["auto"] | None,
+        Doc("side of the pictures; auto: the largest of 32, 64, 96, 128, 224 that the median picture fills; array "
             "files of up to 64 pixels as they are"),
         Range(8, 224),
-    ] = None  # fmt: skip
+    ] = "auto"  # fmt: skip
     labels: Annotated[
-        str, Doc("auto (sub-folders, or a column), or a CSV of file, label and group; a blank label is none")
+        str,
+        Doc("auto (sub-folders, or a column), or a CSV of file, label and group; without label or row there is none"),
+        OfFile(("auto",)),
     ] = "auto"
     group: Annotated[str | None, Doc("column whose equal values (a patient, a product) stay on one side")] = None
     val_fraction: Annotated[float, Doc("share of labelled pictures held out of training to judge it"),
                             Range(0.05, 0.8)] = 0.2  # fmt: skip
-    background: Annotated[str, Doc("colour under transparent pictures")] = "white"
+    background: Annotated[str, Doc("colour under transparent pictures"), Colour()] = "white"
     keep_going: Annotated[bool, Doc("go on if more than one picture in twenty cannot be read")] = False
 
     # How.
@@ -50,6 +55,7 @@ class ContrastiveJob(Job):
         str,
         Doc("auto (conv up to 32 pixels on a CPU, else resnet18), conv, resnet18, resnet50, any backbone such as "
             "conv:32x4; with --task embed: the folder of a run"),
+        OfRun(WEIGHTS, ENCODERS),
     ] = "auto"  # fmt: skip
     augment: Annotated[
         Literal["auto", "simclr", "mocov2", "supcon", "glyph"],
@@ -63,7 +69,9 @@ class ContrastiveJob(Job):
     batch: Annotated[int | None, Doc("pictures a step; None: up to 256, at most half of them"), Range(2)] = None
     lr: Annotated[float, Doc("AdamW's rate after warm-up"), Range(1e-7, 1.0)] = 1e-3
     temperature: Annotated[float | None, Doc("of the loss; None: the method's own"), Range(1e-3, 10)] = None
-    init: Annotated[Path | None, Doc("folder of a run whose encoder to start from")] = None
+    init: Annotated[
+        Path | None, Doc("folder of a run whose encoder to start from"), OfRun(WEIGHTS, ENCODERS)
+    ] = None
     save_every: Annotated[float, Doc("seconds between checkpoints"), Range(1)] = 60.0
 
     # What to see.
@@ -74,6 +82,8 @@ class ContrastiveJob(Job):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.size == "auto":
+            self.size = None
         if self.epochs is not None and self.minutes is not None:
             raise InputError("--epochs and --minutes: name one of them")
         if self.task == "embed" and self.model == "auto":

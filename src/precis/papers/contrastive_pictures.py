@@ -17,6 +17,7 @@ from precis.data.imageset import ImageSet
 from precis.data.stack import square
 from precis.errors import InputError
 from precis.papers.job import Work
+from precis.papers.picture_sets import open_pictures, tell_skipped
 from precis.train.colour import luma
 
 SIZES = (32, 64, 96, 128, 224)
@@ -51,7 +52,8 @@ class Pictures(NamedTuple):
 def read_pictures(job: Any, work: Work, channels: int | None = None, size: int | None = None) -> Pictures:
     """INPUT at the job's size; `channels` and `size`, if given, are what a finished encoder wants."""
     size = size or job.size or _natural_size(Path(job.input))
-    found = ImageSet.open(job.input, size, job.labels, job.group, job.keep_going, background=job.background)
+    found = open_pictures(job.input, size, job.labels, job.group, job.keep_going, background=job.background,
+                          rest="unlabelled")  # fmt: skip
     n = len(found)
     if n < (LEAST if job.task == "train" else 2):
         raise InputError(f"contrastive training needs negatives: {LEAST} pictures or more are wanted, {n} found",
@@ -86,8 +88,7 @@ def read_pictures(job: Any, work: Work, channels: int | None = None, size: int |
 
 def write_skipped(pictures: Pictures, work: Work) -> None:
     """`skipped.csv`: last of what is checked, since bad input leaves no file behind."""
-    if pictures.source.write_skipped(work.folder):
-        work.note(f"{len(pictures.source.skipped)} pictures could not be read: see skipped.csv")
+    tell_skipped(pictures.source, work)
 
 
 def as_channels(images: Tensor, channels: int | None) -> Tensor:

@@ -71,6 +71,8 @@ def run_contrastive(job: Any, work: Work, make: Make, *, read: Read = read_pictu
     save_model(work.folder, encoder, config, component=COMPONENT)
     save_model(work.folder, head, {"dim_in": int(encoder.out_dim)}, name="head")  # type: ignore[arg-type]
     metrics = write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), run.curves["loss"])
+    for name, curve in run.curves.items():
+        work.curve(name, curve.steps, curve.values)
     return metrics | {"loss": run.curves["loss"].values[-1], "steps": float(run.steps), "batch": float(batch)}
 
 
@@ -198,11 +200,17 @@ def budget_of(job: Any, pictures: Pictures, encoder: nn.Module, passes: int = PA
     return Budget(epochs=float(min(100, max(2, MACS // (passes * macs * len(pictures.trained))))))
 
 
-def train_recipe(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn.Module, batch: int) -> Run:
-    """`optimise` on pictures that are augmented on the device; a run that was stopped goes on."""
-    name, budget = views_name(job, pictures), budget_of(job, pictures, encoder, recipe.passes)
+def train_recipe(
+    job: Any, work: Work, pictures: Pictures, recipe: Recipe, encoder: nn.Module, batch: int, *,
+    budget: Budget | None = None, arm: str = "",
+) -> Run:  # fmt: skip
+    """`optimise` on pictures that are augmented on the device; a run that was stopped goes on.
+
+    budget: None: the job's.  arm: of a second training beside the job's own, which stands before what it logs.
+    """
+    name, budget = views_name(job, pictures), budget or budget_of(job, pictures, encoder, recipe.passes)
     views = preset(name, int(pictures.images.shape[-1]))
-    if job.augment == "auto":
+    if job.augment == "auto" and not arm:
         work.note(f"the views are made by the preset {name}" + (" (no flips)" if name == "glyph" else ""))
     images = pictures.images[torch.from_numpy(pictures.trained)].to(work.device)
     order, noise = (torch.Generator().manual_seed(1000 * job.seed + i) for i in (2, 3))
@@ -213,8 +221,11 @@ def train_recipe(job: Any, work: Work, pictures: Pictures, recipe: Recipe, encod
     batches: Iterable[Tensor] = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
     if recipe.batches is not None:
         batches = recipe.batches(order)
+    def log(step: int, total: int, **scalars: float) -> None:
+        work.log(step, total, **{f"{arm}_{key}": value for key, value in scalars.items()} if arm else scalars)
+
     return optimise(
-        recipe.model, loss, batches, work.device, lr=job.lr, budget=budget, log=work.log,
-        precision="bf16" if work.device == "cuda" else "fp32", folder=work.folder / TRAINING, resume=work.resume,
-        keep={"model": recipe.model, "noise": noise}, checkpoint_seconds=job.save_every,
+        recipe.model, loss, batches, work.device, lr=job.lr, budget=budget, log=log,
+        precision="bf16" if work.device == "cuda" else "fp32", folder=work.folder / (TRAINING + arm),
+        resume=work.resume, keep={"model": recipe.model, "noise": noise}, checkpoint_seconds=job.save_every,
     )  # fmt: skip

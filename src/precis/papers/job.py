@@ -1,4 +1,5 @@
-"""What a paper's `job.py` builds on: the `Job` dataclass, the `Work` it is handed, and `Range` for its options."""
+"""What a paper's `job.py` builds on: the `Job` dataclass, the `Work` it is handed, and what marks its
+options: `Range`, `Colour`, `OfFile`, `OfRun`."""
 
 import dataclasses
 import math
@@ -19,6 +20,29 @@ class Range:
 
     low: int | float | None = None
     high: int | float | None = None
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A word that names a colour, white or #ffffff.  Checked as `Range` is."""
+
+
+@dataclass(frozen=True)
+class OfFile:
+    """A word that names a file or is one of `words`: on the site a file is uploaded for it."""
+
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """A path or word that names the folder of a finished run: on the site, one of the runs made there.
+
+    papers: whose runs will do; (): the option's own.  holds: the file that such a run has left.
+    """
+
+    holds: str
+    papers: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -65,6 +89,8 @@ class Job:
             for bound in getattr(hints[f.name], "__metadata__", ()):
                 if isinstance(bound, Range):
                     _check_range(option_of(type(self), f.name), getattr(self, f.name), bound)
+                elif isinstance(bound, Colour):
+                    _check_colour(option_of(type(self), f.name), getattr(self, f.name))
 
     def sample(self, folder: Path) -> str:
         """Put the built-in sample into `folder`; return what INPUT would be."""
@@ -85,6 +111,17 @@ def option_of(job: type[Job], field: str) -> str:
     metadata = getattr(get_type_hints(job, include_extras=True)[field], "__metadata__", ())
     given = [mark.name for mark in metadata if isinstance(mark, named) and mark.name]
     return "--" + (given[0] if given else field).replace("_", "-")
+
+
+def _check_colour(option: str, value: str | None) -> None:
+    if value in (None, "white"):
+        return
+    from precis.data.images import colour_of
+
+    try:
+        colour_of(str(value))
+    except InputError as error:
+        raise InputError(f"{option}: {error.message}") from None
 
 
 def _check_range(option: str, value: Any, bound: Range) -> None:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from precis.data import kinds_of, standard
-from precis.data.imageset import ImageSet
 from precis.data.tables import Table, read_table
 from precis.errors import InputError
 from precis.papers.job import Work
+from precis.papers.picture_sets import open_pictures, tell_skipped
 
 LABEL_COLUMNS = ("label", "labels", "y", "class", "target")
 FEWEST = 20
@@ -121,17 +121,18 @@ def _pictures(job: Any, work: Work, path: Path) -> _Whole:
     options: dict[str, Any] = {"keep_going": job.keep_going, "background": job.background}
     if size is None and path.suffix in (*ARRAYS, ".parquet"):
         try:
-            found = ImageSet.open(path, None, job.labels, **options)
+            found = open_pictures(path, None, job.labels, **options)
             size = 0 if max(found.images.shape[2:]) <= 64 else 32
         except InputError:
             size = 32  # of several sizes
     if size != 0:
-        found = ImageSet.open(path, size or 32, job.labels, **options)
-    if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+        found = open_pictures(path, size or 32, job.labels, **options)
+    tell_skipped(found, work)
     if found.labels is None:
         raise InputError("there are no classes: a sub-folder each, a column label, or --labels CSV", file=path)
     known = found.labels >= 0
+    if not known.all():
+        work.note(f"{int((~known).sum())} pictures have no label and are left out")
     groups = None if found.groups is None else found.groups[known]
     return _Whole(torch.from_numpy(found.images[known]), torch.from_numpy(found.labels[known]), found.classes, groups)
 

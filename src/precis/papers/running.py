@@ -93,13 +93,22 @@ def check_input(given: str, kinds: tuple[str, ...]) -> None:
     if not path.exists():
         raise InputError(f"no such file or folder; INPUT is {_either(kinds)}", file=given)
     if path.is_dir() and not any(path.iterdir()) or path.is_file() and not path.stat().st_size:
-        raise InputError(f"is empty; INPUT must be {_either(kinds)}", file=given)
+        raise InputError(f"is empty; INPUT must be {_either(kinds)}{_endings(path, kinds)}", file=given)
     from precis.data import kinds_of
 
     found = kinds_of(path)
     if not found & set(kinds):
         what = f"looks like {_either(sorted(found))}" if found else "is of no kind that precis reads"
-        raise InputError(f"{what}; INPUT must be {_either(kinds)}", file=given)
+        raise InputError(f"{what}; INPUT must be {_either(kinds)}{_endings(path, kinds)}", file=given)
+
+
+def _endings(path: Path, kinds: tuple[str, ...]) -> str:
+    """What was looked for in a folder that should hold pictures."""
+    if not path.is_dir() or "images" not in kinds:
+        return ""
+    from precis.data.images import SUFFIXES
+
+    return f"; looked for files ending in {', '.join(SUFFIXES)}"
 
 
 def pick_device(asked: str) -> str:

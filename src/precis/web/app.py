@@ -121,7 +121,7 @@ def paper_page(site: Site, paper: Paper, **form: Any) -> str:
         job: Any = job_of(paper)
     except InputError as error:
         job = str(error)
-    runs = [run for run in site.runs.all() if run.paper == paper.id][:6]
+    runs = site.runs.all()
     return pages.paper(site.shelf.view(), paper, job, site.shelf.claims_known(paper), runs, **form)
 
 

@@ -8,7 +8,7 @@ heading is open, the rest is folded away.
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,7 +17,7 @@ from typing_extensions import Doc
 
 from precis.errors import InputError
 from precis.papers.catalogue import Paper
-from precis.papers.job import Job, Range
+from precis.papers.job import Job, OfFile, OfRun, Range
 from precis.papers.opening import make_job
 
 CHOICE = "input-from"  # the form's own field: where INPUT comes from; no option can be called so
@@ -28,7 +28,11 @@ _NUMBERS = {int: "a whole number", float: "a number"}
 
 @dataclass(frozen=True)
 class Field:
-    """One option: `kind` is flag, choice, number, text, file or several (numbers or words, split at spaces)."""
+    """One option: `kind` is flag, choice, number, text, file, run or several (numbers or words, split at spaces).
+
+    words: that may stand in place of a file.  run: which runs of the site may be named, alone (kind run) or beside
+    other words (kind text).
+    """
 
     name: str
     option: str
@@ -41,6 +45,8 @@ class Field:
     low: int | float | None = None
     high: int | float | None = None
     choices: tuple[Any, ...] = ()
+    words: tuple[str, ...] = ()
+    run: OfRun | None = None
 
     @property
     def shown(self) -> str:
@@ -103,7 +109,10 @@ def _headings(job_class: type[Job]) -> dict[str, str]:
 
 
 def _field(field: Any, hint: Any) -> Field:
-    doc, bound, option = "", Range(), field.name.strip("_").replace("_", "-")
+    doc, bound = "", Range()
+    words: tuple[str, ...] | None = None
+    run: OfRun | None = None
+    option = field.name.strip("_").replace("_", "-")
     if get_origin(hint) is Annotated:
         hint, *notes = get_args(hint)
         for note in notes:
@@ -111,15 +120,22 @@ def _field(field: Any, hint: Any) -> Field:
                 doc = note.documentation
             elif isinstance(note, Range):
                 bound = note
+            elif isinstance(note, OfFile):
+                words = note.words
+            elif isinstance(note, OfRun):
+                run = note
             elif isinstance(name := getattr(note, "name", None), str):  # tyro.conf.arg(name=…)
                 option = name
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     bare, optional = _without_none(hint)
-    kind, choices = _kind(bare, optional)
+    kind, choices = ("file", ()) if words is not None else _kind(bare, optional)
+    if run is not None and bare is Path:
+        kind = "run"
     label = option.replace("-", " ")
     return Field(
-        field.name, "--" + option, label, doc, kind, bare, default, optional, bound.low, bound.high, choices
-    )
+        field.name, "--" + option, label, doc, kind, bare, default, optional, bound.low, bound.high, choices,
+        words or (), run,
+    )  # fmt: skip
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:
@@ -144,10 +160,13 @@ def _kind(bare: Any, optional: bool) -> tuple[str, tuple[Any, ...]]:
     return ("several" if get_origin(bare) is tuple else "text"), ()
 
 
-def read(paper: Paper, all_fields: list[Field], form: Mapping[str, str], files: Mapping[str, Path]) -> dict[str, Any]:
+def read(
+    paper: Paper, all_fields: list[Field], form: Mapping[str, str], files: Mapping[str, Path],
+    folder_of: Callable[[OfRun, str], Path | None] = lambda wanted, name: None,
+) -> dict[str, Any]:  # fmt: skip
     """The options that a filled form asks for, only those that differ from the default; checked as `run` checks them.
 
-    An empty input means the default.
+    An empty input means the default.  folder_of: of a finished run of that name which is of the wanted kind, or None.
     """
     options: dict[str, Any] = {}
     known = {field.name for field in all_fields} | {"input", CHOICE}
@@ -155,7 +174,9 @@ def read(paper: Paper, all_fields: list[Field], form: Mapping[str, str], files: 
         raise InputError(f"{paper.id} has no option {unknown[0]!r}")
     for field in all_fields:
         if field.kind == "file":
-            value = files.get(field.name, field.default)
+            value = _file(field, form.get(field.name, ""), files)
+        elif field.run is not None:
+            value = _of_run(field, form.get(field.name, "").strip(), folder_of)
         elif field.kind == "flag":
             value = form.get(field.name, "off") == "on"
         else:
@@ -166,6 +187,26 @@ def read(paper: Paper, all_fields: list[Field], form: Mapping[str, str], files: 
             options[field.name] = value
     make_job(paper, form.get("input") or None, **options)
     return options
+
+
+def _file(field: Field, word: str, files: Mapping[str, Path]) -> Any:
+    if field.name in files:
+        return str(files[field.name]) if field.type is str else files[field.name]
+    if word and field.words and word not in (*field.words, str(field.default)):
+        raise InputError(f"{field.option}: choose a file, or {' or '.join(field.words)}")
+    return word if word and field.words else field.default
+
+
+def _of_run(field: Field, word: str, folder_of: Callable[[OfRun, str], Path | None]) -> Any:
+    """The folder of the run of that name, or, where words are taken, the word: never a path that was typed."""
+    if not word or word == field.default:
+        return field.default
+    folder = None if field.run is None else folder_of(field.run, word)
+    if folder is not None:
+        return folder if field.type is Path else str(folder)
+    if field.kind == "run" or "/" in word or "\\" in word or "\0" in word or word[0] in ".~-":
+        raise InputError(f"{field.option}: there is no finished run {word!r} here that would do: name one by its id")
+    return word
 
 
 def _value(field: Field, text: str) -> Any:

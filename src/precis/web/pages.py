@@ -17,13 +17,14 @@ from precis.papers.running import number
 from precis.papers.verdicts import is_older
 from precis.web.forms import groups_of
 from precis.web.results import files_of, table_of
-from precis.web.runs import Run
+from precis.web.runs import Run, fits
 from precis.web.shelf import STATES, Card, View
 
 HERE = Path(__file__).parent
 LINKS = Links("/", "", "Library", HERE / "templates")
 MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not checked": "○"}
 TABLES = 3
+LATELY, OFFERED = 6, 100  # runs of a paper shown on its page, and offered where an option wants one
 
 
 def render(template: str, **values: Any) -> str:
@@ -76,16 +77,20 @@ def paper(
     error: str = "", filled: dict[str, str] | None = None, asked: str = "",
 ) -> str:
     """`job`: the Job class or the words why there is none; `claims`: what the check form knows, None if not asked yet;
-    `error`, `filled`, `asked` ("run" or "check"): a form that came back."""
+    `runs`: all, latest first; `error`, `filled`, `asked` ("run" or "check"): a form that came back."""
     entries = [marked(entry, claims) for entry in entries_of(view, about)]
     checked = {words.claim_of(entry) for entry in entries}
     problem = job if isinstance(job, str) else ""
+    groups = [] if problem else groups_of(job)
+    wanted = {f.name: f.run for group in groups for f in group.fields if f.run is not None}
+    fitting = {name: [r for r in runs if fits(r, run, about.id)][:OFFERED] for name, run in wanted.items()}
     return render(
         "site_paper.html", paper=about.id, words=about, about=about, entries=entries,
         unchecked=[(name, statement) for name, statement in about.claims.items() if name not in checked],
         picture=(about.assets / "card.webp").is_file(),
-        job=None if problem else job, job_problem=problem, groups=[] if problem else groups_of(job), claims=claims,
-        summary_of_job="" if problem else (job.__doc__ or "").strip().split("\n")[0], runs=runs, error=error,
+        job=None if problem else job, job_problem=problem, groups=groups, fitting=fitting, claims=claims,
+        summary_of_job="" if problem else (job.__doc__ or "").strip().split("\n")[0], error=error,
+        runs=[run for run in runs if run.paper == about.id][:LATELY],
         filled=filled or {}, asked=asked, file_kinds=[] if problem else [k for k in job.kinds if k != "name"],
         named=not problem and ("name" in job.kinds or not job.kinds),
     )

@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from precis.papers.job import OfRun
 from precis.papers.work import BEGUN, EVENTS, RESULT, write_json
 
 ACTIVE = ("queued", "running", "stopping")
@@ -194,6 +195,14 @@ class Runs:
         told = said[-1] if said else lines[-1].strip() if lines and state == "failed" else ""
         uploads = str(self.uploads / run)
         return told.replace(uploads + os.sep, "").replace(str(self.folder) + os.sep, "")
+
+
+def fits(run: Run, wanted: OfRun, paper: str) -> bool:
+    """Whether an option of `paper` that wants such a run may take this one."""
+    if run.kind != "run" or run.state != "finished" or run.paper not in (wanted.papers or (paper,)):
+        return False
+    file = run.folder / wanted.holds
+    return file.is_file() and not file.is_symlink()
 
 
 def is_id(run: str) -> bool:

@@ -11,8 +11,10 @@ from starlette.requests import Request
 from precis.errors import InputError
 from precis.papers.catalogue import Paper
 from precis.papers.checking import PROFILES
+from precis.papers.job import OfRun
 from precis.papers.opening import job_of
 from precis.web import forms, uploads
+from precis.web.runs import fits
 
 MOST_SEEDS = 1000
 
@@ -43,7 +45,7 @@ async def run(site: Any, paper: Paper, request: Request, filled: dict[str, str])
                 kinds = job_class.kinds if field == "input" else uploads.ANY
                 what = "INPUT" if field == "input" else f"--{field.replace('_', '-')}"
                 await uploads.check_upload(site.helpers, paths[field], kinds, what)
-            asked = forms.read(paper, options, texts, paths)
+            asked = forms.read(paper, options, texts, paths, lambda wanted, name: _folder(site, paper, wanted, name))
             given = chosen if isinstance(chosen, str) else str(paths["input"]) if chosen else None
             words = forms.arguments(options, asked, given)
             title = chosen if isinstance(chosen, str) else paths["input"].name if chosen else ""
@@ -52,6 +54,11 @@ async def run(site: Any, paper: Paper, request: Request, filled: dict[str, str])
         return str(name)
     finally:
         await form.close()
+
+
+def _folder(site: Any, paper: Paper, wanted: OfRun, name: str) -> Path | None:
+    run = site.runs.get(name)
+    return run.folder if run is not None and fits(run, wanted, paper.id) else None
 
 
 def _input(texts: dict[str, str], files: dict[str, Any], kinds: tuple[str, ...]) -> Any:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.papers.runs import halves, run_paper, saved, stopped_and_resumed
 
+from precis.cli.run import parse
 from precis.data.images import write_image
 from precis.errors import InputError
 from precis.papers.catalogue import find
@@ -45,6 +46,8 @@ def test_pictures_with_classes_are_embedded_and_judged(pictures, tmp_path):
     encoder = load_model(folder)
     images = torch.from_numpy(halves()[0])
     assert np.allclose(embed(encoder, images).numpy(), arrays["h"], atol=1e-5)
+    told = done.result["curve"]["loss"]
+    assert told["steps"][-1] == m["steps"] and told["values"][-1] == m["loss"] and len(told["steps"]) <= 200
     assert not (folder / ".training").exists() and "preset glyph" in " ".join(done.result["notes"])
     assert sum(map(int, (folder / "confusion.csv").read_text().split()[1].split(",")[1:])) > 0
 
@@ -179,6 +182,14 @@ def test_what_cannot_be_done_is_told_and_leaves_no_folder(pictures, tmp_path, op
     with pytest.raises(InputError, match=words):
         run(tmp_path / "out", pictures, **QUICK | options)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_size_may_be_said_to_be_found(pictures):
+    assert make_job(find()["ntxent"], pictures, size="auto").size is None
+    assert parse(find()["ntxent"], ["--size", "auto", "--", "x"])[1].size is None
+    assert parse(find()["ntxent"], ["--size", "96"])[1].size == 96
+    with pytest.raises(InputError, match="--size must be at least 8"):
+        make_job(find()["ntxent"], pictures, size=4)
 
 
 def test_no_option_takes_the_place_of_the_job_s_viewers():

@@ -51,6 +51,10 @@ def test_an_encoder_is_attacked_without_labels(pictures, tmp_path):
     assert next(iter(m)) == "found_attacked" and m["pictures"] == 40 and m["eps"] == 0.2
     assert m["found_attacked"] < m["found_clean"] <= 1
     assert {"robustness.png", "attacks.png"} <= set(done.result["files"])
+    rows = [line.split(",") for line in (done.folder / "robustness.csv").read_text().split()]
+    assert rows[0] == ["radius", "found"] and len(rows) == 7 and float(rows[4][0]) == 0.2
+    assert float(rows[1][1]) == pytest.approx(m["found_clean"], abs=1e-4)
+    assert float(rows[4][1]) == pytest.approx(m["found_attacked"], abs=1e-4)
     assert not (done.folder / "model.safetensors").exists()
     again = run(tmp_path / "third", tmp_path / "bare.npy", task="attack", model=str(first.folder), eps="0.2", tested=40)
     assert again.metrics == m

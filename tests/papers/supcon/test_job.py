@@ -8,15 +8,14 @@ import pytest
 import torch
 from tests.papers.runs import run_paper, saved, stopped_and_resumed
 
-from precis.contrastive.ntxent import ProjectionHead
-from precis.contrastive.supcon import SupConModel
-from precis.errors import InputError
+from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
 from precis.papers.catalogue import find
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.opening import make_job
-from precis.papers.supcon.beside import Beside
-from precis.papers.supcon.classifying import _batches, _classify_others
+from precis.papers.supcon.batches import batches_of
+from precis.papers.supcon.beside import CrossEntropy, linear_steps
+from precis.papers.supcon.classifying import _classify_others
 from precis.papers.supcon.confusions import confused_pairs
 from precis.train.checkpoint import load_model
 
@@ -66,23 +65,40 @@ def test_a_stopped_comparison_goes_on_to_the_same_end(pictures, tmp_path):
     stopped_and_resumed(run, tmp_path, pictures, **QUICK, compare="ce", balanced="yes")
 
 
-def test_each_network_is_trained_as_if_it_were_alone():
-    make = lambda: backbone("conv:4x2", (1, 8, 8), generator=torch.Generator().manual_seed(0))
-    g = lambda: torch.Generator().manual_seed(1)
+def test_a_comparison_that_stops_in_its_second_training_goes_on(pictures, tmp_path):
+    def stop(event):
+        if event["event"] == "log" and "ce_loss" in event["scalars"]:
+            raise Stopped("enough")
+
+    options = QUICK | {"compare": "ce"}
+    whole = run(tmp_path / "whole", pictures, **options)
+    with pytest.raises(Stopped):
+        run(tmp_path / "part", pictures, listen=stop, **options)
+    assert (tmp_path / "part" / ".trainingce").is_dir()
+    assert run(tmp_path / "part", pictures, resume=True, **options).metrics == whole.metrics
+
+
+def test_cross_entropy_has_the_linear_stages_presentations_more(pictures, tmp_path):
+    assert [linear_steps(n, 2, 16) for n in (32, 33, 720)] == [1, 2, 23] and linear_steps(720, 4, 128) == 2
+    done = run(tmp_path / "out", pictures, **QUICK, compare="ce")
+    m, notes = done.metrics, " ".join(done.result["notes"])
+    assert m["steps"] == 8 and m["ce_steps"] == 8 + 3  # 72 labelled pictures, 2 × 16 a step
+    assert 0 <= m["ce_linear_low"] <= m["ce_linear_accuracy"] <= 1
+    assert "3 steps more" in notes and "ce_accuracy is of its own last layer" in notes
+    alone = run(tmp_path / "alone", pictures, **QUICK)
+    assert alone.metrics["linear_accuracy"] == m["linear_accuracy"] and "ce_steps" not in alone.metrics
+
+
+def test_cross_entropy_starts_from_the_same_encoder_and_leaves_out_what_has_no_label():
+    encoder = backbone("conv:4x2", (1, 8, 8), generator=torch.Generator().manual_seed(0))
     views = [torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     y = torch.tensor([0, 1, 2, 0, -1, 1])
-    alone = SupConModel(make(), ProjectionHead(8, generator=g()))
-    both = Beside(SupConModel(make(), ProjectionHead(8, generator=g())), 3, g())
-    first, second = alone.loss(views, y), both.loss(views, y)
-    torch.testing.assert_close(second["loss"], first)
-    first.backward(), second["loss"].backward()
-    for p, q in zip(alone.parameters(), both.supervised.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad)
-    known = torch.cat([v for v in views])[torch.cat([y, y]) >= 0]
-    assert all(p.grad is not None for p in both.classify.parameters()) and len(known) == 10
-    logits = both.classify(torch.cat(views))
-    expected = torch.nn.functional.cross_entropy(logits, y.repeat(2), ignore_index=-1)
-    torch.testing.assert_close(second["cross_entropy"], expected)
+    model = CrossEntropy(encoder, 3, torch.Generator().manual_seed(1))
+    for p, q in zip(encoder.parameters(), model.encoder.parameters(), strict=True):
+        assert torch.equal(p, q) and p is not q
+    loss = model.loss(views, y)
+    expected = torch.nn.functional.cross_entropy(model(torch.cat(views)), y.repeat(2), ignore_index=-1)
+    torch.testing.assert_close(loss, expected)
 
 
 class Notes(list):
@@ -100,7 +116,7 @@ class Notes(list):
 def plan(labels, batch=16, **options):
     """The batches of a job with these labels of the pictures it trains on, and what it noted."""
     notes, job = Notes(), make_job(find()["supcon"], None, **options)
-    made = _batches(job, notes, torch.as_tensor(labels), batch)
+    made = batches_of(job, notes, torch.as_tensor(labels), batch)
     return None if made is None else made(torch.Generator().manual_seed(0)), " ".join(notes)
 
 
@@ -108,7 +124,7 @@ def test_many_classes_make_balanced_batches_and_few_do_not():
     many, few = np.arange(120) % 15, np.arange(120) % 4
     made, notes = plan(many)
     assert made.classes == made.each == 4
-    assert "4 classes with 4 pictures each" in notes and "1.1 of a class on average" in notes
+    assert "4 classes with 4 pictures each" in notes and "1.06 of a class on average" in notes
     made, notes = plan(many, balanced="no")
     assert made is None and "many have no positive but their own views" in notes
     assert plan(many, batch=6)[0] is None  # no room for two classes with four each
@@ -127,6 +143,29 @@ def test_pictures_without_a_label_take_part_or_are_left_out(tmp_path):
     np.savez(tmp_path / "partly.npz", images=images, labels=np.where(np.arange(90) < 60, labels, np.nan))
     done = run(tmp_path / "part", tmp_path / "partly.npz", **QUICK)
     assert done.metrics["steps"] == 2 * (78 // 16) and done.metrics["predicted"] == 30
+
+
+def test_balanced_batches_have_their_share_of_pictures_without_a_label():
+    labels = np.where(np.arange(150) % 3 == 0, -1, np.arange(150) % 7)
+    made, notes = plan(labels, batch=20)  # 20 · 2/3 / 7
+    assert "and 7 without a label (a random batch of 20 has 1.9 of a class" in notes and "in no batch" not in notes
+    seen = []
+    for _ in range(3):
+        for chosen in made:
+            y = labels[chosen.numpy()]
+            assert len(chosen) == 12 + 7 and (y < 0).sum() == 7 and len(set(chosen[12:].tolist())) == 7
+            assert all((y[:12] == c).sum() == 4 for c in set(y[:12].tolist())) and len(set(y[:12].tolist())) == 3
+            seen += chosen[12:].tolist()
+    assert set(seen) == set(np.flatnonzero(labels < 0).tolist())
+    again = plan(labels, batch=20)[0]
+    state, first = again.state_dict(), [c.tolist() for c in again]
+    other = plan(labels, batch=20)[0]
+    other.load_state_dict(state)
+    assert [c.tolist() for c in other] == first
+    assert plan(labels, batch=8)[0] is None  # no room for both
+    made, notes = plan(labels, batch=8, balanced="yes")
+    assert "50 pictures without a label are in no batch (--batch 8 has room" in notes
+    assert "has 1.99 pictures of a class" in plan(np.arange(1194) % 600 - 0, batch=1194, balanced="no")[1]
 
 
 def test_an_encoder_without_a_classifier_only_embeds(tmp_path):

@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour
 
 Task = Literal["compress", "decompress", "denoise", "superres", "inpaint"]
 
@@ -40,7 +41,7 @@ class Decode(Job):
                         "None: compress 256, CUDA 512; the others reduce nothing"),
         Range(8, 8192),
     ] = None  # fmt: skip
-    background: Annotated[str, Doc("colour to lay transparent pixels on")] = "white"
+    background: Annotated[str, Doc("colour to lay transparent pixels on"), Colour()] = "white"
     reference: Annotated[Path | None, Doc("denoise, superres, inpaint: the clean picture, to measure against")] = None
 
     linear: Annotated[

@@ -9,6 +9,7 @@ from typing_extensions import Doc
 
 from precis.errors import InputError
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour, OfFile
 
 
 @dataclass(kw_only=True)
@@ -45,8 +46,8 @@ class GroupNormJob(Job):
                     Range(8, 224)] = None  # fmt: skip
     val: Annotated[float, Doc("share of the pictures that errors are measured on"), Range(0.05, 0.8)] = 0.25
     pictures: Annotated[int, Doc("use so many pictures at most, drawn at random"), Range(20)] = 2000
-    labels: Annotated[str, Doc("auto, or a CSV of file and label")] = "auto"
-    background: Annotated[str, Doc("colour under transparent pictures")] = "white"
+    labels: Annotated[str, Doc("auto, or a CSV of file and label"), OfFile(("auto",))] = "auto"
+    background: Annotated[str, Doc("colour under transparent pictures"), Colour()] = "white"
     keep_going: Annotated[bool, Doc("go on when more than 5 % of the pictures cannot be read")] = False
 
     # Both.

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from precis.data.imageset import ImageSet
 from precis.data.program import tensor_of
 from precis.errors import InputError
 from precis.papers.class_folders import check_folders, stratified
 from precis.papers.job import Work
+from precis.papers.picture_sets import open_pictures, tell_skipped
 from precis.papers.work import writing
 from precis.train.classify import fit_classifier, score
 from precis.train.loop import Budget
@@ -63,11 +63,10 @@ class Logits(nn.Module):
 def read(job: Any, work: Work, preprocess: Any, outputs: Callable[[Tensor], Tensor]) -> Pictures:
     """The pictures of --calibrate: a part (--val) held out, of every class alike if there are classes."""
     options = {"keep_going": job.keep_going, "background": job.background}
-    found = ImageSet.open(job.calibrate, job.size or 32, job.labels, **options)
+    found = open_pictures(job.calibrate, job.size or 32, job.labels, **options)
     if Path(job.calibrate).is_dir() and job.labels == "auto":
         check_folders(Path(job.calibrate))
-    if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+    tell_skipped(found, work)
     if len(found) < 4:
         raise InputError(f"{len(found)} pictures are too few: two to calibrate on and two to measure on are the least",
                          file=job.calibrate)  # fmt: skip

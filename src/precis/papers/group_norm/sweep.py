@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precis.data.imageset import ImageSet
 from precis.errors import InputError
 from precis.lab.statistics import one_sample, proportion_interval
 from precis.nn.norm import fold_batchnorm
 from precis.nn.resnet import ResNet
 from precis.papers.class_folders import check_folders
 from precis.papers.job import Work
+from precis.papers.picture_sets import open_pictures, tell_skipped
 from precis.papers.small_nets import cross_entropy
 from precis.papers.work import writing
 from precis.train.classify import to_channels_last, to_input
@@ -82,13 +82,12 @@ def _read(job: Any, work: Work, largest: int) -> tuple[Tensor, Tensor, tuple[str
     size = job.size or 32
     if job.size is None and str(job.input).endswith((".npy", ".npz")):
         size = None
-    found = ImageSet.open(job.input, size, job.labels, keep_going=job.keep_going, background=job.background)
+    found = open_pictures(job.input, size, job.labels, keep_going=job.keep_going, background=job.background)
     if size is None and max(found.images.shape[2:]) > 64:
-        found = ImageSet.open(job.input, 32, job.labels, keep_going=job.keep_going, background=job.background)
+        found = open_pictures(job.input, 32, job.labels, keep_going=job.keep_going, background=job.background)
     if Path(job.input).is_dir() and job.labels == "auto":
         check_folders(Path(job.input))
-    if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+    tell_skipped(found, work)
     counts = [] if found.labels is None else [int((found.labels == k).sum()) for k in range(len(found.classes))]
     if sum(n > 0 for n in counts) < 2:
         raise InputError("at least two classes are wanted: a sub-folder each, or a column of labels", file=job.input)

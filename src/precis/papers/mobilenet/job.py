@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour, OfFile
 
 
 @dataclass(kw_only=True)
@@ -53,8 +54,8 @@ class MobileNetJob(Job):
     ] = 1  # fmt: skip
     export: Annotated[str, Doc("pt2 (torch.export), onnx, with commas, or none")] = "pt2"
     predict: Annotated[Path | None, Doc("set of other pictures to classify with the trained net")] = None
-    labels: Annotated[str, Doc("auto, or a CSV of file and label")] = "auto"
-    background: Annotated[str, Doc("colour under transparent pictures")] = "white"
+    labels: Annotated[str, Doc("auto, or a CSV of file and label"), OfFile(("auto",))] = "auto"
+    background: Annotated[str, Doc("colour under transparent pictures"), Colour()] = "white"
     keep_going: Annotated[bool, Doc("go on when more than 5 % of the pictures cannot be read")] = False
 
     def sample(self, folder: Path) -> str:

@@ -15,6 +15,7 @@ from precis.data.program import read_weights
 from precis.errors import InputError
 from precis.papers.class_folders import check_folders, stratified
 from precis.papers.job import Work
+from precis.papers.picture_sets import open_pictures
 from precis.vision.mobilenet import MobileNetV2
 from precis.vision.mobilenet_weights import published
 
@@ -39,7 +40,7 @@ def read_pictures(job: Any, work: Work) -> tuple[Pictures, ImageSet]:
     size = job.size or (max(natural, LEAST) if natural is not None and natural <= SMALL else USUAL)
     if natural is not None and natural < LEAST:
         work.note(f"pictures of {natural} pixels were enlarged to {size}: MobileNetV2 halves a picture five times")
-    found = ImageSet.open(path, size, job.labels, keep_going=job.keep_going, background=job.background)
+    found = open_pictures(path, size, job.labels, keep_going=job.keep_going, background=job.background)
     if path.is_dir() and job.labels == "auto":
         check_folders(path)
     if found.labels is None or len(found.classes) < 2:

@@ -15,6 +15,7 @@ from precis.errors import InputError, need
 from precis.nn.cost import count
 from precis.nn.norm import recalibrate
 from precis.papers.job import Work
+from precis.papers.picture_sets import tell_skipped
 from precis.papers.work import writing
 from precis.train.augment import Augment
 from precis.train.checkpoint import save_model
@@ -40,8 +41,7 @@ def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
     others = None if job.predict is None else _others(job, pictures.images.shape[-1])
     size = pictures.images.shape[-1]
     model, arguments = make_model(job, len(pictures.classes), size, work)
-    if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+    tell_skipped(found, work)
     cost = count(model, torch.zeros(1, 3, size, size))
     trained = recalibrate(_train(job, work, model, pictures), _batches(pictures, work.device))
     save_model(work.folder, trained, arguments)

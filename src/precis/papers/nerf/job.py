@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour
 
 
 @dataclass(kw_only=True)
@@ -58,7 +59,7 @@ class Reconstruct(Job):
     ] = None
     near: Annotated[float | None, Doc("nearest depth, in the units of the cameras"), Range(0)] = None
     far: Annotated[float | None, Doc("farthest depth"), Range(0)] = None
-    background: Annotated[str, Doc("colour behind the scene: a name, or #rrggbb")] = "white"
+    background: Annotated[str, Doc("colour behind the scene: a name, or #rrggbb"), Colour()] = "white"
     premultiplied: Annotated[bool, Doc("colours of transparent pixels are multiplied by opacity already")] = False
     masks: Annotated[
         Path | None, Doc("folder of silhouettes named as the photographs, in sub-folders as theirs if names repeat: "

@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour
 
 
 @dataclass(kw_only=True)
@@ -34,7 +35,7 @@ class Reconstruct(Job):
     aabb: Annotated[
         str | None, Doc("box of the scene: x0,y0,z0,x1,y1,z1 in the units of INPUT; else from what cameras see")
     ] = None
-    background: Annotated[str, Doc("colour behind transparent pixels: a name, or #rrggbb")] = "white"
+    background: Annotated[str, Doc("colour behind transparent pixels: a name, or #rrggbb"), Colour()] = "white"
     masks: Annotated[Path | None, Doc("folder of masks named as the photographs: dark is made transparent")] = None
     carve: Annotated[
         Literal["auto", "off"], Doc("with --masks: learn only in the space that some instant's silhouettes leave")

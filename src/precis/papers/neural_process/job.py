@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour
 
 Task = Literal["functions", "complete", "few_shot"]
 
@@ -59,7 +60,7 @@ class Predict(Job):
     context: Annotated[
         str | None, Doc("complete: pixels shown: a number, ordered (upper half), half (left one), or a mask; 100")
     ] = None
-    background: Annotated[str | None, Doc("colour to lay transparent pixels on; white")] = None
+    background: Annotated[str | None, Doc("colour to lay transparent pixels on; white"), Colour()] = None
     keep_going: Annotated[bool, Doc("go on if more than one picture in twenty cannot be read")] = False
 
     # Classes.

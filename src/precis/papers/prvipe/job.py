@@ -9,6 +9,7 @@ from typing_extensions import Doc
 
 from precis.errors import InputError
 from precis.papers import Job, Range, Work
+from precis.papers.job import OfRun
 
 
 @dataclass(kw_only=True)
@@ -42,7 +43,9 @@ class PoseJob(Job):
     ] = None  # fmt: skip
 
     # The embedder.
-    model: Annotated[Path | None, Doc("folder of a run, whose embedder is taken; None: train one")] = None
+    model: Annotated[
+        Path | None, Doc("folder of a run, whose embedder is taken; None: train one"), OfRun("model.safetensors")
+    ] = None
     train: Annotated[
         Path | None,
         Doc("3-D motion capture to train on: .bvh, CMU's .amc or .asf, AMASS's .npz, or .npz of [N, 16 or 17, 3]; "

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from precis.data.imageset import ImageSet
 from precis.errors import InputError
 from precis.lab.sheets import contact_sheet, strip
 from precis.nn.reversible import reconstruction_error
 from precis.papers.class_folders import check_folders, stratified
 from precis.papers.job import Work
+from precis.papers.picture_sets import open_pictures, tell_skipped
 from precis.papers.work import write_json, writing
 from precis.train.augment import Augment
 from precis.train.checkpoint import save_model
@@ -115,11 +115,10 @@ def read(job: Any, work: Work) -> Pictures:
     size = job.size or 32
     as_it_is = job.size is None and str(job.input).endswith((".npy", ".npz"))
     options = {"keep_going": job.keep_going, "background": job.background}
-    found = ImageSet.open(job.input, None if as_it_is else size, job.labels, **options)
+    found = open_pictures(job.input, None if as_it_is else size, job.labels, **options)
     if as_it_is and max(found.images.shape[2:]) > 64:
-        found = ImageSet.open(job.input, size, job.labels, **options)
-    if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+        found = open_pictures(job.input, size, job.labels, **options)
+    tell_skipped(found, work)
     if Path(job.input).is_dir() and job.labels == "auto":
         check_folders(Path(job.input))
     counts = [] if found.labels is None else [int((found.labels == k).sum()) for k in range(len(found.classes))]

@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour, OfFile
 
 
 @dataclass(kw_only=True)
@@ -66,11 +67,11 @@ class Rewinding(Job):
                     Range(8, 224)] = None  # fmt: skip
     label_column: Annotated[str | None, Doc("column of a table that holds the classes")] = None
     standardise: Annotated[bool, Doc("columns of a table to mean 0 and deviation 1")] = True
-    labels: Annotated[str, Doc("of pictures: auto, or a CSV of file and label")] = "auto"
+    labels: Annotated[str, Doc("of pictures: auto, or a CSV of file and label"), OfFile(("auto",))] = "auto"
     val: Annotated[float, Doc("share of the training examples that networks are chosen on"), Range(0.01, 0.5)] = 0.1
     test_share: Annotated[float, Doc("share of the examples that is only tested on"), Range(0.01, 0.8)] = 0.2
     rows: Annotated[int | None, Doc("use so many training examples at most"), Range(20)] = None
-    background: Annotated[str, Doc("colour under transparent pictures")] = "white"
+    background: Annotated[str, Doc("colour under transparent pictures"), Colour()] = "white"
     keep_going: Annotated[bool, Doc("go on when more than one picture in twenty cannot be read")] = False
 
     def sample(self, folder: Path) -> str:

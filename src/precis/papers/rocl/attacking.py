@@ -198,6 +198,8 @@ def _attack_encoder(job: Any, work: Work, eps: float) -> dict[str, float | None]
     line = (255 * eps * np.array(SHARES), 100 * np.array(list(shares.values())))
     chart = curves({"views": line}, x_label="radius of the attack, in 255ths", y_label="views found again (%)")
     save(work.folder / "robustness.png", chart.png())
+    rows = ([f"{share * eps:.5f}", f"{found:.4f}"] for share, found in shares.items())
+    save_table(work.folder / "robustness.csv", ("radius", "found"), rows)
     save(work.folder / "attacks.png", _mistaken(a, worst, b, taken, _enlarged(eps)))
     work.show("attacks.png")
     work.show("robustness.png")

@@ -8,7 +8,8 @@ from typing_extensions import Doc
 
 from precis.errors import InputError
 from precis.papers import Range, Work
-from precis.papers.contrastive_job import ContrastiveJob
+from precis.papers.contrastive_job import ENCODERS, WEIGHTS, ContrastiveJob
+from precis.papers.job import OfRun
 
 
 @dataclass(kw_only=True)
@@ -25,7 +26,9 @@ class RobustEmbed(ContrastiveJob):
         Doc("train an encoder; embed INPUT with the one that --model names; or attack that one"),
     ] = "train"  # type: ignore[assignment]
     attack: Annotated[
-        Path | None, Doc("folder of a run whose encoder to attack; short for --task attack --model DIR")
+        Path | None,
+        Doc("folder of a run whose encoder to attack; short for --task attack --model DIR"),
+        OfRun(WEIGHTS, ENCODERS),
     ] = None
     eps: Annotated[str, Doc("radius of the attack in each value: 8/255, 0.03, or 8 (above 1: in 255ths)")] = "8/255"
     steps: Annotated[int, Doc("steps of the attack in training; each costs two thirds of a view"), Range(1, 100)] = 7

@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour
 
 Task = Literal["fit", "resample", "poisson", "blend", "sdf", "audio", "video", "helmholtz", "wave", "prior"]
 
@@ -64,7 +65,9 @@ class Represent(Job):
         False
     )
     linear: Annotated[bool, Doc("fit linear light in place of the stored sRGB values")] = False
-    background: Annotated[str | None, Doc("colour to lay transparent pixels on; else alpha is one more output")] = None
+    background: Annotated[
+        str | None, Doc("colour to lay transparent pixels on; else alpha is one more output"), Colour()
+    ] = None
     from_: Annotated[
         Literal["gradient", "laplacian"] | None, tyro.conf.arg(name="from"), Doc("poisson: what is known; gradient")
     ] = None

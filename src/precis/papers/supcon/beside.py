@@ -1,34 +1,50 @@
 """Cross-entropy beside the supervised contrastive loss: another copy of the encoder, trained on the very same views."""
 
 import copy
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precis.contrastive.supcon import SupConModel
+from precis.papers.contrastive_pictures import Pictures
+from precis.papers.contrastive_run import Recipe, train_recipe
 from precis.papers.contrastive_training import head_on
+from precis.papers.job import Work
+from precis.train.loop import Budget
 
 
-class Beside(nn.Module):
-    """Two networks that share nothing but their first weights and what they are shown; one optimiser trains both.
+class CrossEntropy(nn.Module):
+    """A copy of the encoder as it is now, under a linear layer for the classes that is trained along with it."""
 
-    `supervised` is trained by its own loss, `classify` (the encoder under a linear layer) by cross-entropy.
-    """
-
-    def __init__(self, supervised: SupConModel, classes: int, generator: torch.Generator) -> None:
+    def __init__(self, encoder: nn.Module, classes: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.supervised = supervised
-        last = head_on(supervised.encoder, generator, dim_out=classes, layers=1)
-        self.classify = nn.Sequential(copy.deepcopy(supervised.encoder), last)
+        self.classifier = head_on(encoder, generator, dim_out=classes, layers=1)
+        self.encoder = copy.deepcopy(encoder)
 
-    def loss(self, views: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """The contrastive loss, whose gradient cross-entropy's is added to: parameters are of one or the other."""
-        contrastive = self.supervised.loss(views, labels)
-        logits = self.classify(torch.cat(list(views))).float()
-        y = labels.repeat(len(views))
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.encoder(x))
+        return logits
+
+    def loss(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """Mean over all views of pictures that have a label; the others (−1) only take part in batch statistics."""
+        logits, y = self(torch.cat(list(views))).float(), labels.repeat(len(views))
         known = y >= 0
         each = F.cross_entropy(logits, y.clamp(min=0), reduction="none")
-        mean = (each * known).sum() / known.sum().clamp(min=1)
-        return {"loss": contrastive + (mean - mean.detach()), "cross_entropy": mean.detach()}
+        return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def linear_steps(pictures: int, views: int, batch: int) -> int:
+    """Steps that present as many pictures as the linear stage of the other arm: each once."""
+    return math.ceil(pictures / (views * batch))
+
+
+def train_beside(
+    job: Any, work: Work, pictures: Pictures, model: CrossEntropy, recipe: Recipe, batch: int, steps: int
+) -> None:
+    """Train for so many steps on the batches and views of the other arm, whose steps they begin with; `recipe`: its."""
+    labels = pictures.labels[torch.from_numpy(pictures.trained)].to(work.device)
+    own = recipe._replace(model=model, loss=lambda views, chosen: model.loss(views, labels[chosen]))
+    train_recipe(job, work, pictures, own, model.encoder, batch, budget=Budget(steps=steps), arm="ce")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from precis.contrastive.ntxent import ProjectionHead
-from precis.contrastive.supcon import BalancedBatches, LinearHead, SupConModel
+from precis.contrastive.supcon import LinearHead, SupConModel
 from precis.errors import InputError
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import Recipe, run_contrastive
@@ -17,18 +17,21 @@ from precis.papers.job import Work
 from precis.papers.work import save, save_table, writing
 from precis.train.checkpoint import load_model, save_model
 from precis.train.classify import predict, score
+from precis.train.probe import embed
 
-from .beside import Beside
+from .batches import batches_of
+from .beside import CrossEntropy, linear_steps, train_beside
 from .confusions import confused_pairs
 
-FEW = 2  # pictures of a class in a batch on average, below which batches are balanced
-LEAST = 8  # pictures that a balanced batch has room for, at least
 NAME, LIST = "classifier", "classes.json"
 
 
 class _Made(NamedTuple):
-    model: nn.Module
+    """What is trained, and, if it is asked for, cross-entropy's net, with the same first weights."""
+
+    recipe: Recipe
     pictures: Pictures
+    beside: CrossEntropy | None
 
 
 def run_supcon(job: Any, work: Work) -> dict[str, float | None]:
@@ -41,18 +44,21 @@ def run_supcon(job: Any, work: Work) -> dict[str, float | None]:
         _check(job, pictures)
         labels = pictures.labels[torch.from_numpy(pictures.trained)].to(work.device)
         supervised = SupConModel(encoder, head, job.temperature or 0.1, reduction_form=job.form)
-        model: Any = supervised
+        beside = None
         if job.compare == "ce":
-            model = Beside(supervised, len(pictures.classes), generator)
-        made.append(_Made(model, pictures))
+            beside = CrossEntropy(encoder, len(pictures.classes), generator).to(work.device)
 
         def loss(views: tuple[Tensor, ...], chosen: Tensor) -> Any:
-            return model.loss(views, labels[chosen])
+            return supervised.loss(views, labels[chosen])
 
-        return Recipe(model, loss, job.n_views, _batches(job, work, labels.cpu(), batch))
+        batches = batches_of(job, work, labels.cpu(), batch)
+        made.append(_Made(Recipe(supervised, loss, job.n_views, batches), pictures, beside))
+        return made[0].recipe
 
     metrics = run_contrastive(job, work, make)
-    first = _classifier(work, *made[0]) if made else _classify_others(job, work)
+    if made and made[0].beside is not None:
+        _train_beside(job, work, made[0], made[0].beside, metrics)
+    first = _classifier(work, made[0].beside, made[0].pictures) if made else _classify_others(job, work)
     return first | {name: value for name, value in metrics.items() if name not in first}
 
 
@@ -65,31 +71,22 @@ def _check(job: Any, pictures: Pictures) -> None:
         raise InputError("at least two classes with two pictures to train on are wanted", file=job.input)
 
 
-def _batches(job: Any, work: Work, labels: Tensor, batch: int) -> Any:
-    """A function generator → batches; None: the plain ones."""
-    known = labels[labels >= 0]
-    missing = len(labels) - len(known)
-    mean = batch * len(known) / len(labels) / len(known.unique())
-    left_out = bool(missing) and job.unlabelled == "ignore"
-    few = mean < FEW and batch >= LEAST
-    if job.balanced == "no" or not (job.balanced == "yes" or left_out or few):
-        if left_out:
-            raise InputError("--unlabelled ignore draws balanced batches: leave --balanced at auto")
-        if mean < FEW:
-            work.note(f"a batch of {batch} has {mean:.1f} pictures of a class on average: many have no positive but "
-                      "their own views (--balanced yes)")  # fmt: skip
-        return None
-    make = lambda generator: BalancedBatches(labels, batch, generator)
-    plan = make(torch.Generator())
-    work.note(f"batches are balanced: {plan.classes} classes with {plan.each} pictures each (a random batch of {batch} "
-              f"has {mean:.1f} of a class on average)")  # fmt: skip
-    if missing:
-        work.note(f"the {missing} pictures without a label are in no batch")
-    return make
+def _train_beside(job: Any, work: Work, made: _Made, model: CrossEntropy, metrics: dict[str, float | None]) -> None:
+    """Cross-entropy at equal budget, and in the report what each arm had."""
+    steps, batch, pictures = int(metrics["steps"] or 0), int(metrics["batch"] or 0), made.pictures
+    fitted = int((pictures.labels[~torch.from_numpy(pictures.held)] >= 0).sum())
+    more = linear_steps(fitted, job.n_views, batch)
+    train_beside(job, work, pictures, model, made.recipe, batch, steps + more)
+    metrics["ce_steps"] = float(steps + more)
+    work.note(f"supervised contrastive had {steps} steps of {job.n_views} views of {batch} pictures, and then a linear "
+              f"layer, fitted to the end on the {fitted} labelled pictures (linear_accuracy); cross-entropy had the "
+              f"same first weights, batches and views, and {more} steps more, as many presentations as that layer's: "
+              "ce_accuracy is of its own last layer, which was trained along with it, ce_linear_accuracy of a layer "
+              "that is fitted on its encoder as the other arm's is")  # fmt: skip
 
 
 @torch.no_grad()
-def _classifier(work: Work, model: nn.Module, pictures: Pictures) -> dict[str, float | None]:
+def _classifier(work: Work, other: CrossEntropy | None, pictures: Pictures) -> dict[str, float | None]:
     """Fit and save the linear stage; what it says of the held-out pictures, class by class and in pictures."""
     h = torch.from_numpy(np.load(work.folder / "embeddings.npz")["h"])
     labels, n = pictures.labels, len(pictures.classes)
@@ -102,8 +99,11 @@ def _classifier(work: Work, model: nn.Module, pictures: Pictures) -> dict[str, f
     if not bool(held.any()):
         return {}
     said = {"linear": head(h[held]).argmax(1)}
-    if isinstance(model, Beside):
-        said["ce"] = predict(model.classify, pictures.images[held]).argmax(1).cpu()
+    if other is not None:
+        said["ce"] = predict(other, pictures.images[held]).argmax(1).cpu()
+        features = embed(other.encoder, pictures.images).cpu()
+        fitted = LinearHead(h.shape[1], n).fit(features[known & ~held], labels[known & ~held])
+        said["ce_linear"] = fitted(features[held]).argmax(1)
     found = {name: score(answer, labels[held], n) for name, answer in said.items()}
     _table(work.folder / "classes.csv", pictures, known & ~held, found)
     picture = confused_pairs(pictures, torch.nonzero(held)[:, 0], said["linear"])
@@ -116,16 +116,17 @@ def _classifier(work: Work, model: nn.Module, pictures: Pictures) -> dict[str, f
         metrics |= {f"{name}_accuracy": one.value, f"{name}_low": one.interval[0], f"{name}_high": one.interval[1]}
     if "ce" in said:
         first, second = (said[name] == labels[held] for name in ("linear", "ce"))
-        work.note(f"supervised contrastive {found['linear'].value:.1%}, cross-entropy {found['ce'].value:.1%} of "
-                  f"{int(held.sum())} held-out pictures; {int((first & ~second).sum())} are told by the first alone, "
-                  f"{int((second & ~first).sum())} by the second")  # fmt: skip
+        work.note(f"supervised contrastive {found['linear'].value:.1%}, cross-entropy {found['ce'].value:.1%} (by a "
+                  f"layer fitted afterwards {found['ce_linear'].value:.1%}) of {int(held.sum())} held-out pictures; "
+                  f"{int((first & ~second).sum())} are told by the first alone, {int((second & ~first).sum())} by the "
+                  "second")  # fmt: skip
     return metrics
 
 
 def _table(path: Path, pictures: Pictures, fitted: Tensor, found: dict[str, Any]) -> None:
     """A row a class: pictures it was learned from and tested on, the share of them found, and of its answers right."""
     counts = torch.bincount(pictures.labels[fitted], minlength=len(pictures.classes))
-    sides, rows = {"linear": "", "ce": "_ce"}, []
+    sides, rows = {"linear": "", "ce": "_ce", "ce_linear": "_ce_linear"}, []
     for c, name in enumerate(pictures.classes):
         shares: list[str] = []
         for one in found.values():

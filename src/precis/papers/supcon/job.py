@@ -15,8 +15,8 @@ class Classify(ContrastiveJob):
     """Learn an embedding in which your classes lie apart, and a classifier on it; see which classes are confused.
 
     Classes are sub-folders, or a column of --labels; pictures without one take part by their own views.  --compare ce
-    also trains the same network by cross-entropy, on the same views in the same time.  --task embed --model DIR embeds
-    and classifies other pictures with the networks that a run in DIR has trained.
+    also trains the same network by cross-entropy, afterwards, on the same views and for as long.  --task embed --model
+    DIR embeds and classifies other pictures with the networks that a run in DIR has trained.
     """
 
     compare: Annotated[

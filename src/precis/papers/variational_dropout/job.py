@@ -8,6 +8,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
+from precis.papers.job import Colour, OfFile
 
 
 @dataclass(kw_only=True)
@@ -55,11 +56,11 @@ class VariationalDropoutJob(Job):
     size: Annotated[int | None, Doc("side of the pictures; None: 32, arrays up to 64 as they are"),
                     Range(4, 512)] = None  # fmt: skip
     label_column: Annotated[str | None, Doc("the column of a table that holds the classes; None: label, y, …")] = None
-    labels: Annotated[str, Doc("auto, or a CSV of file and label")] = "auto"
+    labels: Annotated[str, Doc("auto, or a CSV of file and label"), OfFile(("auto",))] = "auto"
     val: Annotated[float, Doc("share of the training part kept for choices"), Range(0.02, 0.5)] = 0.1
     test_share: Annotated[float, Doc("share for the test, where the data bring none"), Range(0.05, 0.5)] = 0.2
     rows: Annotated[int | None, Doc("use so many training examples at most"), Range(20)] = None
-    background: Annotated[str, Doc("colour under transparent pictures")] = "white"
+    background: Annotated[str, Doc("colour under transparent pictures"), Colour()] = "white"
     keep_going: Annotated[bool, Doc("go on when more than 5 % of the pictures cannot be read")] = False
 
     def sample(self, folder: Path) -> str:

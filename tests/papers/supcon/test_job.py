@@ -13,6 +13,7 @@ from precis.contrastive.supcon import SupConModel
 from precis.errors import InputError
 from precis.nn.backbones import backbone
 from precis.papers.catalogue import find
+from precis.papers.contrastive_numbers import NUMBERS
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.opening import make_job
 from precis.papers.supcon.beside import Beside
@@ -43,6 +44,7 @@ def pictures(tmp_path) -> Path:
 
 def test_classes_are_learned_and_compared_with_cross_entropy(pictures, tmp_path):
     done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 8.0}, compare="ce", lr=1e-2)
+    assert set(done.metrics) <= set(NUMBERS) and "| what it is |" in (done.folder / "report.md").read_text()
     m, folder = done.metrics, done.folder
     assert list(m)[:2] == ["linear_accuracy", "linear_low"] and m["linear_accuracy"] > 0.8
     assert 0 <= m["ce_low"] <= m["ce_accuracy"] <= m["ce_high"] <= 1

@@ -18,6 +18,7 @@ from precis.data.tables import Table, read_table
 from precis.errors import InputError
 
 WANTED = "keypoints (COCO or OpenPose JSON, CSV, .npz or .npy)"
+_CAMERA = ("view", "camera", "cam", "view_id", "camera_id", "cam_id")
 _SCORE = ("score", "confidence", "conf", "visibility", "v", "c", "likelihood")
 
 
@@ -26,7 +27,8 @@ class Keypoints:
     """`points` [N,J,2] (NaN: missing), `score` [N,J] in 0…1 (1 where none is given), one `ids` a row.
 
     names: of the points, if the file says; layout: what the format is known to be; views and poses: columns `view` (or
-    camera) and `pose` of a CSV, which say by which camera a row was taken and which rows show one pose.
+    camera) and `pose` of a CSV, arrays `views` and `pose` of .npz, which say by which camera a row was taken and which
+    rows show one pose; for COCO JSON views are fields of that name or folders called after cameras.
     """
 
     points: np.ndarray
@@ -62,13 +64,27 @@ def _json(path: Path) -> Keypoints:
     rows = [(i, a) for i, a in enumerate(found) if "keypoints" in a]
     if not rows:
         raise InputError(f"no annotation has 'keypoints'; {WANTED} are wanted", file=path)
-    files = {}
+    images = {}
     if isinstance(content, dict):
-        files = {one.get("id"): one.get("file_name") for one in content.get("images", []) if isinstance(one, dict)}
+        images = {one.get("id"): one for one in content.get("images", []) if isinstance(one, dict)}
+    pictures = [images.get(a.get("image_id"), {}) for _, a in rows]
     count = len(rows[0][1]["keypoints"]) // 3
     values = [_triples(a["keypoints"], count, path, i + 1) for i, a in rows]
-    ids = [_name(files.get(a.get("image_id")) or a.get("image_id"), a.get("id"), i) for i, a in rows]
-    return _keypoints(np.stack(values), ids, path, layout="coco17" if count == 17 else None)
+    ids = [_name(one.get("file_name") or a.get("image_id"), a.get("id"), i) for one, (i, a) in zip(pictures, rows)]
+    views = _views([a for _, a in rows], pictures)
+    return _keypoints(np.stack(values), ids, path, layout="coco17" if count == 17 else None, views=views)
+
+
+def _views(annotations: list[dict[str, Any]], pictures: list[dict[str, Any]]) -> np.ndarray | None:
+    """By which camera each row was taken, where all say it and there are two at least: a field of the annotation or of
+    its image, else a folder of the image's file that is called after a camera, as cam2/0001.jpg."""
+    said = []
+    for person, picture in zip(annotations, pictures):
+        fields = [v for one in (person, picture) for k in _CAMERA if isinstance(v := one.get(k), str | int) and v != ""]
+        folders = re.split(r"[\\/]", str(picture.get("file_name") or ""))[:-1]
+        named = [folder for folder in folders if re.fullmatch(r"(.*[_.-])?(cam|camera|view)[_.-]?\d+", folder, re.I)]
+        said.append(str(fields[0]) if fields else named[-1] if named else None)
+    return np.array(said) if None not in said and len(set(said)) > 1 else None
 
 
 def _name(picture: Any, person: Any, place: int) -> str:
@@ -127,7 +143,11 @@ def _arrays(path: Path) -> Keypoints:
         raise InputError("ids and names must be as many as rows and points", file=path)
     score = np.asarray(arrays["score"], float)[..., None] if "score" in arrays else None
     whole = np.concatenate([points[..., :2], score], 2) if score is not None else points
-    return _keypoints(whole, ids, path, names=names)
+    views, poses = arrays.get("views", arrays.get("view")), arrays.get("pose")
+    if any(column is not None and column.shape != (len(points),) for column in (views, poses)):
+        raise InputError("arrays 'views' and 'pose' hold one value a row", file=path)
+    text = lambda column: None if column is None else column.astype(np.str_)
+    return _keypoints(whole, ids, path, names=names, views=text(views), poses=text(poses))
 
 
 def _csv(table: Table) -> Keypoints:

@@ -4,6 +4,7 @@ A paper's `job.py` subclasses `ContrastiveJob` and hands `run_contrastive` (`pre
 own: the model and its loss.  Nothing heavy is imported here, so that `--help` and the form come at once.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -94,3 +95,8 @@ class ContrastiveJob(Job):
         from precis.papers.samples import write_digits
 
         return write_digits(folder)
+
+    def meanings(self, names: Iterable[str]) -> dict[str, str]:
+        from precis.papers.contrastive_numbers import meanings
+
+        return meanings(names)

@@ -13,6 +13,7 @@ from precis.papers.contrastive_pictures import Pictures
 SHOWN, ACROSS, ABREAST = 24, 8, 2  # queries of the gallery, neighbours of each, queries in a row
 TSNE_LIMIT = 20_000
 GRID = (24, 15)  # cells of the map of pictures
+PANEL = (440.0, 330.0)  # points that the map of dots measures
 RIGHT, WRONG, PLAIN = (0, 158, 115), (204, 79, 10), (200, 203, 208)
 ASKED = (20, 20, 20)  # the frame of a picture whose neighbours follow
 
@@ -79,16 +80,47 @@ def dots(p: Pictures, place: np.ndarray, how: str) -> bytes:
     if rest.any():
         axes.scatter(place[rest, 0], place[rest, 1], s=7, color="#8a8a8a", alpha=0.6, linewidths=0)
     colours = colormaps["tab10" if len(p.classes) <= 10 else "tab20"]
-    for c, inside in groups.items():
-        if inside.any():
-            axes.scatter(place[inside, 0], place[inside, 1], s=7, color=colours(c), alpha=0.8, linewidths=0)
-            middle = np.median(place[inside], 0)
-            axes.text(middle[0], middle[1], p.classes[c], ha="center", va="center", fontsize=10, weight="bold",
-                      color=colours(c), path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
+    shown = {c: inside for c, inside in groups.items() if inside.any()}
+    for c, inside in shown.items():
+        axes.scatter(place[inside, 0], place[inside, 1], s=7, color=colours(c), alpha=0.8, linewidths=0)
+    if shown:
+        corner = np.array([axes.get_xlim()[0], axes.get_ylim()[0]])
+        unit = (np.array([axes.get_xlim()[1], axes.get_ylim()[1]]) - corner) / PANEL  # of the data a point
+        names = [shortened(p.classes[c], 20) for c in shown]
+        middles = np.stack([np.median(place[inside], 0) for inside in shown.values()])
+        moved = pushed_apart((middles - corner) / unit, [(7.0 * len(name) + 2, 13.0) for name in names]) * unit + corner
+        for c, name, at, middle in zip(shown, names, moved, middles):
+            if np.linalg.norm((at - middle) / unit) > 12:  # a line leads back to where the class is
+                axes.plot(*np.stack([at, middle]).T, color=colours(c), linewidth=0.8)
+            axes.text(*at, name, ha="center", va="center", fontsize=10, weight="bold", color=colours(c),
+                      path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
+        axes.set_xlim(corner[0], corner[0] + PANEL[0] * unit[0])
+        axes.set_ylim(corner[1], corner[1] + PANEL[1] * unit[1])
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(f"{how} of the embedding: near is alike", fontsize=10)
     return Chart(figure, f"map of {len(place)} pictures by {how}").png()
+
+
+def pushed_apart(middles: np.ndarray, sizes: list[tuple[float, float]], rounds: int = 300) -> np.ndarray:
+    """Middles [N,2] of boxes, moved as little as it takes for none to cover another, and into the panel (points)."""
+    at, size = middles.astype(float).copy(), np.array(sizes)
+    low = np.minimum(size / 2, np.array(PANEL) / 2)
+    for _ in range(rounds):
+        still = True
+        for i in range(len(at)):
+            for j in range(i):
+                lap = (size[i] + size[j]) / 2 - np.abs(at[i] - at[j])
+                if (lap > 0.01).all():
+                    axis = int(lap.argmin())
+                    way = 1.0 if at[i, axis] >= at[j, axis] else -1.0
+                    at[i, axis] += way * (lap[axis] / 2 + 0.1)
+                    at[j, axis] -= way * (lap[axis] / 2 + 0.1)
+                    still = False
+        at = np.clip(at, low, np.array(PANEL) - low)
+        if still:
+            break
+    return at
 
 
 def mosaic(images: Tensor, place: np.ndarray) -> bytes:

@@ -21,7 +21,7 @@ from precis.papers.job import Work
 from precis.train.augment import preset
 from precis.train.checkpoint import load_model, save_model
 from precis.train.feed import index_batches
-from precis.train.loop import Budget, Run
+from precis.train.loop import Budget, Curve, Run
 from precis.train.probe import embed
 
 TRAINING = ".training"
@@ -37,7 +37,8 @@ class Recipe(NamedTuple):
     loss(views, chosen): a loss, or a dict with a "loss", of as many batches of views as `views` says; `chosen` are
     places among the pictures that are trained on (`pictures.trained`).  batches(generator): what `chosen` goes through;
     None: plain batches in random order.  passes: of a picture through the net a step, from which the default length
-    follows; forward and backward of both views are six.
+    follows; forward and backward of both views are six.  settled: steps until the loss is what it is called, as when a
+    queue holds random keys at first: its curve begins there.
     """
 
     model: nn.Module
@@ -45,6 +46,7 @@ class Recipe(NamedTuple):
     views: int = 2
     batches: Callable[[torch.Generator], Iterable[Tensor]] | None = None
     passes: int = PASSES
+    settled: int = 0
 
 
 Make = Callable[[Any, Pictures, nn.Module, ProjectionHead, int, torch.Generator], Recipe]
@@ -70,10 +72,25 @@ def run_contrastive(job: Any, work: Work, make: Make, *, read: Read = read_pictu
     run = train_recipe(job, work, pictures, recipe, encoder, batch)
     save_model(work.folder, encoder, config, component=COMPONENT)
     save_model(work.folder, head, {"dim_in": int(encoder.out_dim)}, name="head")  # type: ignore[arg-type]
-    metrics = write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), run.curves["loss"])
+    loss = _from(run.curves["loss"], recipe, work)
+    metrics = write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), loss)
     for name, curve in run.curves.items():
         work.curve(name, curve.steps, curve.values)
     return metrics | {"loss": run.curves["loss"].values[-1], "steps": float(run.steps), "batch": float(batch)}
+
+
+def _from(loss: Curve, recipe: Recipe, work: Work) -> Curve:
+    """The curve from `settled` on, where two points of it at least are left."""
+    first = sum(step <= recipe.settled for step in loss.steps)
+    if not first:
+        return loss
+    if len(loss.steps) - first < 2:
+        work.note(f"the queue of {recipe.settled} steps' keys was random at first and hardly filled: read nothing from "
+                  "the first steps of loss.png")  # fmt: skip
+        return loss
+    work.note(f"loss.png begins after step {recipe.settled}: until then a part of the queue's keys is random, and the "
+              "loss is another")  # fmt: skip
+    return Curve(loss.steps[first:], loss.values[first:])
 
 
 def _embed(job: Any, work: Work, read: Read) -> dict[str, float | None]:

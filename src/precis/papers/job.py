@@ -3,7 +3,7 @@ options: `Range`, `Colour`, `OfFile`, `OfRun`."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, get_type_hints, runtime_checkable
@@ -99,6 +99,10 @@ class Job:
     def run(self, work: Work) -> dict[str, float | None]:
         """Do the work; return the metrics, the one a person asks for first."""
         raise NotImplementedError
+
+    def meanings(self, names: Iterable[str]) -> dict[str, str]:
+        """What those of the metrics mean, a line each with the unit, that do not say it by their names."""
+        return {}
 
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
         """Pixels of a finished run as seen from `at`, coarse if `size` is small."""

@@ -173,8 +173,12 @@ def _write_report(paper: Paper, job: Job, work: RunFolder, result: dict[str, Any
     files = work.files()
     pictures = _pictures(work, files)
     lines += [line for name in pictures for line in (f"![{name}]({name.replace(' ', '%20')})", "")]
-    lines += ["| metric | value |", "|---|---:|"]
-    lines += [f"| {name.replace('_', ' ')} | {number(value)} |" for name, value in result["metrics"].items()] + [""]
+    meanings = job.meanings(result["metrics"])
+    lines += ["| metric | value | what it is |", "|---|---:|---|"] if meanings else ["| metric | value |", "|---|---:|"]
+    for name, value in result["metrics"].items():
+        words = f" {meanings.get(name, '')} |" if meanings else ""
+        lines.append(f"| {name.replace('_', ' ')} | {number(value)} |{words}")
+    lines.append("")
     if work.notes:
         lines += ["Notes:", "", *(f"- {note}" for note in work.notes), ""]
     others = [name for name in files if name not in pictures and name != REPORT]

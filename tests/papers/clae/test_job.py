@@ -11,6 +11,7 @@ from precis.contrastive.clae import CLAE, with_dual_bn
 from precis.errors import InputError
 from precis.nn.backbones import backbone
 from precis.papers.clae.pairs import EDGES, MOMENTS, Watched, shown_of
+from precis.papers.contrastive_numbers import NUMBERS
 from precis.papers.contrastive_training import head_on
 from precis.train.checkpoint import load_model
 from precis.train.probe import embed
@@ -28,6 +29,7 @@ def pictures(tmp_path) -> Path:
 
 def test_an_embedding_is_learned_on_harder_pairs_and_one_set_of_norms_is_kept(pictures, tmp_path):
     done = run(tmp_path / "out", pictures, **QUICK)
+    assert set(done.metrics) <= set(NUMBERS) and "| what it is |" in (done.folder / "report.md").read_text()
     m, folder = done.metrics, done.folder
     assert m["knn_accuracy"] > 0.9 and m["steps"] == 2 * (72 // 16) and 0 <= m["attacked_accuracy"] <= 1
     assert -1 <= m["negatives_cosine"] <= 1 and -1 <= m["negatives_cosine_adversarial"] <= 1

@@ -9,6 +9,7 @@ from tests.papers.runs import run_paper, saved
 
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
+from precis.papers.contrastive_numbers import NUMBERS
 from precis.papers.running import Finished
 
 QUICK = {"epochs": 2.0, "model": "conv:4x2", "batch": 16}
@@ -33,6 +34,7 @@ def notes(done: Finished) -> str:
 
 def test_the_prior_comes_from_the_classes_and_the_closest_negatives_are_told(pictures, tmp_path):
     done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 4.0}, k=5)
+    assert set(done.metrics) <= set(NUMBERS) and "| what it is |" in (done.folder / "report.md").read_text()
     m, folder = done.metrics, done.folder
     assert m["tau_plus"] == pytest.approx(5 / 9, abs=0.01) and "of 72 labelled" not in notes(done)
     assert "two of the 72 labelled training pictures" in notes(done) and "is large" in notes(done)

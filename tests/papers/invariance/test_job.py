@@ -114,6 +114,8 @@ def test_animated_files_their_rate_cuts_and_short_clips(films, tmp_path):
     assert "of 4 uncut clips" in " ".join(cut.result["notes"])
     with pytest.raises(InputError, match="two clips or more are wanted"):
         run(tmp_path / "no", tmp_path / "film.webp", **QUICK, gap="3", cuts=1.0)
+    with pytest.raises(InputError, match="4 uncut pieces of at most 9 frames, and 21 are wanted.*--gap.*--cuts"):
+        run(tmp_path / "no", tmp_path / "film.webp", **QUICK, gap="20", cuts=0.6)
 
 
 def test_encoders_are_measured(folder, measured, tmp_path):
@@ -133,6 +135,11 @@ def test_encoders_are_measured(folder, measured, tmp_path):
     (tmp_path / "set.csv").write_text("file,target,base,transform\n" + "\n".join(listed))
     table = run(tmp_path / "table", tmp_path / "set.csv", measure=(spec,), units=1)
     assert {"a", "b"} <= set(table.metrics) and table.metrics["untrained"] is not None
+    one = ["file,target,base", *(",".join(line.split(",")[:2] + ["0"]) for line in listed)]
+    (tmp_path / "set.csv").write_text("\n".join(one))  # a base each: exchanging them changes names alone
+    small = run(tmp_path / "small", tmp_path / "set.csv", measure=(spec,), units=1, select="same")
+    assert small.metrics["shuffled"] is None and "no other way to give" in " ".join(small.result["notes"])
+    assert "9 other ways" in " ".join(done.result["notes"])
 
 
 def test_the_set_to_measure_on_may_come_last(tmp_path):

@@ -12,6 +12,7 @@ from precis.cli.run import parse
 from precis.data.images import write_image
 from precis.errors import InputError
 from precis.papers.catalogue import find
+from precis.papers.contrastive_numbers import NUMBERS
 from precis.papers.contrastive_pictures import _hold_out, _natural_size
 from precis.papers.contrastive_run import queue_size
 from precis.papers.opening import make_job
@@ -31,6 +32,7 @@ def pictures(tmp_path) -> Path:
 
 def test_pictures_with_classes_are_embedded_and_judged(pictures, tmp_path):
     done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 4.0}, k=5)
+    assert set(done.metrics) <= set(NUMBERS) and "| what it is |" in (done.folder / "report.md").read_text()
     m, folder = done.metrics, done.folder
     assert m["knn_accuracy"] > 0.9 and m["linear_accuracy"] > 0.9 and m["knn_low"] <= m["knn_accuracy"] <= m["knn_high"]
     assert m["steps"] == 4 * (72 // 16) and 0 < m["alignment"] < 2 and m["uniformity"] < 0 and m["effective_rank"] > 1

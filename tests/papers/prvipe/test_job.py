@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import pytest
 from tests.data.test_poses_acclaim import acclaim, motion
 from tests.papers.runs import run_paper
 
+from precis.contrastive.prvipe_keypoints import COCO17
 from precis.data.poses import procedural_skeleton
+from precis.data.poses_2d import read_2d
 from precis.errors import InputError, Stopped
+from precis.papers.prvipe.kept import place_of, seen_no_motion
 from precis.papers.prvipe.samples import three_views
 
 QUICK = {"steps": 2, "hidden": 16, "dim": 4}
@@ -65,6 +69,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(sample, tmp_path):
 
     options = QUICK | {"steps": 6, "occlusion": True}
     whole = run(tmp_path / "whole", sample, **options)
+    shutil.rmtree(tmp_path / "home" / "prvipe")  # else the stopped run would take the embedder of the whole one
     with pytest.raises(Stopped):
         run(tmp_path / "part", sample, listen=stop, **options)
     resumed = run(tmp_path / "part", sample, resume=True, **options)
@@ -168,3 +173,83 @@ def test_unknown_layouts(tmp_path):
         run(tmp_path / "out", tmp_path / "body.npy", **QUICK, layout="mediapipe33")
     a, b = (run(tmp_path / name, tmp_path / "body.npy", **QUICK, layout=name) for name in ("coco17", "h36m17"))
     assert not np.allclose(*(np.load(d.folder / "embeddings.npz")["mean"] for d in (a, b)))
+
+
+def test_an_embedder_for_made_poses_is_kept_and_a_damaged_one_trained_anew(sample, tmp_path):
+    first = run(tmp_path / "first", sample, **QUICK)
+    kept = list((tmp_path / "home" / "prvipe").iterdir())
+    assert len(kept) == 1 and {f.name for f in kept[0].iterdir()} == {
+        "model.safetensors", "config.json", "sigmoid.safetensors", "sigmoid.json", "trained_on.json"}  # fmt: skip
+    heard: list[str] = []
+    again = run(tmp_path / "again", sample, listen=lambda event: heard.append(event["event"]), **QUICK)
+    assert "log" not in heard and again.metrics == first.metrics
+    said = " ".join(again.result["notes"])
+    assert "that of an earlier run" in said and "never seen real motion" in said
+    assert (again.folder / "model.safetensors").read_bytes() == (first.folder / "model.safetensors").read_bytes()
+    other = run(tmp_path / "other", sample, **QUICK | {"steps": 3})
+    assert "earlier run" not in " ".join(other.result["notes"]) and len(list(kept[0].parent.iterdir())) == 2
+    (kept[0] / "model.safetensors").write_bytes(b"broken")
+    mended = run(tmp_path / "mended", sample, **QUICK)
+    assert "damaged: it was trained anew" in " ".join(mended.result["notes"]) and mended.metrics == first.metrics
+    assert (kept[0] / "model.safetensors").stat().st_size > 1000
+    assert not [f for f in kept[0].parent.iterdir() if ".part" in f.name]
+
+
+def test_the_kept_embedder_is_that_of_its_code(monkeypatch):
+    monkeypatch.setattr("precis.papers.prvipe.kept.SOURCES", ("data/poses.py",))
+    before = place_of({"seed": 0})
+    assert before == place_of({"seed": 0}) != place_of({"seed": 1})
+    monkeypatch.setattr("precis.papers.prvipe.kept.SOURCES", ("train/loop.py",))
+    assert place_of({"seed": 0}) != before
+
+
+def test_what_a_model_was_trained_on_is_said_by_later_runs(sample, tmp_path):
+    np.save(tmp_path / "mocap.npy", procedural_skeleton(80, seed=1).poses[:, 0])
+    made = run(tmp_path / "made", sample, **QUICK)
+    real = run(tmp_path / "real", sample, **QUICK, train=tmp_path / "mocap.npy")
+    words = "never seen real motion"
+    says = lambda folder, out: words in " ".join(run(tmp_path / out, sample, model=folder).result["notes"])
+    assert says(made.folder, "a") and not says(real.folder, "b")
+    for folder, wanted in ((made.folder, True), (real.folder, False)):
+        (folder / "trained_on.json").unlink()
+        assert seen_no_motion(folder) is wanted  # by the options in result.json
+        (folder / "result.json").unlink()
+        assert seen_no_motion(folder) is None
+
+
+def test_views_of_coco_are_fields_or_folders_of_cameras(sample, tmp_path):
+    rows = list(csv.DictReader(sample.open()))
+    rows = [r for r in rows if int(r["pose"]) <= 12]
+    triples = [[v for n in COCO17.names for v in (*(float(r[f"{n}_{a}"] or 0) for a in "xy"), float(r[f"{n}_x"] != ""))]
+               for r in rows]  # fmt: skip
+
+    def written(name: str, images: list[dict], **fields) -> Path:
+        people = [{"id": i, "image_id": i, "keypoints": k, **{n: v[i] for n, v in fields.items()}}
+                  for i, k in enumerate(triples)]  # fmt: skip
+        (tmp_path / name).write_text(json.dumps({"images": images, "annotations": people}))
+        return tmp_path / name
+
+    views = [r["view"] for r in rows]
+    number = {"front": 1, "left": 2, "behind": 3}
+    in_folders = [{"id": i, "file_name": f"s1/cam_{number[v]}/{i}.jpg"} for i, v in enumerate(views)]
+    people = [{"id": i, "file_name": f"person{number[v]}/{i}.jpg"} for i, v in enumerate(views)]
+    cameras = [{"id": i, "camera": number[v]} for i, v in enumerate(views)]
+    for name, images, fields in (("a", in_folders, {}), ("b", cameras, {}), ("c", people, {"view": views})):
+        found = read_2d(written(f"{name}.json", images, **fields))
+        assert len(set(zip(views, found.views))) == 3  # one to one
+    assert read_2d(written("d.json", people)).views is None
+    assert read_2d(written("e.json", people, view=views[:-1] + [None])).views is None
+    across = run(tmp_path / "across", tmp_path / "b.json", **QUICK)
+    assert "no views are known" not in " ".join(across.result["notes"])
+    of = {f"{i}/{i}": v for i, v in enumerate(views)}
+    for r in csv.DictReader((across.folder / "neighbours.csv").open()):
+        assert of[r["id"]] != of[r["neighbour"]]
+    alone = run(tmp_path / "alone", tmp_path / "d.json", **QUICK)
+    assert "field 'camera'" in " ".join(alone.result["notes"]) and "--index" in " ".join(alone.result["notes"])
+    k = np.array(triples).reshape(-1, 17, 3)
+    np.savez(tmp_path / "people.npz", keypoints=k, views=views, pose=[r["pose"] for r in rows])
+    arrays = run(tmp_path / "arrays", tmp_path / "people.npz", **QUICK)
+    assert "hit1" in arrays.metrics and "no views" not in " ".join(arrays.result["notes"])
+    np.savez(tmp_path / "few.npz", keypoints=k, views=views[:3])
+    with pytest.raises(InputError, match="one value a row"):
+        read_2d(tmp_path / "few.npz")

@@ -10,6 +10,7 @@ from tests.papers.runs import halves, run_paper, saved, stopped_and_resumed
 from precis.errors import InputError
 from precis.nn.backbones import backbone
 from precis.papers.catalogue import find
+from precis.papers.contrastive_numbers import NUMBERS
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.contrastive_run import budget_of
 from precis.papers.opening import make_job
@@ -27,9 +28,10 @@ def pictures(tmp_path) -> Path:
 
 def test_a_robust_embedding_is_learned_attacked_and_shown(pictures, tmp_path):
     done = run(tmp_path / "out", pictures, **QUICK)
+    assert set(done.metrics) <= set(NUMBERS) and "| what it is |" in (done.folder / "report.md").read_text()
     m, folder = done.metrics, done.folder
     assert next(iter(m)) == "robust_accuracy" and done.result["files"][0] == "robustness.png"
-    for suffix in ("", "_r"):
+    for suffix in ("", "_robust_layer"):
         names = ("robust_accuracy", "robust_20_steps", "clean_accuracy")
         strong, some, clean = (m[name + suffix] for name in names)
         assert strong <= some + 0.01 and some <= clean

@@ -11,6 +11,7 @@ from tests.papers.runs import run_paper, saved, stopped_and_resumed
 from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
 from precis.papers.catalogue import find
+from precis.papers.contrastive_numbers import NUMBERS
 from precis.papers.contrastive_pictures import Pictures
 from precis.papers.opening import make_job
 from precis.papers.supcon.batches import batches_of
@@ -42,6 +43,7 @@ def pictures(tmp_path) -> Path:
 
 def test_classes_are_learned_and_compared_with_cross_entropy(pictures, tmp_path):
     done = run(tmp_path / "out", pictures, **QUICK | {"epochs": 8.0}, compare="ce", lr=1e-2)
+    assert set(done.metrics) <= set(NUMBERS) and "| what it is |" in (done.folder / "report.md").read_text()
     m, folder = done.metrics, done.folder
     assert list(m)[:2] == ["linear_accuracy", "linear_low"] and m["linear_accuracy"] > 0.8
     assert 0 <= m["ce_low"] <= m["ce_accuracy"] <= m["ce_high"] <= 1

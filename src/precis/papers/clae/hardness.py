@@ -82,4 +82,4 @@ def _attacked(work: Work, p: Pictures, encoder: nn.Module, eps: float) -> dict[s
     work.note(f"a linear layer is right on {100 * found['clean']:.1f} % of {len(test)} held-out pictures, and on "
               f"{100 * found['attacked']:.1f} % under an attack of {255 * eps:.3g}/255; the method does not aim at "
               "robustness")  # fmt: skip
-    return {"attacked_accuracy": found["attacked"]}
+    return {"clean_accuracy_attacked_layer": found["clean"], "attacked_accuracy": found["attacked"]}

@@ -100,7 +100,7 @@ def picture(moments: dict[int, Tensor]) -> bytes:
                                            ("same picture", "others")):  # fmt: skip
                 axes.stairs(counts / max(counts.max(), 1), EDGES, color=COLOURS[kind], fill=fill,
                             alpha=0.45 if fill else 1, linewidth=1.5, label=f"{label}, {kind}")  # fmt: skip
-        title = "before training" if at == 0 else f"after {at:,} steps"
+        title = "before training" if at == 0 else f"after {at:,} step{'' if at == 1 else 's'}"
         axes.set(title=title, xlabel="cosine with the anchor", yticks=[], ylim=(0, 1.05))
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)

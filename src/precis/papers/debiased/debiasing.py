@@ -26,6 +26,7 @@ from .sweep import sweep
 GUESS = 0.1
 SAID = {1: "yes", 0: "no", -1: ""}
 NEAREST, PAIRS, ABREAST = 5, 24, 6
+KEY = ". Frames: green, of one class (a false negative); orange, of two; grey, not known"
 BATCHES = 8  # that the share at the floor is measured on
 
 
@@ -138,11 +139,12 @@ def _sheet(path: Path, p: Pictures, cosine: Tensor, index: Tensor, known: Tensor
             continue
         used |= {i, j}
         colour = PLAIN if not known[i, 0] else RIGHT if same[i, 0] else WRONG
-        tiles += [framed(p.images[p.trained[at]], colour) for at in (i, j)]
-        words += [f"{float(cosine[i, 0]):.2f}", ""]
-        if len(tiles) == 2 * PAIRS:
+        tiles.append(np.concatenate([framed(p.images[p.trained[at]], colour) for at in (i, j)], 2))
+        words.append(f"{float(cosine[i, 0]):.2f}")
+        if len(tiles) == PAIRS:
             break
-    abreast = min(ABREAST, len(tiles) // 2)
-    whole = len(tiles) // (2 * abreast) * 2 * abreast
-    sheet = contact_sheet(tiles[:whole], words[:whole], columns=2 * abreast, size=72, gap=6)
+    abreast = min(ABREAST, len(tiles))
+    whole = len(tiles) // abreast * abreast
+    title = "Closest pairs and their cosine" + (KEY if known.any() else "")
+    sheet = contact_sheet(tiles[:whole], words[:whole], columns=abreast, title=title, size=72, gap=14)
     save(path, sheet)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from precis.contrastive.moco import MoCo
-from precis.contrastive.tracks import crop_boxes, shot_lengths
+from precis.contrastive.tracks import crop_boxes
 from precis.data.imageset import ImageSet
 from precis.data.stack import square
 from precis.errors import InputError
@@ -17,7 +17,8 @@ from precis.papers.job import Work
 from precis.train.augment import preset
 from precis.train.classify import to_input
 
-from .clips import Clip, classes_of, find_clips, gap_of, open_clip
+from .clips import Clip, classes_of, find_clips, gap_of, open_clip, too_short
+from .cutting import pieces
 from .regions import Boxes, read_boxes, regions_of
 
 
@@ -30,20 +31,27 @@ class ClipTraining:
         """Frames (or, with --boxes, regions) of all clips that are long enough, and the partner of each."""
         found = find_clips(job.input)
         clips = [open_clip(clip, job, work) for clip in found]
-        gap = gap_of(job, clips, work)
+        lengths = [pieces(clip.frames, job.cuts) for clip in clips]
+        if cut := sum(len(some) - 1 for some in lengths):
+            how = "by how far they stand out" if job.cuts is None else f"by a change above {job.cuts:g}"
+            work.note(f"{cut} cuts were found, {how}; --cuts SHARE sets another limit, --cuts 1 splits nothing")
+        gap = gap_of(job, clips, lengths, work)
         boxes = None if job.boxes is None else read_boxes(job.boxes, clips)
         size = size or job.size or _natural_size(clips)
         runs: list[tuple[Tensor, tuple[int, int], list[str]]] = []  # pictures of a thing in order, clip and shot, names
         skipped: list[tuple[str, str]] = []
         for number, clip in enumerate(clips):
-            mine = _runs(clip, gap, boxes, size, job)
+            mine = _runs(clip, lengths[number], gap, boxes, size)
             runs += [(x, (number, shot), names) for x, shot, names in mine]
             if not mine:
-                what = f"shorter than {gap + 1} frames" if boxes is None else f"no region stays for {gap + 1} frames"
+                what = too_short(lengths[number], gap)
+                if max(lengths[number]) > gap:
+                    what = f"no region stays for {gap + 1} frames"
                 skipped.append((clip.name, what))
         if not runs:
             words = "; ".join(f"{name}: {why}" for name, why in skipped[:5])
-            raise InputError(f"no clip is long enough for a gap of {gap}: {words}", file=job.input)
+            what = "uncut piece" if cut else "clip"
+            raise InputError(f"no {what} is long enough for a gap of {gap}: {words}", file=job.input)
         if skipped:
             work.note(f"{len(skipped)} of {len(clips)} clips are left out: see skipped.csv")
         wide = max(x.shape[1] for x, _, _ in runs)
@@ -59,8 +67,7 @@ class ClipTraining:
         y = labels[of[:, 0]]
         held, lone = _hold_out(y, unit, job.val_fraction, job.seed)
         if unit.max() < 1:
-            raise InputError("two clips or more are wanted (or one with cuts): neighbours are looked for in others",
-                             file=job.input)  # fmt: skip
+            raise InputError(_only_one(lengths, gap), file=job.input)
         near = float(((self.partner - torch.arange(len(images))).abs() < gap).float().mean())
         nearer = f" ({near:.0%} nearer, in the middle of clips shorter than twice that)" if near > 0 else ""
         work.note(f"{len(images)} {'frames' if boxes is None else 'regions'} of {unit.max() + 1} uncut clips, partners "
@@ -83,7 +90,7 @@ class ClipTraining:
             noise = torch.Generator().manual_seed(1000 * job.seed + 7 + int(model.queue.pushed))
             return model.loss(made[0], to_input(views(x, noise)))
 
-        return Recipe(model, loss, views=1)
+        return Recipe(model, loss, views=1, settled=-(-size // batch))
 
 
 def partners(lengths: list[int], gap: int) -> Tensor:
@@ -98,10 +105,20 @@ def partners(lengths: list[int], gap: int) -> Tensor:
     return torch.cat(found)
 
 
-def _runs(clip: Clip, gap: int, boxes: Boxes | None, size: int, job: Any) -> list[tuple[Tensor, int, list[str]]]:
+def _only_one(lengths: list[list[int]], gap: int) -> str:
+    count = sum(map(len, lengths))
+    if count == 1:
+        return ("two clips or more are wanted, as neighbours are looked for in others; in this one no cut was found "
+                "(--cuts SHARE finds more where it is smaller)")  # fmt: skip
+    return (f"two uncut pieces or more are wanted, as neighbours are looked for in others; of {count} only one holds "
+            f"frames {gap} apart: a smaller --gap, or fewer cuts by --cuts")  # fmt: skip
+
+
+def _runs(
+    clip: Clip, lengths: list[int], gap: int, boxes: Boxes | None, size: int
+) -> list[tuple[Tensor, int, list[str]]]:
     """Uncut pieces of a clip longer than the gap, or its regions that are seen so long, as uint8 [T,C,S,S]; where the
     piece begins; and names."""
-    lengths = shot_lengths(clip.frames, job.cuts) if job.cuts < 1 else [len(clip.frames)]
     found, start = [], 0
     for length in lengths:
         inside, start = range(start, start + length), start + length

@@ -80,11 +80,12 @@ def open_clip(clip: Found, job: Any, work: Work) -> Clip:
     return Clip(clip.name, torch.from_numpy(np.ascontiguousarray(pixels)), names, made.fps)
 
 
-def gap_of(job: Any, clips: list[Clip], work: Work) -> int:
-    """--gap in frames: as it is, from seconds, or a third of the median clip."""
+def gap_of(job: Any, clips: list[Clip], lengths: list[list[int]], work: Work) -> int:
+    """--gap in frames: as it is, from seconds, or a third of the median uncut piece, of those that hold a pair."""
     if job.gap is None:
-        gap = max(1, int(np.median([len(c.frames) for c in clips])) // 3)
-        work.note(f"--gap {gap}: a third of the median clip")
+        whole = [length for some in lengths for length in some if length > 1] or [1]
+        gap = max(1, int(np.median(whole)) // 3)
+        work.note(f"--gap {gap}: a third of the median {'uncut piece' if _is_cut(lengths) else 'clip'}")
         return gap
     if not job.gap.endswith("s"):
         return int(job.gap)
@@ -92,6 +93,18 @@ def gap_of(job: Any, clips: list[Clip], work: Work) -> int:
     if unknown:
         raise InputError(f"--gap in seconds needs a frame rate, which {unknown[0]} has not: give it in frames")
     return max(1, round(float(job.gap[:-1]) * float(np.median([c.fps for c in clips if c.fps]))))
+
+
+def _is_cut(lengths: list[list[int]]) -> bool:
+    return any(len(some) > 1 for some in lengths)
+
+
+def too_short(lengths: list[int], gap: int) -> str:
+    """Why a clip of such uncut pieces holds no pair."""
+    if len(lengths) == 1:
+        return f"shorter than {gap + 1} frames"
+    return (f"{len(lengths)} uncut pieces of at most {max(lengths)} frames, and {gap + 1} are wanted "
+            "(--gap: a smaller one; --cuts: fewer cuts)")  # fmt: skip
 
 
 def classes_of(clips: list[Clip], job: Any) -> tuple[np.ndarray, tuple[str, ...]]:

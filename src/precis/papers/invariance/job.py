@@ -43,15 +43,19 @@ class Invariance(ContrastiveJob):
 
     # Learn from clips.
     gap: Annotated[
-        str | None, Doc("frames between partners, or seconds as 0.5s; None: a third of the median clip")
+        str | None, Doc("frames between partners, or seconds as 0.5s; None: a third of the median uncut piece")
     ] = None
     boxes: Annotated[
         str | None,
         Doc("pairs of regions: auto (segments, followed), a CSV of clip, frame, track, x0, y0, x1, y1 (frames from 0), "
             "or a MOT file for one clip"),
     ] = None  # fmt: skip
-    cuts: Annotated[float, Doc("share of pixels that change their colour by which a cut is told; 1: none is"),
-                    Range(0.05, 1)] = 0.5  # fmt: skip
+    cuts: Annotated[
+        float | None,
+        Doc("share of pixels that change their colour by which a cut is told; 1: none is; None: by how far a change "
+            "stands out among those around it"),
+        Range(0.05, 1),
+    ] = None  # fmt: skip
     augment: Annotated[
         Literal["auto", "simclr", "mocov2", "supcon", "glyph"],
         Doc("how views are made; supcon: MoCo v2's, without blur"),

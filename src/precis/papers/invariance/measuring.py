@@ -22,6 +22,7 @@ from precis.papers.work import save, save_table
 from precis.train.checkpoint import load_model
 from precis.train.probe import embed
 
+from .permuting import FEW, other_targets
 from .pictures import Shown, score_bars, unit_sheet
 
 LEAST_TARGETS, LEAST_PICTURES = 2, 4
@@ -54,12 +55,14 @@ def measure(job: Any, work: Work) -> dict[str, float | None]:
     if len({e.name for e in encoders}) < len(encoders):
         encoders = [e._replace(name=spec) for e, spec in zip(encoders, job.measure)]
     kept: dict[tuple[int, int], dict[str, Set]] = {}
+    others: dict[tuple[int, int], dict[str, list[Tensor]]] = {}
     rows: list[dict[str, Any]] = []
     shown: list[Shown] = []
     for number, encoder in enumerate(encoders):
         key = encoder.channels, encoder.size
         if key not in kept:
             kept[key] = _sets(job, work, *key)
+            others[key] = {change: _others(s, change, job.seed, work) for change, s in kept[key].items()}
         untrained = _untrained(encoder.module, job.seed)
         if untrained is None:
             work.note(f"{encoder.name}: its layers cannot be drawn anew, so there is no untrained reference")
@@ -68,9 +71,11 @@ def measure(job: Any, work: Work) -> dict[str, float | None]:
             f = embed(encoder.module, pictures.images.to(work.device)).cpu()
             units = _units(job, f, encoder, work)
             found = _score(job, f, pictures, units)
-            mixed = pictures._replace(target=_permuted(pictures, job.seed))
             row = {"encoder": encoder.name, "change": change, "units": units, "score": float(found.mean[0]),
-                   "shuffled": float(_score(job, f, mixed, units).mean[0]), "short": 100 * found.short}  # fmt: skip
+                   "short": 100 * found.short}  # fmt: skip
+            if others[key][change]:
+                mixed = (pictures._replace(target=target) for target in others[key][change])
+                row["shuffled"] = float(np.mean([float(_score(job, f, m, units).mean[0]) for m in mixed]))
             if untrained is not None:
                 g = embed(untrained, pictures.images.to(work.device)).cpu()
                 row["untrained"] = float(_score(job, g, pictures, units).mean[0])
@@ -86,7 +91,8 @@ def measure(job: Any, work: Work) -> dict[str, float | None]:
     metrics: dict[str, float | None] = {"score": float(np.mean([row["score"] for row in first]))}
     if "untrained" in first[0]:
         metrics["untrained"] = float(np.mean([row["untrained"] for row in first]))
-    metrics["shuffled"] = float(np.mean([row["shuffled"] for row in first]))
+    shuffled = [row["shuffled"] for row in first if "shuffled" in row]
+    metrics["shuffled"] = float(np.mean(shuffled)) if shuffled else None
     if len(first) > 1:
         metrics |= {row["change"]: row["score"] for row in first}
     return metrics | {"encoders": float(len(encoders))}
@@ -187,12 +193,16 @@ def _score(job: Any, f: Tensor, s: Set, units: int) -> InvarianceScore:
                             generator=generator)  # fmt: skip
 
 
-def _permuted(s: Set, seed: int) -> Tensor:
-    """Targets permuted among the base pictures, whose pictures stay together."""
-    order = torch.randperm(int(s.base.max()) + 1, generator=torch.Generator().manual_seed(seed))
-    of = torch.zeros_like(order)
-    of[s.base] = s.target
-    return of[order][s.base]
+def _others(s: Set, change: str, seed: int, work: Work) -> list[Tensor]:
+    """Targets permuted among the base pictures, in some ways; a note where there are too few to tell chance by."""
+    possible, drawn = other_targets(s.target, s.base, seed)
+    if possible < FEW:
+        where = "" if change == "all" else f"{change}: "
+        ways = "no other way" if not possible else f"{possible} other way{'' if possible == 1 else 's'}"
+        rest = "is not given" if not possible else "says little of what chance gives"
+        work.note(f"{where}there is {ways} to give the base pictures to the targets, so the reference with targets "
+                  f"permuted {rest}; more base pictures a target are wanted")  # fmt: skip
+    return drawn
 
 
 def _untrained(module: nn.Module, seed: int) -> nn.Module | None:

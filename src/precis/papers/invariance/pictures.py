@@ -48,7 +48,8 @@ def score_chart(rows: Sequence[dict[str, Any]]) -> Chart:
         _number(axes, at, row, top)
         if "untrained" in row:
             axes.plot([at - width * 0.46, at + width * 0.46], [row["untrained"]] * 2, color="black", linewidth=1.6)
-        axes.plot([at - width * 0.46, at + width * 0.46], [row["shuffled"]] * 2, color=FAINT, linewidth=1.6)
+        if "shuffled" in row:
+            axes.plot([at - width * 0.46, at + width * 0.46], [row["shuffled"]] * 2, color=FAINT, linewidth=1.6)
     colour = lambda i: PALETTE[i % len(PALETTE)]
     handles: list[Any] = [axes.bar(0, 0, color=colour(i), label=name) for i, name in enumerate(encoders)]
     handles += axes.plot([], [], color="black", label="untrained") if any("untrained" in r for r in rows) else []
@@ -64,7 +65,7 @@ def score_chart(rows: Sequence[dict[str, Any]]) -> Chart:
 
 
 def _highest(row: dict[str, Any]) -> float:
-    return max(row["score"], row.get("untrained", 0), row["shuffled"])
+    return max(row["score"], row.get("untrained", 0), row.get("shuffled", 0))
 
 
 def _number(axes: Any, at: float, row: dict[str, Any], top: float) -> None:

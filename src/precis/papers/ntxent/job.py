@@ -50,6 +50,6 @@ def _make(job: Any, pictures: Any, encoder: Any, head: Any, batch: int, generato
     if job.method == "moco":
         size = queue_size(len(pictures.trained), batch, job.queue)
         model: Any = MoCo(encoder, head, size, job.momentum, job.temperature or 0.2, generator=generator)
-    else:
-        model = SimCLR(encoder, head, job.temperature or 0.5)
+        return Recipe(model, lambda views, chosen: model.loss(*views), settled=-(-size // batch))
+    model = SimCLR(encoder, head, job.temperature or 0.5)
     return Recipe(model, lambda views, chosen: model.loss(*views))

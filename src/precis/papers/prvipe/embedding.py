@@ -24,10 +24,10 @@ from precis.data.poses_mocap import read_mocap
 from precis.errors import InputError
 from precis.papers.job import Work
 from precis.papers.work import save, save_table, writing
-from precis.train.checkpoint import load_model, save_model
 from precis.train.loop import Budget, fit, param_groups
 from precis.train.schedule import cosine
 
+from .kept import MADE, Pair, keep, load_pair, place_of, save_pair, seen_no_motion
 from .pictures import draw_alignment, draw_ambiguity, draw_gallery
 from .reading import People, read_people, write_skipped
 from .recorded import as_clips
@@ -35,6 +35,7 @@ from .training import KAPPA, missing, views
 
 TRAINING, POSES, BATCH = ".training", 3000, 128
 SAMPLES = 20
+UNSEEN = "the embedder was trained on made poses (24 key poses, 24 actions) and has never seen real motion"
 
 
 def run_embedding(job: Any, work: Work) -> dict[str, float | None]:
@@ -45,14 +46,14 @@ def run_embedding(job: Any, work: Work) -> dict[str, float | None]:
         raise InputError("one pose has no neighbours: two rows or more, or --index FILE, are wanted", file=job.input)
     if job.query is not None and job.query not in people.ids:
         raise InputError(f"--query: no row is called {job.query!r}; the first is {people.ids[0]!r}", file=job.input)
-    pair = _load(job.model) if job.model is not None else None
+    pair = _load(job.model, work) if job.model is not None else None
     takes_masks = job.occlusion if pair is None else pair[0].mask_input
     lacking = sum(int((~p.mask).any(1).sum()) for p in (people, other) if p is not None)
     if lacking and not takes_masks:
         raise InputError(f"{lacking} rows lack points (no number, or a score below 0.1), and this embedder takes whole "
                          "poses only: train one with --occlusion", file=job.input)  # fmt: skip
     write_skipped(work, *(p for p in (people, other) if p is not None))
-    embedder, sigmoid = pair or _train(job, work)
+    embedder, sigmoid = pair or (_made if job.train is None else _captured)(job, work)
     with torch.no_grad():
         e = embedder(people.k, people.mask)
         found = e if other is None else embedder(other.k, other.mask)
@@ -63,28 +64,57 @@ def run_embedding(job: Any, work: Work) -> dict[str, float | None]:
     return metrics | {"poses": float(len(people.ids)), "mean_std": float(_spread(e).mean())}
 
 
-def _load(folder: Path) -> tuple[PoseEmbedder, MatchingSigmoid]:
+def _load(folder: Path, work: Work) -> Pair:
     if not folder.is_dir():
         raise InputError("--model is to be the folder of a run of prvipe", file=folder)
-    embedder, sigmoid = load_model(folder), load_model(folder, name="sigmoid")
-    if not isinstance(embedder, PoseEmbedder) or not isinstance(sigmoid, MatchingSigmoid):
-        raise InputError("--model: this folder holds no pose embedder", file=folder)
-    return embedder, sigmoid
+    pair = load_pair(folder)
+    unseen = seen_no_motion(folder)
+    if unseen:
+        work.note(UNSEEN)
+    elif unseen is None:
+        work.note("the folder of --model does not say whether its embedder was trained on made poses or on real motion")
+    return pair
 
 
-def _train(job: Any, work: Work) -> tuple[PoseEmbedder, MatchingSigmoid]:
-    """On the user's motion capture or on made poses, by the four cameras of the claims and made ones."""
-    if job.train is not None:
-        poses = _recorded(job, work)
-        work.note(f"trained on {len(poses)} poses of {job.train.name}")
-    else:
-        poses = procedural_skeleton(POSES, seed=job.seed, performers=24).poses
-        work.note("The embedder was trained on made poses (24 key poses, 24 actions) and has never seen real motion; "
-                  "--train FILE takes motion capture.")  # fmt: skip
+def _made(job: Any, work: Work) -> Pair:
+    """The embedder for made poses: of an earlier run of these settings, else trained, and kept for the next."""
+    work.note(f"{UNSEEN}; --train FILE takes motion capture")
+    settings = {name: getattr(job, name) for name in ("seed", "steps", "hidden", "dim", "occlusion")}
+    place = place_of(settings | {"poses": POSES, "batch": BATCH, "device": work.device})
+    if place.exists():
+        try:
+            pair = load_pair(place)
+        except InputError:
+            work.note("the embedder kept from an earlier run is damaged: it was trained anew")
+        else:
+            work.note(f"the embedder is that of an earlier run with these settings, kept in {place}")
+            save_pair(work.folder, pair, config_of(job), MADE)
+            return pair
+    pair = _train(procedural_skeleton(POSES, seed=job.seed, performers=24).poses, job, work)
+    save_pair(work.folder, pair, config_of(job), MADE)
+    keep(place, pair, config_of(job))
+    return pair
+
+
+def _captured(job: Any, work: Work) -> Pair:
+    """The embedder for the user's motion capture, trained."""
+    poses = _recorded(job, work)
+    work.note(f"trained on {len(poses)} poses of {job.train.name}")
+    pair = _train(poses, job, work)
+    save_pair(work.folder, pair, config_of(job), job.train.name)
+    return pair
+
+
+def config_of(job: Any) -> dict[str, Any]:
+    """The arguments that build the embedder again."""
+    return {"dim": job.dim, "hidden": job.hidden, "dropout": 0.0, "mask_input": job.occlusion}
+
+
+def _train(poses: np.ndarray, job: Any, work: Work) -> Pair:
+    """On poses [N,1,16,3], by the four cameras of the claims and made ones."""
     pool = normalize_3d(torch.from_numpy(poses[:, 0])).to(work.device)
     generators = [torch.Generator().manual_seed(1000 * job.seed + i) for i in range(2)]
-    config = dict(dim=job.dim, hidden=job.hidden, dropout=0.0, mask_input=job.occlusion)
-    model = PrVIPE(PoseEmbedder(generator=generators[0], **config)).to(work.device).train()
+    model = PrVIPE(PoseEmbedder(generator=generators[0], **config_of(job))).to(work.device).train()
     batch = min(BATCH, len(pool))
     match = match_matrix(pool, KAPPA)
 
@@ -108,9 +138,7 @@ def _train(job: Any, work: Work) -> tuple[PoseEmbedder, MatchingSigmoid]:
     )  # fmt: skip
     model.eval().cpu()
     embedder, sigmoid = model.embedder, model.sigmoid
-    assert isinstance(embedder, PoseEmbedder)
-    save_model(work.folder, embedder, config)
-    save_model(work.folder, sigmoid, {}, name="sigmoid")
+    assert isinstance(embedder, PoseEmbedder) and isinstance(sigmoid, MatchingSigmoid)
     return embedder, sigmoid
 
 
@@ -143,6 +171,10 @@ def _neighbours(
     distance = torch.cdist(e.mean, found.mean)
     itself = other is people
     across = people.views is not None and other.views is not None
+    if not across and itself:
+        work.note("no views are known, so the nearest are of all rows, in a sequence mostly the frames beside; to look "
+                  "across views, give a column 'view' (CSV), an array 'views' (.npz), a field 'camera' of each COCO "
+                  "image or annotation, or another view's file by --index")  # fmt: skip
     if across:
         distance[torch.from_numpy(people.views[:, None] == other.views[None])] = torch.inf  # type: ignore[index]
     if itself:

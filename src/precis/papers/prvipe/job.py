@@ -36,7 +36,7 @@ class PoseJob(Job):
     # How the keypoints are read.
     layout: Annotated[
         Literal["auto", "std13", "h36m17", "coco17", "body25", "mediapipe33"],
-        Doc("the points' order; auto: by their names or number, 17 are COCO's"),
+        Doc("the points' order; auto: by their names or number; 17 are COCO's or, where poses tell, Human3.6M's"),
     ] = "auto"
     image_size: Annotated[
         tuple[int, int] | None, Doc("width and height, where coordinates are shares of the picture"), Range(1)

@@ -111,13 +111,16 @@ def draw_ambiguity(people: People, spread: np.ndarray) -> bytes:
 def draw_alignment(a: People, b: People, distance: np.ndarray, path: np.ndarray) -> bytes:
     """The distances of all frames with the path through them, and six aligned pairs of frames."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 2])
     left.imshow(distance, cmap="Greys", aspect="auto", origin="lower")
     left.plot(path[:, 1], path[:, 0], color=LEFT, linewidth=2)
-    left.set_xlabel("frame of --index")
-    left.set_ylabel("frame of INPUT")
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    left.set_xlabel("frame of --index, from 0")
+    left.set_ylabel("frame of INPUT, from 0")
     sheet = Sheet(2, 6, "", right)
     for column, at in enumerate(np.linspace(0, len(path) - 1, 6).astype(int)):
         for row, (people, i) in enumerate(((a, int(path[at, 0])), (b, int(path[at, 1])))):

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precis.contrastive.prvipe_keypoints import PROFILES, STD13_2D, KeypointProfile, normalize_2d
+from precis.contrastive.prvipe_keypoints import STD13_2D, KeypointProfile, normalize_2d
 from precis.data.poses_2d import Keypoints, read_2d
 from precis.errors import InputError
 from precis.papers.job import Work
 from precis.papers.work import writing
 
-SURE, LEAST = 0.1, 5  # a score below is a missing point; fewer points than that are no pose
+from .layouts import LAYOUTS, SURE, layout_of
+
+LEAST = 5  # fewer points than that are no pose
 TORSO = [STD13_2D.names.index(name) for name in ("left_shoulder", "right_shoulder", "left_hip", "right_hip")]
-LAYOUTS = ", ".join(name for name in PROFILES if name != "std16")  # which is 3-D
-BY_COUNT = {13: "std13", 17: "coco17", 25: "body25", 33: "mediapipe33"}
 
 
 class People(NamedTuple):
@@ -35,7 +35,9 @@ class People(NamedTuple):
 def read_people(path: Path, job: Any, work: Work) -> People:
     """Read, order, mask and normalise; rows that are no pose are left out (`skipped`: file, row, id, reason)."""
     found = read_2d(path)
-    points, mask = _thirteen(found, job.layout)
+    profile, words = layout_of(found, job.layout)
+    work.note(f"{path.name}: {words}")
+    points, mask = _thirteen(found, profile)
     if job.image_size is not None:
         points = points * np.array(job.image_size, float)
     elif 0 <= np.nanmin(points, initial=2) and np.nanmax(points, initial=-1) <= 1:
@@ -57,8 +59,7 @@ def read_people(path: Path, job: Any, work: Work) -> People:
     return People(normalize_2d(k, there), there, ids, pick(found.views), pick(found.poses), skipped, len(found.ids))
 
 
-def _thirteen(found: Keypoints, layout: str) -> tuple[np.ndarray, np.ndarray]:
-    profile = _profile(found, layout)
+def _thirteen(found: Keypoints, profile: KeypointProfile) -> tuple[np.ndarray, np.ndarray]:
     whole = np.concatenate([found.points, found.score[..., None]], 2)
     try:
         chosen = profile.pick(torch.from_numpy(whole), STD13_2D).numpy()
@@ -66,24 +67,6 @@ def _thirteen(found: Keypoints, layout: str) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{error}; known layouts are {LAYOUTS}", file=found.file) from None
     mask = np.isfinite(chosen[..., :2]).all(-1) & (chosen[..., 2] >= SURE)
     return np.where(mask[..., None], chosen[..., :2], np.nan), mask
-
-
-def _profile(found: Keypoints, layout: str) -> KeypointProfile:
-    count = found.points.shape[1]
-    if layout != "auto":
-        if found.names is not None:
-            raise InputError("--layout is for points without names, and here the file names them", file=found.file)
-        if len(PROFILES[layout].names) != count:
-            raise InputError(f"--layout {layout} has {len(PROFILES[layout].names)} points, and here are {count}",
-                             file=found.file)  # fmt: skip
-        return PROFILES[layout]
-    if found.names is not None:
-        return KeypointProfile(found.names)
-    known = found.layout or BY_COUNT.get(count)
-    if known is None:
-        raise InputError(f"{count} points without names: no known layout ({LAYOUTS}); name the columns "
-                         "like left_hip_x", file=found.file)  # fmt: skip
-    return PROFILES[known]
 
 
 def write_skipped(work: Work, *read: People) -> None:

@@ -102,7 +102,7 @@ def _judge(job: Any, work: Work, p: Pictures, encoder: nn.Module, eps: float) ->
     rows = ([f"{r:.5f}", *(f"{line[i]:.4f}" for line in lines.values())] for i, r in enumerate(radii))
     save_table(work.folder / "robustness.csv", ("radius", *t.nets), rows)
     metrics: dict[str, float | None] = {}
-    for (name, net), suffix in zip(t.nets.items(), ("", "_r")):
+    for (name, net), suffix in zip(t.nets.items(), ("", "_robust_layer")):
         found = robust_accuracy(net, t.x, t.y, attacks=[strong], worst_case=False, batch=BATCH, generator=starts)
         at = dict(zip(SHARES, lines[name]))
         metrics |= {f"robust_accuracy{suffix}": found["strong"], f"robust_20_steps{suffix}": at[1.0],
@@ -110,7 +110,8 @@ def _judge(job: Any, work: Work, p: Pictures, encoder: nn.Module, eps: float) ->
         if found["strong"] > at[1.0] + 0.01:
             work.note(f"attack not converged: {name}, {MANY_STEPS} steps leave more right than {STEPS}")
     work.note(f"robust_accuracy is of {len(t.x)} held-out pictures, right as they are and after {RESTARTS} attacks of "
-              f"{MANY_STEPS} steps at {255 * eps:.3g}/255 each; the curve is of {STEPS} steps")  # fmt: skip
+              f"{MANY_STEPS} steps at {255 * eps:.3g}/255 each; the curve is of {STEPS} steps; the robust layer "
+              "is a linear layer fitted on attacked pictures (r-LE)")  # fmt: skip
     save(work.folder / "attacks.png", _sheet(p.classes, t, eps, starts))
     work.show("attacks.png")
     work.show("robustness.png")
@@ -129,7 +130,7 @@ def _prepared(job: Any, work: Work, p: Pictures, encoder: nn.Module, eps: float)
     encoder.eval()
     starts = torch.Generator().manual_seed(job.seed + 1)
     nets: dict[str, nn.Module] = {}
-    for name, chosen, adversarial in (("linear layer", train, False), ("fitted on attacked pictures", some, True)):
+    for name, chosen, adversarial in (("linear layer", train, False), ("robust layer", some, True)):
         data = (x[chosen].to(device), y[chosen].to(device))
         layer = robust_linear(encoder, data, adversarial=adversarial, eps=eps, alpha=None, steps=LAYER_STEPS,
                               epochs=5, classes=len(p.classes), generator=starts)  # fmt: skip

@@ -21,7 +21,8 @@ def other_targets(target: Int64[Tensor, "n"], base: Int64[Tensor, "n"], seed: in
     of = torch.zeros(int(base.max()) + 1, dtype=target.dtype)
     of[base] = target
     possible, generator = ways(of.bincount().tolist()) - 1, torch.Generator().manual_seed(seed)
-    seen, found = {_grouping(of)}, []
+    seen = {_grouping(of)}
+    found: list[Tensor] = []
     for _ in range(TRIES * WAYS):
         if len(found) == min(WAYS, possible):
             break

@@ -161,7 +161,7 @@ def test_a_pickle_is_never_run(tmp_path, source):
     (tmp_path / "damaged.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{not json at all")
     (tmp_path / "noise.pth").write_bytes(bytes(range(256)))
     for name in ("zip.pth", "raw.pth", "module.pth", "damaged.safetensors", "noise.pth"):
-        with pytest.raises(InputError, match="safetensors"):
+        with pytest.raises(InputError, match="safetensors|weights.pt"):
             read_weights(tmp_path / name)
         with pytest.raises(InputError, match="build"):
             load_program(str(tmp_path / name))
@@ -169,6 +169,26 @@ def test_a_pickle_is_never_run(tmp_path, source):
     with pytest.raises(InputError, match="no state dict"):
         load_program(f"{source}:whole", tmp_path / "list.pth")
     assert not trap.exists()
+
+
+def test_a_whole_module_is_refused_with_the_lines_to_write_instead(tmp_path, source, net):
+    torch.save(net, tmp_path / "zip.pt")
+    torch.save({"epoch": 3, "model": net}, tmp_path / "inside.pt")
+    torch.save(net, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(net))
+    for name in ("zip", "inside", "old", "raw"):
+        for ask in (lambda path: load_program(f"{source}:whole", path), lambda path: load_program(str(path))):
+            with pytest.raises(InputError, match="pickles a whole module") as told:
+                ask(tmp_path / f"{name}.pt")
+            words = str(told.value)
+            assert f'torch.save(torch.load("{name}.pt", weights_only=False).state_dict(), "weights.pt")' in words
+            assert "def build(): from torch.nn.modules.container import Sequential; return Sequential(...)" in words
+            assert "\n" not in words
+    for old in (True, False):  # a state dict is none, however it is written
+        torch.save(net.state_dict(), tmp_path / "state.pt", _use_new_zipfile_serialization=not old)
+        assert set(read_weights(tmp_path / "state.pt")) == set(net.state_dict())
+        with pytest.raises(InputError, match="Weights alone"):
+            load_program(str(tmp_path / "state.pt"))
 
 
 @pytest.mark.parametrize(("spec", "words"), [

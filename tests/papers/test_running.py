@@ -5,7 +5,7 @@ import pytest
 import precis
 from precis.errors import InputError, RunFailed, Stopped
 from precis.papers.opening import claim_of, job_of, make_job
-from precis.papers.running import _pictures, check_input, command_of, number, pick_device, run_job
+from precis.papers.running import _as_markdown, _pictures, check_input, command_of, number, pick_device, run_job
 from precis.papers.work import RunFolder, save
 
 
@@ -36,6 +36,15 @@ def test_a_report_shows_what_was_shown_and_no_series(tmp_path):
     work.show("test/a.png")
     assert _pictures(work, work.files()) == ["test/a.png", "top.png"]
     work.close()
+
+
+def test_a_table_of_the_report():
+    rows = [{"layer": "a|b", "shape": (3, 4), "weights": 12, "surviving_ones": 0.25}]
+    assert _as_markdown("the_layers", rows) == [
+        "The layers:", "", "| layer | shape | weights | surviving ones |", "| --- | --- | ---: | ---: |",
+        "| a\\|b | 3×4 | 12 | 0.25 |", "",
+    ]
+    assert _as_markdown("none", []) == []
 
 
 def test_the_sample_serves_where_no_input_is_named(toy):
@@ -97,6 +106,8 @@ def test_stop_and_resume(toy, tmp_path):
     ({"task": "sideways"}, "task must be one of 'up', 'down'"), ({"steps": 2.5}, "steps must be int"),
     ({"steps": True}, "steps must be int"), ({"size": (1, 2, 3)}, "size must be"), ({"fast": 1}, "fast must be bool"),
     ({"seed": -1}, "--seed must be at least 0"),
+    ({"seed": 2**32}, "--seed must be at most 4294967295, got 4294967296"),
+    ({"seed": 10**400}, "--seed must be at most 4294967295, got 1000"),
 ])
 def test_options_are_checked_in_python_too(toy, options, words):
     with pytest.raises(InputError, match=words):

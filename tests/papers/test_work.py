@@ -86,6 +86,15 @@ def test_values_that_are_not_finite_are_told(tmp_path):
     json.loads((tmp_path / "run" / "result.json").read_text(), parse_constant=pytest.fail)
 
 
+def test_a_later_table_of_the_same_name_replaces_the_first(tmp_path):
+    work = RunFolder(tmp_path, "cpu", {})
+    work.table("layers", [{"layer": "a", "density": 1.0}])
+    work.table("layers", [{"layer": "a", "density": float("nan")}])
+    assert work.finish({"metrics": {}})["tables"] == {"layers": [{"layer": "a", "density": None}]}
+    (tmp_path / "other").mkdir()
+    assert "tables" not in RunFolder(tmp_path / "other", "cpu", {}).finish({"metrics": {}})
+
+
 def test_finite():
     assert finite({"a": (1, float("nan"), Path("x")), 2: np.float32(0.5), "b": True}) == {
         "a": [1, None, "x"], "2": 0.5, "b": True

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from precis.nn.backbones import backbone
-from precis.sparsity.compress import compress, decompress, sizes
+from precis.sparsity.compress import compress, decompress, deflated, sizes
 from precis.sparsity.masks import apply_masks_, magnitude_masks, prunable
 
 
@@ -48,6 +48,13 @@ def test_sizes_are_those_of_the_formulas():
     assert found.entropy_bound == math.ceil(2048 * entropy / 8 + 4 * 256) + 128
     packed = compress(state, masks)
     assert found.deflated == len(zlib.compress(b"".join(t.numpy().tobytes() for t in packed.values()), 9))
+
+
+def test_deflate_takes_a_shared_tensor_once_and_what_repeats_for_little():
+    shared = torch.randn(500)
+    alone = deflated({"a": shared})
+    assert deflated({"a": shared, "b": shared}) == alone and deflated({"a": shared, "b": shared.clone()}) > alone
+    assert alone > 0.8 * 4 * 500 and deflated({"a": torch.zeros(500), "none": torch.zeros(0)}) < 40
 
 
 def test_what_does_not_fit_is_refused():

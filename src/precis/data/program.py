@@ -27,6 +27,8 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from precis.errors import InputError
 
+from .pickled import module_class
+
 PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -149,6 +151,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"is not a whole safetensors file ({error})", file=path) from None
+    refuse_module(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file, or one that names code, raises all manner of errors
@@ -164,6 +167,19 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in found.items()}
 
 
+def refuse_module(path: Path) -> None:
+    """InputError with the two lines to write instead, if the file pickles a whole module; nothing of it is run."""
+    if path.suffix == ".py" or _archive(path) is not None or (found := module_class(path)) is None:
+        return
+    where, name = found
+    whole = f'torch.save(torch.load("{path.name}", weights_only=False).state_dict(), "weights.pt")'
+    build = f"def build(): from {where} import {name}; return {name}(...)"
+    raise InputError(
+        f"pickles a whole module ({where}.{name}), which only running code can read. In a program of your own, write "
+        f"`{whole}`; in net.py, `{build}`; then net.py:build is the model, and weights.pt its weights", file=path,
+    )  # fmt: skip
+
+
 def _from_file(path: Path) -> Program:
     kind = _archive(path)
     if kind == "script":
@@ -175,6 +191,7 @@ def _from_file(path: Path) -> Program:
         return _exported(path)
     if path.suffix == ".py":
         raise InputError(f"name the function too, such as {path}:build", file=path)
+    refuse_module(path)
     raise InputError(
         "is no TorchScript archive and no exported program. Weights alone, or a pickled module, need the code that "
         f"builds the model: name its function, and the file as weights (file.py:build, {path.name})", file=path,

@@ -3,7 +3,7 @@ options: `Range`, `Colour`, `OfFile`, `OfRun`."""
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, get_type_hints, runtime_checkable
@@ -12,6 +12,8 @@ import tyro
 from typing_extensions import Doc
 
 from precis.errors import InputError
+
+SEEDS = 2**32 - 1  # the highest that scikit-learn takes; what is made of a seed then fits into the 64 bits of torch's
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Work(Protocol):
     def note(self, text: str) -> None:
         """A repair, a skipped row, a choice made for the user: into the report and result.json."""
 
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows with the same names, into the report and result.json; a later table of that name replaces it."""
+
     def show(self, file: str) -> None:
         """The file that a person wants to look at first."""
 
@@ -80,7 +85,7 @@ class Job:
         str | None, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT"),
         Doc("what to work on; the built-in sample if absent"),
     ] = None
-    seed: Annotated[int, Doc("random seed"), Range(0)] = 0
+    seed: Annotated[int, Doc("random seed"), Range(0, SEEDS)] = 0
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where to compute")] = "auto"
 
     def __post_init__(self) -> None:
@@ -132,9 +137,14 @@ def _check_range(option: str, value: Any, bound: Range) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         if number is None or isinstance(number, str | Path):
             continue
-        if math.isnan(number):
+        if isinstance(number, float) and math.isnan(number):
             raise InputError(f"{option} is not a number")
         if bound.low is not None and number < bound.low:
-            raise InputError(f"{option} must be at least {bound.low:g}, got {number:g}")
+            raise InputError(f"{option} must be at least {in_full(bound.low)}, got {in_full(number)}")
         if bound.high is not None and number > bound.high:
-            raise InputError(f"{option} must be at most {bound.high:g}, got {number:g}")
+            raise InputError(f"{option} must be at most {in_full(bound.high)}, got {in_full(number)}")
+
+
+def in_full(number: int | float) -> str:
+    """A whole number with all its digits, however large; others to six."""
+    return str(number) if isinstance(number, int) else f"{number:g}"

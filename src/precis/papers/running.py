@@ -179,6 +179,8 @@ def _write_report(paper: Paper, job: Job, work: RunFolder, result: dict[str, Any
         words = f" {meanings.get(name, '')} |" if meanings else ""
         lines.append(f"| {name.replace('_', ' ')} | {number(value)} |{words}")
     lines.append("")
+    for name, rows in work.tables.items():
+        lines += _as_markdown(name, rows)
     if work.notes:
         lines += ["Notes:", "", *(f"- {note}" for note in work.notes), ""]
     others = [name for name in files if name not in pictures and name != REPORT]
@@ -188,6 +190,23 @@ def _write_report(paper: Paper, job: Job, work: RunFolder, result: dict[str, Any
               + ", ".join(f"{name} {value}" for name, value in result["versions"].items()) + ".", ""]
     with writing(work.folder / REPORT) as beside:
         beside.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _as_markdown(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """A table under its name; numbers to the right."""
+    if not rows:
+        return []
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    ruled = ["---:" if isinstance(value, int | float) else "---" for value in rows[0].values()]
+    head = [column.replace("_", " ") for column in rows[0]]
+    lines = [f"| {' | '.join(row)} |" for row in (head, ruled, *cells)]
+    return [f"{name.replace('_', ' ').capitalize()}:", "", *lines, ""]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "×".join(map(str, value))
+    return number(float(value)) if isinstance(value, int | float) else str(value).replace("|", "\\|")
 
 
 def _pictures(work: RunFolder, files: list[str], most: int = 12) -> list[str]:

@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ class RunFolder:
         self.shown: list[str] = []
         self.pictures: list[str] = []
         self.curves: dict[str, dict[str, list[float | int]]] = {}
+        self.tables: dict[str, list[dict[str, Any]]] = {}
         self._made, self._listen, self._stopping = made, listen, stopping
         self._before = self._recall() if resume else 0.0
         self._start = time.monotonic()
@@ -132,6 +133,9 @@ class RunFolder:
             self.notes.append(line)
             self._tell({"event": "note", "text": line})
 
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.tables[name] = [dict(row) for row in rows]
+
     def show(self, file: str) -> None:
         self._inside(file)
         self.shown = [file, *(name for name in self.shown if name != file)]
@@ -155,6 +159,7 @@ class RunFolder:
             if value is not None and not math.isfinite(value):
                 self.note(f"{name} is {float(value)}, which JSON cannot say: it is null")
         whole = finite(result | {"repeatable": self.repeatable, "notes": self.notes})
+        whole |= {"tables": finite(self.tables)} if self.tables else {}
         whole |= {"seconds": round(self.seconds, 3), "peak_memory_mb": peak_memory_mb(self.device)}
         whole |= {"curve": finite(self.curves)} if self.curves else {}
         whole |= {"files": self.files()}

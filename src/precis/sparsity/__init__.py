@@ -11,7 +11,7 @@ _HOMES = {
         "LayerSparsity", "MaskedTraining", "Masks", "apply_masks_", "density_of", "geometric", "layer_sparsity",
         "linear", "magnitude_masks", "n_of_m_masks", "permuted_masks", "prunable",
     ),
-    "compress": ("Sizes", "decompress", "sizes"),
+    "compress": ("Sizes", "decompress", "deflated", "sizes"),
     "csr": ("CsrLinear", "to_csr"),
     "rewinding": (
         "METHODS", "Checkpoint", "History", "Plan", "Pruned", "Retraining", "Row", "Trainer", "best_compression",

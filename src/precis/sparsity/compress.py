@@ -92,7 +92,6 @@ def sizes(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Sizes:
             seen.add(place)
             owned[name] = state[name]
     packed = compress(owned, masks)
-    raw = b"".join(t.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for t in packed.values() if t.numel())
     rest = sum(_bytes(t) for name, t in owned.items() if name not in masks)
     bound, total, alive = 0.0, 0, 0
     for mask in masks.values():
@@ -102,8 +101,16 @@ def sizes(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Sizes:
         entropy = -sum(q * math.log2(q) for q in (p, 1 - p) if q > 0)
         bound += n * entropy / 8 + 4 * nnz
     dense = sum(_bytes(t) for t in owned.values())
-    return Sizes(dense, sum(_bytes(t) for t in packed.values()), len(zlib.compress(raw, 9)), math.ceil(bound) + rest,
+    return Sizes(dense, sum(_bytes(t) for t in packed.values()), deflated(packed), math.ceil(bound) + rest,
                  total / alive if alive else math.inf)  # fmt: skip
+
+
+def deflated(state: Mapping[str, Tensor]) -> int:
+    """Bytes of a state dict's tensors one after another, deflated; a shared tensor once."""
+    first = {t.data_ptr() if t.numel() else name: t for name, t in state.items()}
+    raw = b"".join(t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                   for t in first.values() if t.numel())  # fmt: skip
+    return len(zlib.compress(raw, 9))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -17,7 +17,7 @@ from typing_extensions import Doc
 
 from precis.errors import InputError
 from precis.papers.catalogue import Paper
-from precis.papers.job import Job, OfFile, OfRun, Range
+from precis.papers.job import Job, OfFile, OfRun, Range, in_full
 from precis.papers.opening import make_job
 
 CHOICE = "input-from"  # the form's own field: where INPUT comes from; no option can be called so
@@ -54,6 +54,15 @@ class Field:
         if self.default is None:
             return ""
         return " ".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
+
+    @property
+    def bounds(self) -> str:
+        """Between what the value lies, in words; "" where anything goes."""
+        if self.low is not None and self.high is not None:
+            return f"{in_full(self.low)} … {in_full(self.high)}"
+        if self.low is not None:
+            return f"at least {in_full(self.low)}"
+        return "" if self.high is None else f"at most {in_full(self.high)}"
 
     @property
     def step(self) -> str:

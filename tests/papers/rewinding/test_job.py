@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tyro
 from safetensors.torch import load_file, save_file
 from tests.papers.runs import run_paper
 
 from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
+from precis.papers.catalogue import find
+from precis.papers.opening import job_of, make_job
+from precis.papers.rewinding.prune import _schedule
 from precis.sparsity.compress import decompress
 from precis.train.checkpoint import load_model
 
@@ -87,6 +91,13 @@ def test_rounds_of_learning_rate_rewinding_and_every_file(pictures, tmp_path):
     assert done.metrics["compression"] == pytest.approx(total / round(0.5 * total))
     layers = list(csv.DictReader((done.folder / "layers.csv").open()))
     assert sum(int(r["surviving"]) for r in layers) == round(0.5 * total)
+    table = done.result["tables"]["layers"]
+    assert [(r["layer"], str(r["weights"]), str(r["surviving"])) for r in table] == [
+        (r["layer"], r["weights"], r["surviving"]) for r in layers
+    ]
+    assert table[0]["shape"] == [16, 81] and json.loads((done.folder / "result.json").read_text()) == done.result
+    report = (done.folder / "report.md").read_text()
+    assert f"| layers.0.weight | 16×81 | 1,296 | {table[0]['surviving']} |" in report
     notes = " ".join(done.result["notes"])
     assert "Exported is what was asked for, density 0.5" in notes and "batch of 64" in notes
     assert "8 epochs of training more than the dense one" in notes
@@ -114,6 +125,36 @@ def test_a_comparison_of_all_three_and_the_recommended_one(pictures, tmp_path):
     assert "learning-rate rewinding 6, weight rewinding 6, fine-tuning 6 (2 prunings of the dense network" in report
     assert json.loads(result)["metrics"]["search_epochs_fine_tune"] == 6
     assert (done.folder / "search.png").exists()
+
+
+def test_the_dense_network_is_the_first_point_of_a_curve(pictures, tmp_path):
+    done = run(tmp_path / "out", pictures, densities="1.0,0.02", one_shot=True, tolerance=0.0, **FAST)
+    rows = list(csv.DictReader((done.folder / "curve.csv").open()))
+    assert [(r["method"], r["density"]) for r in rows] == [("dense", "1"), ("lr_rewind", "0.02")]
+    assert done.metrics["search_epochs"] == 2 and "1 prunings" in " ".join(done.result["notes"])
+    alone = run(tmp_path / "alone", pictures, density=1.0, iterative=True, **FAST)
+    assert alone.metrics["density"] == 1 and alone.metrics["accuracy"] == alone.metrics["accuracy_dense"]
+    assert alone.metrics["retraining_epochs"] == alone.metrics["search_epochs"] == 0
+    notes = " ".join(alone.result["notes"])
+    assert "A density of 1 removes nothing" in notes and "epochs of training more" not in notes
+    state, masks = (load_file(alone.folder / f"{name}.safetensors") for name in ("model", "masks"))
+    assert all(bool(mask.all()) for mask in masks.values()) and not bool((state["head.weight"] == 0).any())
+
+
+@pytest.mark.parametrize(("name", "rates"), [
+    ("steps", [0.2, 0.2, 0.02, 0.002]), ("linear", [0.2, 0.15, 0.1, 0.05]), ("constant", [0.2] * 4),
+    ("cosine", [0.2, 0.170711, 0.1, 0.029289]),
+])  # fmt: skip
+def test_schedules_of_the_rate(name, rates):
+    job = make_job(find()["rewinding"], lr=0.2, lr_schedule=name)
+    schedule = _schedule(job, 4)
+    assert [schedule(epoch) for epoch in range(4)] == pytest.approx(rates, abs=1e-6)
+
+
+def test_the_schedule_of_the_rate_has_two_names():
+    job = job_of(find()["rewinding"])
+    for option in ("--lr-schedule", "--schedule"):
+        assert tyro.cli(job, args=[option, "linear"]).lr_schedule == "linear"
 
 
 def test_what_each_method_spent_in_rounds(pictures, tmp_path):
@@ -178,13 +219,18 @@ def test_rows_of_a_table_and_the_two_of_four_pattern(tmp_path):
 
 
 BAD = [
-    ({"density": 1.0}, "--density 1 prunes nothing"),
-    ({"densities": "0.5,x"}, "--densities: numbers between 0 and 1"),
-    ({"densities": "0.5,1"}, "--densities: numbers between 0 and 1"),
+    ({"density": 1.1}, "--density must be at most 1, got 1.1"),
+    ({"densities": "0.5,x"}, "--densities: numbers above 0 and up to 1"),
+    ({"densities": "0.5,1.5"}, "--densities: numbers above 0 and up to 1"),
+    ({"densities": "0,1"}, "--densities: numbers above 0 and up to 1"),
+    ({"one_shot": True, "iterative": True}, "--one-shot and --iterative exclude each other"),
+    ({"density": 1.0, "pattern": "2:4"}, "half of the weights at the most"),
+    ({"seed": 99999999999999999999}, "--seed must be at most 4294967295, got 99999999999999999999"),
     ({"density": 0.6, "pattern": "2:4", "one_shot": True}, "half of the weights at the most"),
     ({"density": 0.001}, "a density of 0.001 keeps none of 336 weights"),
     ({"milestones": "5,1", "epochs": 6}, "--milestones: epochs between 0 and 6, rising"),
-    ({"milestones": "1", "schedule": "cosine"}, "--milestones are for --schedule steps"),
+    ({"milestones": "1", "lr_schedule": "cosine"}, "--milestones are for --lr-schedule steps"),
+    ({"milestones": "1", "lr_schedule": "constant"}, "--milestones are for --lr-schedule steps"),
     ({"retrain_epochs": 9, "epochs": 3}, "--retrain-epochs 9 is more than the 3"),
     ({"rewind_weights": Path("w")}, "--rewind-weights goes with --weights"),
     ({"model": "nothing"}, "names no function"),
@@ -217,7 +263,8 @@ def test_models_and_weights_that_do_not_fit(pictures, net, tmp_path):
         ({"model": at("maps")}, r"returns \[2, 3, 7, 7\] for 2 inputs"),
         ({"model": at("argument")}, "missing 1 required positional argument"),
         ({"model": "lenet5"}, "lenet5 takes square pictures of at least 16"),
-        ({"model": net, "weights": tmp_path / "whole.pt", **given}, "torch.save\\(model.state_dict"),
+        ({"model": net, "weights": tmp_path / "whole.pt", **given}, "weights_only=False\\).state_dict"),
+        ({"model": str(tmp_path / "whole.pt")}, "def build\\(\\): from precis.nn.backbones import MLP"),
         ({"model": net, "weights": tmp_path / "other.safetensors", **given}, "does not fit the model: lacks"),
         ({"model": net, "weights": tmp_path / "nan.safetensors", **given}, "0.weight holds values that are not finite"),
         ({"model": net, "weights": tmp_path / "nan.safetensors"}, "--epochs and --lr of the training"),

@@ -11,7 +11,9 @@ from tests.papers.runs import halves, run_paper, saved
 from precis.data.images import write_image
 from precis.errors import InputError, Stopped
 from precis.nn.backbones import backbone
+from precis.papers.labelled import Part
 from precis.papers.variational_dropout import sparsify
+from precis.papers.variational_dropout.pictures import compression_marks
 from precis.sparsity.compress import decompress
 from precis.sparsity.variational_dropout import variational_layers, variationalize
 from precis.train.checkpoint import load_model
@@ -46,6 +48,9 @@ def test_a_net_is_trained_thinned_and_written(pictures, tmp_path):
     assert torch.equal(load_model(done.folder).head.weight, state["head.weight"])
     layers = list(csv.DictReader((done.folder / "layers.csv").open()))
     assert sum(int(row["surviving"]) for row in layers) == sum(int(m.sum()) for m in masks.values())
+    table = done.result["tables"]["layers"]
+    assert [(r["layer"], str(r["surviving"])) for r in table] == [(r["layer"], r["surviving"]) for r in layers]
+    assert "| layers.0.weight | 16×64 | 1,024 |" in (done.folder / "report.md").read_text()
     sweep = list(csv.DictReader((done.folder / "thresholds.csv").open()))
     used = next(row for row in sweep if row["threshold"] == "3")
     assert float(used["compression"]) == pytest.approx(done.metrics["compression"], rel=1e-3)
@@ -133,6 +138,27 @@ def test_a_folder_of_pictures_and_a_net_of_which_nothing_is_left(tmp_path):
     assert done.metrics["density"] == 0 and "a constant is predicted" in " ".join(done.result["notes"])
 
 
+def test_a_net_that_collapsed_is_told_of_and_gets_no_threshold_that_removes_more(pictures, tmp_path):
+    """With a KL term that is a hundred times too strong nearly all goes; the dense net has learned by then."""
+    strong = {"epochs": 12, "model": "mlp:16", "lr": 0.02, "kl_weight": 1000.0}
+    done = run(tmp_path / "out", pictures, **strong)
+    assert done.metrics["accuracy_dense"] > 0.9 and done.metrics["accuracy"] < 0.65
+    notes = " ".join(done.result["notes"])
+    assert "The network collapsed" in notes and "--epochs (36, not 12)" in notes and "--ramp (0.2 0.75)" in notes
+    assert "more than these 288 examples" in notes and "--kl-weight 1 instead of 1000" in notes
+    assert "would remove more" not in notes
+
+
+def test_what_is_a_guess():
+    part = Part(torch.zeros(400, 1), torch.arange(400) % 4)  # 25 %, and two deviations are 4.3
+    assert sparsify._guesses(0.09, part) and sparsify._guesses(0.29, part) and not sparsify._guesses(0.30, part)
+
+
+def test_marks_of_the_compression():
+    assert compression_marks([1.0, 41.0]) == [1, 2, 5, 10, 20, 50]
+    assert compression_marks([4.0, 6.0]) == [2, 5, 10] and compression_marks([1.0]) == [1]
+
+
 @pytest.mark.parametrize(("options", "words"), [
     ({"ramp": (0.5, 0.2)}, "--ramp 0.5 0.2"),
     ({"kl_weight": -1.0}, "--kl-weight must be at least 0"),
@@ -158,6 +184,6 @@ def test_weights_that_are_not_numbers_or_do_not_fit(pictures, tmp_path):
     for name, words in (("nan", "head.weight holds values that are not finite"), ("other", "does not fit")):
         with pytest.raises(InputError, match=words):
             run(tmp_path / "out", pictures, weights=tmp_path / f"{name}.safetensors", **QUICK)
-    with pytest.raises(InputError, match="save the weights alone"):
+    with pytest.raises(InputError, match="pickles a whole module .*def build"):
         run(tmp_path / "out", pictures, weights=tmp_path / "whole.pt", **QUICK)
     assert not (tmp_path / "out").exists()

@@ -75,6 +75,9 @@ class _Brief:
     def note(self, text: str) -> None:
         """Nothing: the training proper says it."""
 
+    def table(self, name: str, rows: Any) -> None:
+        """Nothing: the training proper says it."""
+
     def image(self, name: str, pixels: Any, step: int | None = None) -> None:
         """Nothing is drawn."""
 

@@ -16,7 +16,7 @@ class Rewinding(Job):
     """Prune a network to a density and retrain it, by the paper's recipe: rounds of 20 %, the learning rate rewound.
 
     Without --weights the model is trained first.  A network of your own is --model file.py:build with its --weights,
-    and --epochs, --lr and --milestones or --schedule of its training, which is what gets rewound.
+    and --epochs, --lr and --lr-schedule or --milestones of its training, which is what gets rewound.
     """
 
     kinds = ("images", "table", "name")
@@ -37,11 +37,12 @@ class Rewinding(Job):
     ] = None
 
     # Pruning.
-    density: Annotated[float, Doc("share of the weights that is to survive"), Range(1e-4, 1)] = 0.1
+    density: Annotated[float, Doc("share of the weights that is to survive; 1 keeps all"), Range(1e-4, 1)] = 0.1
     densities: Annotated[str | None, Doc("several with commas, in place of --density: 0.5,0.2,0.1")] = None
     method: Annotated[Literal["lr_rewind", "weight_rewind", "fine_tune"], Doc("how to retrain")] = "lr_rewind"
     compare: Annotated[bool, Doc("all three ways of retraining, and what each search cost")] = False
     one_shot: Annotated[bool, Doc("prune at once, instead of a fifth of what remains a round")] = False
+    iterative: Annotated[bool, Doc("prune in rounds, which is what is done without --one-shot")] = False
     scope: Annotated[Literal["global", "layer"], Doc("where the smallest weights are looked for")] = "global"
     pattern: Annotated[Literal["none", "2:4"], Doc("2:4 keeps at most two of four neighbouring inputs")] = "none"
     include: Annotated[str | None, Doc("prune only weights of these names, patterns with commas: blocks.*")] = None
@@ -53,7 +54,10 @@ class Rewinding(Job):
     retrain_epochs: Annotated[int | None, Doc("t, after each pruning; None: as many as the first training"),
                               Range(1)] = None  # fmt: skip
     lr: Annotated[float | None, Doc("learning rate at the start; 0.1"), Range(1e-6, 10)] = None
-    schedule: Annotated[Literal["steps", "cosine"], Doc("how the rate falls")] = "steps"
+    lr_schedule: Annotated[
+        Literal["steps", "cosine", "linear", "constant"], tyro.conf.arg(aliases=("--schedule",)),
+        Doc("how the rate falls; cosine and linear to 0"),
+    ] = "steps"  # fmt: skip
     milestones: Annotated[
         str | None, Doc("steps: epochs at which the rate falls to a tenth, with commas; half and three quarters")
     ] = None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from precis.data.program import load_program
+from precis.data.program import load_program, refuse_module
 from precis.errors import InputError
 from precis.nn.norm import BatchNorm, recalibrate
 from precis.papers.job import Work
@@ -34,13 +34,14 @@ from precis.sparsity.rewinding import (
 from precis.train.augment import preset
 from precis.train.checkpoint import load_state, save_state
 from precis.train.classify import to_input
-from precis.train.schedule import cosine
+from precis.train.schedule import constant, cosine, linear
 
 from .pictures import draw_curve, draw_search
 from .setting import Replay
 from .training import cross_entropy
 
 ALL = ("lr_rewind", "weight_rewind", "fine_tune")
+SCHEDULES = {"cosine": cosine, "linear": linear, "constant": constant}
 NAMES = {"lr_rewind": "learning-rate rewinding", "weight_rewind": "weight rewinding", "fine_tune": "fine-tuning"}
 DENSE = ".dense.safetensors"
 
@@ -89,7 +90,9 @@ def run_prune(job: Any, work: Work) -> dict[str, float | None]:
     n = sum(p.numel() for p in weights_of(net, job).values())
     if round(densities[-1] * n) < 1:
         raise InputError(f"a density of {densities[-1]:g} keeps none of {n} weights")
-    task = _prepare(job, work, data, net, len(densities))
+    if densities == [1]:
+        work.note("A density of 1 removes nothing: what is written is the dense network itself.")
+    task = _prepare(job, work, data, net, sum(d < 1 for d in densities))
     dense = _dense(task)
     accuracy = 100 * float(right(dense, data.test).mean())
     if net.trained:
@@ -107,12 +110,13 @@ def run_prune(job: Any, work: Work) -> dict[str, float | None]:
     _write_points(job, work, points, accuracy)
     _draw(job, work, points, accuracy, len(data.test.y))
     metrics = export(work, net, dense, chosen.pruned.model, chosen.pruned.masks, data)
-    work.note(f"The pruned network has had {chosen.pruned.epochs:g} epochs of training more than the dense one; where "
-              "it is better, that may be why.")  # fmt: skip
+    if chosen.pruned.epochs:
+        work.note(f"The pruned network has had {chosen.pruned.epochs:g} epochs of training more than the dense one; "
+                  "where it is better, that may be why.")  # fmt: skip
     metrics |= {"accuracy_before_retraining": chosen.before / 100, "retraining_epochs": chosen.pruned.epochs}
     metrics |= _search_cost(task, points)
     for point in points if job.compare else []:
-        if point.pruned.density == min(densities):
+        if point.pruned.density == densities[-1]:
             metrics[f"accuracy_{point.method}"] = point.test / 100
     for left in work.folder.glob(".*.safetensors"):
         left.unlink()
@@ -121,6 +125,9 @@ def run_prune(job: Any, work: Work) -> dict[str, float | None]:
 
 def _check(job: Any) -> None:
     trained = comes_trained(job)
+    for given in (job.model, job.weights, job.rewind_weights):
+        if given is not None and Path(given).is_file():
+            refuse_module(Path(given))
     if trained:
         missing = [option for option, given in (("--epochs", job.epochs), ("--lr", job.lr)) if given is None]
         if missing:
@@ -134,8 +141,10 @@ def _check(job: Any) -> None:
     if job.retrain_epochs is not None and job.retrain_epochs > (job.epochs or 20):
         raise InputError(f"--retrain-epochs {job.retrain_epochs} is more than the {job.epochs or 20} of the first "
                          "training, and there is no rate to replay for the rest")  # fmt: skip
-    if job.milestones is not None and job.schedule == "cosine":
-        raise InputError("--milestones are for --schedule steps")
+    if job.milestones is not None and job.lr_schedule != "steps":
+        raise InputError("--milestones are for --lr-schedule steps")
+    if job.one_shot and job.iterative:
+        raise InputError("--one-shot and --iterative exclude each other: prune at once, or in rounds")
 
 
 def _methods(job: Any, net: Net) -> tuple[str, ...]:
@@ -145,27 +154,27 @@ def _methods(job: Any, net: Net) -> tuple[str, ...]:
 
 
 def _densities(job: Any) -> list[float]:
-    """Those to prune to, falling: as given, or rounds that remove 20 % of the rest."""
+    """Those to prune to, falling: as given, or rounds that remove 20 % of the rest.  1 is the dense network."""
     if job.densities is None:
-        if job.density >= 1:
-            raise InputError("--density 1 prunes nothing: give a share below 1")
-        found = [job.density] if job.one_shot else geometric(job.density)
+        found = [job.density] if job.one_shot or job.density == 1 else geometric(job.density)
         return _within_pattern(job, found, "--density")
     try:
         found = sorted({float(part) for part in job.densities.split(",")}, reverse=True)
     except ValueError:
         found = []
-    if not found or not all(0 < d < 1 for d in found):
-        raise InputError(f"--densities: numbers between 0 and 1 with commas, as 0.5,0.2,0.1; got {job.densities!r}")
+    if not found or not all(0 < d <= 1 for d in found):
+        raise InputError(f"--densities: numbers above 0 and up to 1 with commas, as 0.5,0.2,0.1; got {job.densities!r}")
     return _within_pattern(job, found, "--densities")
 
 
 def _within_pattern(job: Any, densities: list[float], option: str) -> list[float]:
-    """Under 2:4 half of the weights are the most that can be kept: the rounds above are left out."""
-    found = densities if job.pattern == "none" else [d for d in densities if d <= 0.5]
+    """Under 2:4 half of the weights are the most that can be kept: rounds above are left out, the dense network not."""
+    if job.pattern == "none":
+        return densities
+    found = [d for d in densities if d <= 0.5]
     if not found:
         raise InputError(f"{option}: the pattern 2:4 keeps half of the weights at the most; give 0.5 or less")
-    return found
+    return [d for d in densities if d == 1] + found
 
 
 def _prepare(job: Any, work: Work, data: Labelled, net: Net, rounds: int) -> Task:
@@ -188,8 +197,8 @@ def _prepare(job: Any, work: Work, data: Labelled, net: Net, rounds: int) -> Tas
 
 def _schedule(job: Any, epochs: int) -> Schedule:
     lr = 0.1 if job.lr is None else job.lr
-    if job.schedule == "cosine":
-        falls = cosine()
+    if job.lr_schedule != "steps":
+        falls = SCHEDULES[job.lr_schedule]()
         return lambda epoch: lr * falls(epoch / epochs)
     if job.milestones is None:
         return step_schedule(lr, {epochs / 2: 0.1, 3 * epochs / 4: 0.01})
@@ -233,8 +242,9 @@ def _retrain(task: Task, method: Any, densities: list[float], dense: nn.Module) 
     job, weights = task.job, lambda model: weights_of(Net(model, None, False), job)
     project = None if job.pattern == "none" else n_of_m_masks
     base = right(dense, task.data.val)
-    points: list[Point] = []
+    points = [_untouched(task, method, weights, dense)] if densities[0] == 1 else []
     rounds: list[Pruned] = []
+    densities = [d for d in densities if d < 1]
     for k, density in enumerate(densities):
         file = task.work.folder / f".{method}-{k}.safetensors"
         planned = [density] if job.one_shot else densities[: k + 1]
@@ -255,6 +265,15 @@ def _retrain(task: Task, method: Any, densities: list[float], dense: nn.Module) 
         before = _before(task, pruned_before, found.masks)
         points.append(Point(method, found, before, 100 * float(now.mean()), test, change(base, now)))
     return points
+
+
+def _untouched(task: Task, method: str, weights: Callable[[nn.Module], Any], dense: nn.Module) -> Point:
+    """The dense network as a point of the curve, density 1."""
+    model = copy.deepcopy(dense)
+    masks: Masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in weights(model).items()}
+    last = task.history.at(len(task.history.rates))
+    val, test = (100 * float(right(dense, part).mean()) for part in (task.data.val, task.data.test))
+    return Point(method, Pruned(model, masks, 1.0, 0.0, last), test, val, test, Change(0.0, 0.0, 0.0, 1.0))
 
 
 def _load(task: Task, file: Path, density: float, epochs: float) -> Pruned:
@@ -289,6 +308,10 @@ def _choose(job: Any, points: list[Point], densities: list[float]) -> tuple[Poin
         words = (f"No density can be called within {job.tolerance:g} points of the dense network: the intervals on the "
                  f"validation examples are too wide or too low.  Best there: density {best.pruned.density:.3g} "
                  f"({best.change.points:+.1f}, from {best.change.low:+.1f} to {best.change.high:+.1f}).")  # fmt: skip
+    if best.pruned.density == 1:
+        words = "" if densities == [1] else (
+            f"Recommended: density 1, the dense network itself, as no sparser one is with 95 % confidence at most "
+            f"{job.tolerance:g} points below it on the validation examples.")  # fmt: skip
     if job.densities is None:
         return asked, f"{words}  Exported is what was asked for, density {asked.pruned.density:.3g}."
     return best, f"{words}  It is the one exported."
@@ -313,7 +336,7 @@ def _spent(job: Any, points: list[Point]) -> list[float]:
 def _search_cost(task: Task, points: list[Point]) -> dict[str, float]:
     """Epochs of retraining in all, for each method and together; a note says what they are made of."""
     each = {p.method: spent for p, spent in zip(points, _spent(task.job, points))}  # the last of a method is its most
-    n = len(points) // len(each)
+    n = sum(p.pruned.density < 1 for p in points) // len(each)
     how = f"{n} prunings of the dense network" if task.job.one_shot else f"{n} rounds, one after another"
     said = ", ".join(f"{NAMES[method]} {spent:g}" for method, spent in each.items())
     task.work.note(f"Epochs of retraining spent on the search: {said} ({how}, {task.t} each); the first training "
@@ -328,6 +351,8 @@ def _write_points(job: Any, work: Work, points: list[Point], dense: float) -> No
                     "test_before_retraining", "test", "validation", "validation_change", "low", "high"])  # fmt: skip
     table.writerow(["dense", 1, 1, 0, 0, "", f"{dense:.3f}", "", "", "", ""])
     for p, spent in zip(points, _spent(job, points)):
+        if p.pruned.density == 1:
+            continue  # the dense network, whose row is the first
         numbers = (p.before, p.test, p.val, p.change.points, p.change.low, p.change.high)
         table.writerow([p.method, f"{p.pruned.density:.6g}", f"{1 / p.pruned.density:.4g}", f"{p.pruned.epochs:g}",
                         f"{spent:g}", *(f"{n:.3f}" for n in numbers)])  # fmt: skip

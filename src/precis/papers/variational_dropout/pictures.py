@@ -75,7 +75,17 @@ def draw_thresholds(rows: Sequence[tuple[Any, ...]], threshold: float) -> bytes:
     other = axes.twinx()
     other.plot(x, [row[2] for row in rows], color=GONE, linewidth=1.8)
     other.set_yscale("log")
+    other.set_yticks(marks := compression_marks([row[2] for row in rows]), [f"{mark:g}×" for mark in marks])
+    other.minorticks_off()
     other.set_ylabel("compression", color="#8a6238")
     for one in (axes, other):
         one.spines["top"].set_visible(False)
     return Chart(figure, f"validation accuracy and compression against the threshold, {threshold:g} being used").png()
+
+
+def compression_marks(values: Sequence[float]) -> list[float]:
+    """1, 2, 5, 10, 20, … from the last at or below the least of `values` to the first at or above their greatest."""
+    steps = [float(m) * 10**k for k in range(13) for m in (1, 2, 5)]
+    low = max(step for step in steps if step <= max(min(values), 1))
+    high = next((step for step in steps if step >= max(values)), steps[-1])
+    return [step for step in steps if low <= step <= high]

@@ -69,6 +69,7 @@ def sparsify(job: Any, work: Work) -> dict[str, float | None]:
         with MaskedTraining(pruned, masks):
             run("finetune", pruned, lambda x, y, _: {"loss": F.cross_entropy(pruned(x), y)})
     metrics = export(work, net, dense, pruned, masks, data) | metrics
+    _check_collapse(job, work, dense, pruned, data)
     return {name: None if value is None else float(value) for name, value in metrics.items()}
 
 
@@ -132,6 +133,27 @@ def _check_baseline(work: Work, dense: nn.Module, data: Labelled, net: Net) -> N
                   f"{100 * chance:.1f} %): what is left after pruning means little.")  # fmt: skip
 
 
+def _guesses(accuracy: float, part: Part) -> bool:
+    """Whether an accuracy is that of a guess: not above the commonest class's share by two standard deviations."""
+    share = float(torch.bincount(part.y).max()) / len(part.y)
+    return accuracy <= share + 2 * math.sqrt(share * (1 - share) / len(part.y))
+
+
+def _check_collapse(job: Any, work: Work, dense: nn.Module, pruned: nn.Module, data: Labelled) -> None:
+    """Say so, and what to do, where the dense network had learned and what is left of it guesses."""
+    before, after = (float(right(model, data.test).mean()) for model in (dense, pruned))
+    if not _guesses(after, data.test) or _guesses(before, data.test):
+        return
+    rows = f"more than --rows {job.rows}" if job.rows is not None else f"more than these {len(data.train.y)} examples"
+    less = f", or --kl-weight below {job.kl_weight:g}, which is no variational bound" if job.kl_weight <= 1 else (
+        f", or --kl-weight 1 instead of {job.kl_weight:g}")  # fmt: skip
+    noise = f", or a higher --threshold than {job.threshold:g}" if job.threshold < 3 else ""
+    work.note(f"The network collapsed: it guesses ({100 * after:.1f} % of the test part; dense {100 * before:.1f} %). "
+              "The run was too short, or the KL term too strong, for the weights to pay.  Try more --epochs "
+              f"({3 * job.epochs}, not {job.epochs}), {rows}, a later --ramp ({min(0.5, 2 * job.ramp[0] + 0.1):g} "
+              f"{min(0.9, job.ramp[1] + 0.4):g}){less}{noise}.")  # fmt: skip
+
+
 def _recalibrated(model: nn.Module, data: Labelled) -> nn.Module:
     """Batch norms saw noise in training: their statistics are taken anew."""
     if any(isinstance(m, BatchNorm) for m in model.modules()):
@@ -185,6 +207,8 @@ def _sweep(job: Any, work: Work, noisy: nn.Module, data: Labelled) -> None:
     with writing(work.folder / "thresholds.png") as beside:
         beside.write_bytes(draw_thresholds(rows, job.threshold))
     used = next(row for row in rows if row[0] == job.threshold)
+    if _guesses(used[3], some):
+        return  # nothing is gained by removing more of a network that guesses
     good = min(row for row in rows if row[3] >= used[3] - 0.005)
     if good[0] < used[0] and good[2] > 1.05 * used[2]:
         work.note(f"On the validation part --threshold {good[0]:g} would remove more, {good[2]:.3g}× instead of "

@@ -4,7 +4,7 @@ import io
 import pickletools
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 PLAIN = ("collections", "torch", "torch._utils", "torch.storage", "torch.serialization", "builtins", "__builtin__")
 MOST = 2000  # opcodes a pickle,
@@ -34,7 +34,7 @@ def module_class(path: Path) -> tuple[str, str] | None:
     return None
 
 
-def _first(file: IO[bytes]) -> tuple[str, str] | None:
+def _first(file: Any) -> tuple[str, str] | None:
     words, found = [""], None
     for n, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if n >= MOST:

@@ -140,12 +140,13 @@ def test_a_file_and_a_run_become_what_the_option_takes(paint: Paper, tmp_path: P
     every = forms.fields_of(job_of(paint))
     known = {("painted.png", "paint-1"): tmp_path}
     folder_of = lambda wanted, name: known.get((wanted.holds, name))
-    sent = {"before": "paint-1", "brush": "paint-1"}
+    sent = {"before": "paint-1", "brush": "paint-1", "keep": "on"}
     options = forms.read(paint, every, sent, {"marks": tmp_path / "m.csv"}, folder_of)
     assert options == {"before": tmp_path, "brush": str(tmp_path), "marks": str(tmp_path / "m.csv")}
     job = parse(paint, forms.arguments(every, options, None))[1]
     assert (job.before, job.brush, job.marks) == (tmp_path, str(tmp_path), str(tmp_path / "m.csv"))
-    assert forms.read(paint, every, {"marks": "auto", "brush": "coarse"}, {}, folder_of) == {"brush": "coarse"}
+    sent = {"marks": "auto", "brush": "coarse", "keep": "on"}
+    assert forms.read(paint, every, sent, {}, folder_of) == {"brush": "coarse"}
 
 
 def test_the_contrastive_jobs_say_what_they_take() -> None:

@@ -18,6 +18,7 @@ from precis.papers.contrastive_outputs import Embedded, write_outputs
 from precis.papers.contrastive_pictures import Pictures, read_pictures, read_query, write_skipped
 from precis.papers.contrastive_training import head_on, make_views, optimise
 from precis.papers.job import Work
+from precis.papers.work import RunFolder
 from precis.train.augment import preset
 from precis.train.checkpoint import load_model, save_model
 from precis.train.feed import index_batches
@@ -71,8 +72,9 @@ def run_contrastive(job: Any, work: Work, make: Make, *, read: Read = read_pictu
     save_model(work.folder, encoder, config, component=COMPONENT)
     save_model(work.folder, head, {"dim_in": int(encoder.out_dim)}, name="head")  # type: ignore[arg-type]
     metrics = write_outputs(job, work, _embedded(job, pictures, encoder, head, queries), run.curves["loss"])
-    for name, curve in run.curves.items():
-        work.curve(name, curve.steps, curve.values)
+    if isinstance(work, RunFolder):  # any other kind of work has no result.json
+        for name, curve in run.curves.items():
+            work.curve(name, curve.steps, curve.values)
     return metrics | {"loss": run.curves["loss"].values[-1], "steps": float(run.steps), "batch": float(batch)}
 
 

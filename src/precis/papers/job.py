@@ -61,9 +61,6 @@ class Work(Protocol):
     def note(self, text: str) -> None:
         """A repair, a skipped row, a choice made for the user: into the report and result.json."""
 
-    def curve(self, name: str, steps: Any, values: Any) -> None:
-        """A metric over the steps of a training, into result.json at a bounded number of them."""
-
     def show(self, file: str) -> None:
         """The file that a person wants to look at first."""
 

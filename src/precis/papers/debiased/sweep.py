@@ -75,9 +75,6 @@ class _Brief:
     def image(self, name: str, pixels: Any, step: int | None = None) -> None:
         """Nothing is drawn."""
 
-    def curve(self, name: str, steps: Any, values: Any) -> None:
-        """Nothing is kept."""
-
     def show(self, file: str) -> None:
         """Nothing is left to look at."""
 

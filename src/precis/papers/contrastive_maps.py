@@ -92,7 +92,7 @@ def dots(p: Pictures, place: np.ndarray, how: str) -> bytes:
         for c, name, at, middle in zip(shown, names, moved, middles):
             if np.linalg.norm((at - middle) / unit) > 12:  # a line leads back to where the class is
                 axes.plot(*np.stack([at, middle]).T, color=colours(c), linewidth=0.8)
-            axes.text(*at, name, ha="center", va="center", fontsize=10, weight="bold", color=colours(c),
+            axes.text(at[0], at[1], name, ha="center", va="center", fontsize=10, weight="bold", color=colours(c),
                       path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
         axes.set_xlim(corner[0], corner[0] + PANEL[0] * unit[0])
         axes.set_ylim(corner[1], corner[1] + PANEL[1] * unit[1])

@@ -92,7 +92,7 @@ def test_ctrl_c_ends_the_workers_and_keeps_what_was_finished(toy, until):
     until(lambda: len(rows(toy.home)) >= 2)
     workers = children(process.pid)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert "KeyboardInterrupt" in err and out == "" and gone(workers)
     assert 2 <= len(rows(toy.home)) < 8 and [f.name for f in (toy.home / "scratch").iterdir()] == ["all.lock"]
 

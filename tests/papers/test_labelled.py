@@ -27,6 +27,9 @@ class Notes:
     def curve(self, name, steps, values):
         pass
 
+    def table(self, name, rows):
+        pass
+
     def note(self, text):
         self.notes.append(text)
 

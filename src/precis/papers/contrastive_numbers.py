@@ -53,9 +53,15 @@ NUMBERS = {
     "closest_same_class": "share of each picture's five closest negatives that are of its own class (0 to 1)",
     "class_prior": "share that would be if negatives were drawn at random: Σ of the squared class frequencies (0 to 1)",
     # SupCon.
-    "ce_accuracy": f"{HELD} told by the network that cross-entropy trained on the same views (0 to 1)",
+    "ce_accuracy": f"{HELD} told by the network that cross-entropy trained on the same views, by its own last layer "
+                   "(0 to 1)",
     "ce_low": f"of ce accuracy: lower {ENDS}",
     "ce_high": f"of ce accuracy: upper {ENDS}",
+    "ce_linear_accuracy": f"{HELD} told by a layer fitted on that network's frozen features, as for linear accuracy "
+                          "(0 to 1)",
+    "ce_linear_low": f"of ce linear accuracy: lower {ENDS}",
+    "ce_linear_high": f"of ce linear accuracy: upper {ENDS}",
+    "ce_steps": "training steps of cross-entropy: as many, and those that show what the fitted layer was shown",
     "classified": "pictures that classified.csv names a class for",
     "mean_probability": "mean probability that the classifier gives its own answers (0 to 1)",
 }  # fmt: skip

@@ -148,7 +148,7 @@ def test_the_dense_network_is_the_first_point_of_a_curve(pictures, tmp_path):
 def test_schedules_of_the_rate(name, rates):
     job = make_job(find()["rewinding"], lr=0.2, lr_schedule=name)
     schedule = _schedule(job, 4)
-    assert [schedule(epoch) for epoch in range(4)] == pytest.approx(rates, abs=1e-6)
+    assert [schedule(float(epoch)) for epoch in range(4)] == pytest.approx(rates, abs=1e-6)
 
 
 def test_the_schedule_of_the_rate_has_two_names():

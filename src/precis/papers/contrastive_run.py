@@ -238,6 +238,7 @@ def train_recipe(
     batches: Iterable[Tensor] = index_batches(len(images), min(batch, len(images)), order, drop_last=True)
     if recipe.batches is not None:
         batches = recipe.batches(order)
+
     def log(step: int, total: int, **scalars: float) -> None:
         work.log(step, total, **{f"{arm}_{key}": value for key, value in scalars.items()} if arm else scalars)
 

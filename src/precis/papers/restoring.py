@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from precis.errors import InputError
 from precis.fields.restoration import estimate_noise
 from precis.papers.job import Work
+from precis.papers.light import from_srgb, to_srgb
 
 MOST = 50_000_000  # pixels of an enlarged picture
 SLOW = 60_000  # unknown pixels from which the biharmonic equation takes minutes
@@ -54,28 +54,18 @@ def check_enlarged(size: tuple[int, int], factor: int, path: str | Path) -> None
         raise InputError(f"{w}×{h} pixels are too many: {MOST // 1_000_000} million at the most", file=path)
 
 
-def decoded(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """sRGB to linear light (IEC 61966-2-1)."""
-    return torch.where(x <= 0.04045, x / 12.92, ((x.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def encoded(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Linear light to sRGB."""
-    return torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
-
-
 def given_of(job: Any, work: Work) -> Callable[[Tensor], Tensor]:
     """From a picture as it is stored to what is fitted: itself, or with --linear its light."""
     if not job.linear:
         return lambda x: x
     what = "; --sigma, or the noise that is found, is of linear values" if job.task == "denoise" else ""
     work.note(f"--linear: the fit is in linear light{what}.  Pictures are written, and scored, in sRGB")
-    return decoded
+    return from_srgb
 
 
 def seen_of(job: Any) -> Callable[[Tensor], Tensor]:
     """From what is fitted to the picture that is written and scored."""
-    return encoded if job.linear else lambda x: x
+    return to_srgb if job.linear else lambda x: x
 
 
 def place_of(

@@ -5,6 +5,7 @@ import time
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def paper(
     problem = job if isinstance(job, str) else ""
     groups = [] if problem else groups_of(job)
     wanted = {f.name: f.run for group in groups for f in group.fields if f.run is not None}
-    fitting = {name: [r for r in runs if fits(r, run, about.id)][:OFFERED] for name, run in wanted.items()}
+    fitting = {name: list(islice((r for r in runs if fits(r, run, about.id)), OFFERED)) for name, run in wanted.items()}
     return render(
         "site_paper.html", paper=about.id, words=about, about=about, entries=entries,
         unchecked=[(name, statement) for name, statement in about.claims.items() if name not in checked],

@@ -10,6 +10,7 @@ from torch import Tensor
 from precis.data.images import Image, as_bytes, as_float, colour_of, composite, read_image, resize, shrink
 from precis.errors import InputError
 from precis.papers.job import Work
+from precis.papers.light import from_srgb, to_srgb
 
 from .options import has_cross, side, sizes
 
@@ -40,7 +41,7 @@ class Picture(NamedTuple):
         colour, alpha = (values[:-1], values[-1:]) if self.alpha else (values, None)
         if alpha is not None:
             colour = np.clip(colour / np.maximum(alpha, 1 / 255), 0, 1)
-        colour = to_srgb(colour) if self.linear else colour
+        colour = to_srgb(torch.from_numpy(colour)).numpy() if self.linear else colour
         if alpha is not None:
             colour = np.concatenate([np.broadcast_to(colour, (3, *colour.shape[1:])), alpha])
         return as_float(as_bytes(colour)) if self.rounded else colour.astype(np.float32)
@@ -69,7 +70,7 @@ def load_picture(
         work.note(f"{Path(path).name}: {full[1]}×{full[0]} pixels were reduced to {w}×{h} (--size)")
     values = as_float(image.pixels)
     if job.linear:
-        values = from_srgb(values)
+        values = from_srgb(torch.from_numpy(values)).numpy()
     if image.alpha is not None:
         alpha = as_float(image.alpha)
         values = np.concatenate([values * alpha, alpha])
@@ -125,16 +126,6 @@ def gradient_picture(gradient: np.ndarray, peak: float) -> np.ndarray:
 def laplacian_picture(laplacian: np.ndarray, peak: float) -> np.ndarray:
     """[H,W] to grey, 0 in the middle."""
     return np.asarray(0.5 + 0.5 * np.clip(laplacian / (peak or 1.0), -1, 1))
-
-
-def to_srgb(x: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB (IEC 61966-2-1)."""
-    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055).astype(np.float32)
-
-
-def from_srgb(x: np.ndarray) -> np.ndarray:
-    """sRGB to linear light."""
-    return np.where(x <= 0.04045, x / 12.92, ((np.maximum(x, 0.04045) + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def _flatten(job: Any, work: Work, image: Image, keep_alpha: bool) -> Image:

@@ -126,16 +126,21 @@ def _check_baseline(work: Work, dense: nn.Module, data: Labelled, net: Net) -> N
         work.note("Of the model, as it came trained, the dense accuracy is too good if it has seen the test examples; "
                   "a folder with train.parquet and test.parquet keeps them apart.")  # fmt: skip
     accuracy = right(dense, data.test).mean()
-    chance = float(torch.bincount(data.test.y).max()) / len(data.test.y)
+    chance = _chance(data.test)
     if accuracy <= chance:
         whose = "The given weights are" if net.trained else "The model trained without noise is"
         work.note(f"{whose} no better than guessing ({100 * accuracy:.1f} % of the test part, the commonest class "
                   f"{100 * chance:.1f} %): what is left after pruning means little.")  # fmt: skip
 
 
+def _chance(part: Part) -> float:
+    """The share of the commonest class."""
+    return float(torch.bincount(part.y).max()) / len(part.y)
+
+
 def _guesses(accuracy: float, part: Part) -> bool:
     """Whether an accuracy is that of a guess: not above the commonest class's share by two standard deviations."""
-    share = float(torch.bincount(part.y).max()) / len(part.y)
+    share = _chance(part)
     return accuracy <= share + 2 * math.sqrt(share * (1 - share) / len(part.y))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from precis.papers.small_nets import TUNED, Residual, cross_entropy, error_name,
 from precis.train.loop import Budget
 from precis.train.many import ManySGD, fit_many
 
-from .claims_batches import CIFAR, SIZES
+from .claims_batches import CIFAR, CIFAR_CPU, SIZES
 from .grouping import norm_inputs
 from .training import make_net, trained_bn
 
@@ -51,7 +51,7 @@ class Statistics(Claim):
     profiles = {
         "smoke": Profile(Residual(train=40, test=40, epochs=1), seeds=2, scale="digits, 40 pictures, 1 epoch"),
         "quick": Profile(Residual(), scale="the batch norm net of large_batch, 797 test digits, 200 batches"),
-        "full": Profile(replace(CIFAR, train=5000, epochs=4), seeds=3, cuda=CIFAR,
+        "full": Profile(CIFAR_CPU, seeds=3, cuda=CIFAR,
                         scale="the batch norm net of large_batch, CIFAR-10, 200 batches"),
     }  # fmt: skip
     hypotheses = (

@@ -43,6 +43,21 @@ def test_points_of_a_ray_and_of_its_image_in_the_cube_are_the_same():
     assert (inside.o[:, 2] + 1).abs().max() < 1e-12
 
 
+def test_points_come_back_and_a_sphere_s_normals_with_them():
+    cameras = nine(F64)
+    view = frustum(cameras, 1.5)
+    rays = world_rays(cameras)
+    inside = view.rays(rays)
+    t = torch.linspace(0, 0.95, 40, dtype=F64)
+    x = rays.o + (view.distances(rays, t) / rays.d.norm(dim=-1))[:, None] * rays.d
+    cube = inside.o + t[:, None] * inside.d
+    torch.testing.assert_close(view.points(cube), x, atol=1e-9, rtol=0)
+    centre = x.mean(0)
+    radius = lambda at: (view.points(at) - centre).norm(dim=-1)
+    slope = torch.func.grad(lambda at: radius(at).sum())(cube)
+    torch.testing.assert_close(view.normals(cube, slope), torch.nn.functional.normalize(x - centre, dim=-1))
+
+
 def test_directions_in_the_cube_are_those_of_the_world():
     cameras = nine(F64)
     view = frustum(cameras, 1.5)

@@ -4,9 +4,10 @@
 
 in the axes of the mean camera.  Rays stay straight, t = 0 … 1 along one is depth n … ∞, and samples even in t are even
 in disparity.  As in the released code, the network sees positions in the cube and directions in the world: a direction
-d′ of the cube at X is, up to a positive factor,
+d′ of the cube at X, and a normal n′ of a surface there, are, up to a positive factor,
 
-    ((d′_x (Z − 1) − X d′_z)/a_x, (d′_y (Z − 1) − Y d′_z)/a_y, −d′_z)   in the axes of the mean camera.
+    d = ((d′_x (Z − 1) − X d′_z)/a_x, (d′_y (Z − 1) − Y d′_z)/a_y, −d′_z)
+    n = (−a_x n′_x, −a_y n′_y, X n′_x + Y n′_y + (Z − 1) n′_z)   in the axes of the mean camera.
 
 Mildenhall et al., ECCV 2020, appendix C (arXiv 2003.08934).
 """
@@ -56,6 +57,20 @@ class Frustum(NamedTuple):
             (d[..., 0] * behind - x[..., 0] * d[..., 2]) / ax, (d[..., 1] * behind - x[..., 1] * d[..., 2]) / ay,
             -d[..., 2],
         ], -1)  # fmt: skip
+        return F.normalize(local @ self.pose[:, :3].T.to(x), dim=-1)
+
+    def points(self, x: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+        """World positions of points of the cube, whose Z is below 1."""
+        ax, ay = -2 * self.focal[0] / self.size[0], -2 * self.focal[1] / self.size[1]
+        z = 2 * self.near / (x[..., 2] - 1)
+        local = torch.stack([x[..., 0] * z / ax, x[..., 1] * z / ay, z], -1)
+        pose = self.pose.to(x)
+        return local @ pose[:, :3].T + pose[:, 3]
+
+    def normals(self, x: Float[Tensor, "*n 3"], n: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+        """Unit normals in the world of a surface with normals n at x, both in the cube."""
+        ax, ay = -2 * self.focal[0] / self.size[0], -2 * self.focal[1] / self.size[1]
+        local = torch.stack([-ax * n[..., 0], -ay * n[..., 1], (x * n).sum(-1) - n[..., 2]], -1)
         return F.normalize(local @ self.pose[:, :3].T.to(x), dim=-1)
 
     def distances(self, rays: Rays, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

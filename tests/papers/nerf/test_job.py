@@ -11,6 +11,7 @@ from PIL import Image
 from tests.data import scene_files as write
 
 from precis.errors import InputError
+from precis.fields.nerf_ndc import Frustum
 from precis.papers.catalogue import find
 from precis.papers.nerf.meshing import write_mesh
 from precis.papers.opening import make_job
@@ -61,21 +62,59 @@ def test_the_mesh_is_the_surface_in_the_units_of_the_file(tmp_path):
     place = SimpleNamespace(box=torch.tensor([[-1.0] * 3, [1.0] * 3]), back=lambda x: 10 * x + 1)
     notes = []
     work = SimpleNamespace(folder=tmp_path, device="cpu", note=notes.append)
-    found = write_mesh(work, place, SimpleNamespace(field=Ball(), fast=None, proposed=None))
-    vertices, colours = read_vertices(tmp_path / "mesh.ply", int(found["vertices"]))
+    found = write_mesh(work, place, SimpleNamespace(field=Ball(), fast=None, proposed=None, view=None))
+    vertices, _, colours, _ = read_mesh(tmp_path / "mesh.ply", int(found["vertices"]))
     radius = np.linalg.norm(vertices - [3, 1, 1], axis=1)
     level = np.log(2) / (2 / 128)  # 400 (0.5 − r) there
     assert np.abs(radius - 10 * (0.5 - level / 400)).max() < 0.05 and (colours == [255, 0, 0]).all() and not notes
-    nothing = SimpleNamespace(field=SimpleNamespace(density=lambda x: 0 * x[:, 0] + 1.0), fast=None, proposed=None)
+    empty = SimpleNamespace(density=lambda x: 0 * x[:, 0] + 1.0)
+    nothing = SimpleNamespace(field=empty, fast=None, proposed=None, view=None)
     assert write_mesh(work, place, nothing)["vertices"] is None and "train for longer" in notes[0]
 
 
-def read_vertices(path, n):
+class Dish(torch.nn.Module):
+    """In the cube of `view`: ever denser away from its camera, as bright as the angle to the camera's axis is small."""
+
+    def __init__(self, view):
+        super().__init__()
+        self.view = view
+
+    def density(self, x):
+        return np.log(2) * 64 * ((self.view.points(x) - self.view.pose[:, 3]).norm(dim=-1) - 5.0).exp()
+
+    def forward(self, x, d):
+        return self.density(x), (-d @ self.view.pose[:, 2])[..., None].expand_as(x)
+
+
+def test_the_mesh_of_a_scene_in_the_cube_lies_in_the_world(tmp_path):
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
+    pose = torch.cat([turn * torch.linalg.det(turn), torch.tensor([[1.0], [2.0], [3.0]])], 1)
+    view = Frustum(pose, (20.0, 22.0), (16, 12), 1.5)
+    place = SimpleNamespace(far=12.0, back=lambda x: 10 * x + 1)
+    work = SimpleNamespace(folder=tmp_path, device="cpu", note=None)
+    found = write_mesh(work, place, SimpleNamespace(field=Dish(view), fast=None, proposed=None, view=view))
+    vertices, normals, colours, faces = read_mesh(tmp_path / "mesh.ply", int(found["vertices"]))
+    assert len(faces) == found["faces"]
+    away = (vertices - 1) / 10 - pose[:, 3].numpy()
+    radius = np.linalg.norm(away, axis=1)
+    assert np.abs(radius - 5).max() < 0.05
+    towards = -away / radius[:, None]  # the dish is seen from inside
+    assert (normals * towards).sum(1).min() > 0.99
+    a, b, c = vertices[faces].transpose(1, 0, 2)
+    wound = np.cross(b - a, c - a)
+    assert (wound * towards[faces[:, 0]]).sum(1).min() > -1e-6
+    assert ((wound * towards[faces[:, 0]]).sum(1) > 0).mean() > 0.99
+    ahead = (away / radius[:, None]) @ -pose[:, 2].numpy()
+    assert np.abs(colours[:, 0] / 255 - ahead).max() < 0.01
+
+
+def read_mesh(path, n):
     data = path.read_bytes()
     body = data[data.index(b"end_header\n") + 11 :]
     kind = np.dtype([("p", "<f4", 3), ("n", "<f4", 3), ("c", "u1", 3)])
     rows = np.frombuffer(body[: n * kind.itemsize], kind)
-    return rows["p"], rows["c"]
+    faces = np.frombuffer(body[n * kind.itemsize :], np.dtype([("k", "u1"), ("i", "<i4", 3)]))
+    return rows["p"], rows["n"], rows["c"], faces["i"]
 
 
 @pytest.mark.parametrize("form", ["nerfstudio", "colmap", "tiny", "nerfies"])

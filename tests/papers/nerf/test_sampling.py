@@ -67,7 +67,7 @@ def test_cameras_that_look_one_way_in_the_cube(tmp_path, monkeypatch):
     monkeypatch.setattr(learning_dense, "fit_dense", lambda *a, **o: asked.append(a) or real(*a, **o))
     out = tmp_path / "out"
     source = write.llff(tmp_path / "llff", forward_scene(write.made(8, 16)))
-    run(out, source, model="tiny", ndc=True, density_noise=1.0, steps=4, orbit=2)
+    run(out, source, model="tiny", ndc=True, density_noise=1.0, steps=4, orbit=2, mesh=True)
     net, photos, near, far = asked[0]
     assert (near, far) == (0.0, 1.0) and net.field.std == 1.0
     kept = json.loads((out / "scene.json").read_text())
@@ -137,7 +137,6 @@ def test_pixels_that_a_capture_masks_out_do_not_count(tmp_path):
 @pytest.mark.parametrize(("options", "words"), [
     ({"ndc": True}, "--ndc is for --model vanilla or tiny"),
     ({"density_noise": 1.0}, "--density-noise is for --model vanilla or tiny"),
-    ({"ndc": True, "model": "tiny", "mesh": True}, "--mesh is not for --ndc"),
     ({"ndc": True, "model": "tiny"}, "do not all look one way"),
 ])  # fmt: skip
 def test_options_that_do_not_go_together(tmp_path, opaque, options, words):

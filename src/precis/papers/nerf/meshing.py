@@ -9,17 +9,18 @@ import torch
 from precis.data.points import write_ply
 from precis.fields.mesh import extract_mesh
 
+ROWS = 1 << 15  # of points whose colours are asked for at once
+
 
 @torch.no_grad()
 def write_mesh(work: Any, place: Any, learned: Any) -> dict[str, float | None]:
     """Marching cubes where a voxel is half opaque, σ = ln 2/voxel; colours are the mean over six directions.
 
-    Where the density reaches that nowhere, a note and no file.
+    Of --ndc: in the cube, as far as --far, and with the colours that the mean camera sees.  Where the density reaches
+    that nowhere, a note and no file.
     """
-    field, fast = learned.field, learned.fast
-    open_box = torch.tensor([[-1.0] * 3, [1.0] * 3])  # of contracted space: what is not distorted
-    whole = learned.proposed is not None or (fast is not None and fast.open)
-    box = open_box if whole else place.box if fast is None else fast.grid.aabb.cpu()
+    field, fast, view = learned.field, learned.fast, learned.view
+    box = box_of(place, learned)
     cells = 128 if work.device == "cpu" else 256
     side = (box[1] - box[0]).numpy()
     across, along, up = (int(n) for n in np.maximum(np.round(cells * side / side.max()), 8))
@@ -43,11 +44,27 @@ def write_mesh(work: Any, place: Any, learned: Any) -> dict[str, float | None]:
     except ValueError as error:
         work.note(f"no mesh: {error}; train for longer")
         return {"vertices": None, "faces": None}
-    x = torch.from_numpy(mesh.vertices).to(work.device)
-    ways = torch.cat([torch.eye(3), -torch.eye(3)]).to(work.device)
-    seen = [torch.cat([field(p, d.expand_as(p))[1] for p in x.split(1 << 15)]) for d in ways]
+    x, normals, faces = torch.from_numpy(mesh.vertices).to(work.device), mesh.normals, mesh.faces
+    world = x
+    ways = torch.cat([torch.eye(3), -torch.eye(3)]).to(work.device)[:, None]
+    if view is not None:
+        world, faces = view.points(x), faces[:, ::-1]  # the cube is a mirror image
+        normals = view.normals(x, torch.from_numpy(normals).to(work.device)).cpu().numpy()
+        ways = torch.nn.functional.normalize(world - view.pose[:, 3].to(world), dim=-1)[None]
+    seen = [torch.cat([field(p, d)[1] for p, d in zip(x.split(ROWS), way.expand_as(x).split(ROWS))]) for way in ways]
     colour = torch.stack(seen).mean(0)
-    vertices = place.back(x.cpu()).numpy()
+    vertices = place.back(world.cpu()).numpy()
     colours = np.rint(colour.cpu().numpy().clip(0, 1) * 255).astype(np.uint8)
-    write_ply(work.folder / "mesh.ply", vertices, mesh.faces, normals=mesh.normals, colours=colours)
+    write_ply(work.folder / "mesh.ply", vertices, faces, normals=normals, colours=colours)
     return {"vertices": float(len(vertices)), "faces": float(len(mesh.faces))}
+
+
+def box_of(place: Any, learned: Any) -> torch.Tensor:
+    """Where the field is looked at, in its own coordinates: [2,3]."""
+    fast, view = learned.fast, learned.view
+    if view is not None:
+        return torch.tensor([[-1.0] * 3, [1.0, 1.0, 1 - 2 * view.near / place.far]])
+    if learned.proposed is not None or (fast is not None and fast.open):
+        return torch.tensor([[-1.0] * 3, [1.0] * 3])  # of contracted space: what is not distorted
+    box: torch.Tensor = place.box if fast is None else fast.grid.aabb.cpu()
+    return box

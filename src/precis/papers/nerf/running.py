@@ -33,8 +33,6 @@ def settle(job: Any, work: Work) -> None:
     for name, asked in (("--ndc", job.ndc), ("--density-noise", job.density_noise)):
         if asked and job.model == "fast":
             raise InputError(f"{name} is for --model vanilla or tiny")
-    if job.ndc and job.mesh:
-        raise InputError("--mesh is not for --ndc, whose far plane lies at infinity")
     if job.parity and job.model != "vanilla":
         raise InputError("--parity belongs to --model vanilla")
     if job.model == "vanilla" and work.device == "cpu" and not job.force:

@@ -215,15 +215,16 @@ def test_masks_of_validity_and_silhouettes(tmp_path, scene):
     (root / "transforms.json").write_text(json.dumps(meta))
     files = read_scene(root)
     assert files.valid[0].sum() == 128 and not files.valid[0][:, :8].any()
-    silhouettes = read_silhouettes(root / "masks", files)
+    silhouettes = read_silhouettes(root / "masks", files.names, files.size)
     assert np.array_equal(silhouettes[3], files.valid[3])
-    assert read_silhouettes(root / "masks", read_scene(root, downscale=2))[0].shape == (8, 8)
+    half = read_scene(root, downscale=2)
+    assert read_silhouettes(root / "masks", half.names, half.size)[0].shape == (8, 8)
     (root / "masks/f05.png").unlink()
     with pytest.raises(InputError, match="1 masks are missing: f05"):
-        read_silhouettes(root / "masks", files)
+        read_silhouettes(root / "masks", files.names, files.size)
     write.save(root / "masks/f05.png", np.zeros((5, 9, 3), np.uint8))
     with pytest.raises(InputError, match="the mask is 9×5, the photograph 16×16"):
-        read_silhouettes(root / "masks", files)
+        read_silhouettes(root / "masks", files.names, files.size)
 
 
 def changed(root, change, name="transforms.json"):

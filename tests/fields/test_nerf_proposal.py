@@ -15,11 +15,11 @@ from precis.fields.nerf_proposal import (
     ProposalModel,
     edges_about,
     fit_proposals,
-    interval_weights,
     look,
     proposal_renderer,
 )
 from precis.fields.nerf_proposal_losses import EPS, distortion_loss, interlevel_loss, outer
+from precis.fields.nerf_render import interval_weights
 
 F64 = torch.float64
 

@@ -168,24 +168,26 @@ def subset(scene: SceneFiles, views: Sequence[int]) -> SceneFiles:
     )  # fmt: skip
 
 
-def read_silhouettes(folder: str | Path, scene: SceneFiles) -> list[Bool[np.ndarray, "h w"]]:
-    """For each photograph the mask of its name in `folder`: bright where the subject is."""
+def read_silhouettes(
+    folder: str | Path, names: Sequence[str], size: Int64[np.ndarray, "v 2"]
+) -> list[Bool[np.ndarray, "h w"]]:
+    """For photographs of these names and sizes (W, H) the masks in `folder`: bright where the subject is."""
     from precis.data.images import as_float, read_image
 
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError("there is no such folder of masks", file=folder)
     there = {p.stem: p for p in sorted(folder.iterdir()) if p.is_file()}
-    stems = [Path(name).stem for name in scene.names]
+    stems = [Path(name).stem for name in names]
     missing = [s for s in stems if s not in there]
     if missing:
         raise InputError(f"{len(missing)} masks are missing: {_first(missing)}", file=folder)
     masks = []
     for v, stem in enumerate(stems):
         picture = as_float(read_image(there[stem]).pixels).mean(0)
-        if picture.shape != scene.images[v].shape[:2]:
+        width, height = (int(n) for n in size[v])
+        if picture.shape != (height, width):
             h, w = picture.shape
-            height, width = scene.images[v].shape[:2]
             factor = max(round(h / height), 1)
             if (h // factor, w // factor) != (height, width):
                 raise InputError(f"the mask is {w}×{h}, the photograph {width}×{height}", file=there[stem])
@@ -198,7 +200,8 @@ def read_silhouettes(folder: str | Path, scene: SceneFiles) -> list[Bool[np.ndar
 def cut_out(scene: SceneFiles, folder: str | Path) -> SceneFiles:
     """The photographs with what is outside of their masks in `folder` made transparent."""
     images = []
-    for image, mask in zip(scene.images, read_silhouettes(folder, scene)):
+    masks = read_silhouettes(folder, scene.names, scene.size)
+    for image, mask in zip(scene.images, masks):
         alpha = image[..., 3] if image.shape[-1] == 4 else np.full(mask.shape, 255, np.uint8)
         images.append(np.concatenate([image[..., :3], (alpha * mask)[..., None]], -1))
     return replace(scene, images=images)

@@ -62,10 +62,12 @@ class FastModel(NamedTuple):
 
 def fast_model(
     cameras: Cameras, aabb: Float[Tensor, "2 3"], masks: Bool[Tensor, "v h w"] | None = None, *, kind: Kind = "planes",
-    cells: int = 64, resolution: int = 64, open: bool = False, generator: torch.Generator | None = None,
+    cells: int = 64, resolution: int = 64, finest: int = 512, open: bool = False,
+    generator: torch.Generator | None = None,
 ) -> FastModel:  # fmt: skip
-    """A field on the part of `aabb` that the silhouettes leave (all of it, if they leave nothing or there are none);
-    open: a field of all of space, of which the unit ball is seen as sharply as the rest together."""
+    """A field of planes of `resolution`, or of hash tables up to `finest`, on the part of `aabb` that the silhouettes
+    leave (all of it, if they leave nothing or there are none); open: a field of all of space, of which the unit ball is
+    seen as sharply as the rest together."""
     device = cameras.c2w.device
     here, box = cameras.to("cpu"), torch.tensor(OPEN_BOX) if open else aabb.float().cpu()
     hull = None
@@ -80,7 +82,7 @@ def fast_model(
     if kind == "hash":
         from precis.fields.nerf_hash import HashField
 
-        field = HashField(box, generator=generator)
+        field = HashField(box, finest=finest, generator=generator)
     else:
         field = PlaneField(box, resolution, step=step, generator=generator)
     return FastModel(field.to(device), grid.to(device), step, hull is not None, open)
@@ -107,18 +109,12 @@ def fit_fast(
     rest = [p for p in field.parameters() if all(p is not f for f in factors)]
     groups = [{"params": factors, "lr": float(lr)}, {"params": rest, "lr": float(net_lr)}]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=device.type in ("cpu", "cuda"))
-    state, watch = Pace(goal), Watch(measure, every, log)
-    grows = [(at, round(factor * float(field.resolution.float().prod().pow(1 / 3)))) for at, factor in GROWTH
-             ] if hasattr(field, "upsample") else []  # fmt: skip
+    state, watch = Pace(field, goal), Watch(measure, every, log)
     white = 1.0 if background is None else background
 
     def advance(_: object) -> dict[str, Any]:
         watch.before(state.steps)
-        while state.grown < len(grows) and budget.progress >= grows[state.grown][0]:
-            field.upsample(grows[state.grown][1])
-            for p in factors:
-                optimizer.state.pop(p, None)
-            state.grown += 1
+        state.grow(field, optimizer, budget.progress)
         if state.steps % 16 == 0:
             grid.update(field.density, model.step, generator, state.steps)
             state.cells = grid.cells()
@@ -200,12 +196,31 @@ def fast_renderer(
     return render
 
 
-class Pace(Counter):
+class Grown(Counter):
+    """Steps done, and how often the planes of `field`, if it has any, have grown."""
+
+    def __init__(self, field: Any) -> None:
+        super().__init__()
+        self.grown, self.sizes = 0, list[tuple[float, int]]()
+        if hasattr(field, "upsample"):
+            first = float(field.resolution.float().prod().pow(1 / 3))
+            self.sizes = [(at, round(factor * first)) for at, factor in GROWTH]
+
+    def grow(self, field: Any, optimizer: torch.optim.Optimizer, progress: float) -> None:
+        """Finer planes, from which Adam begins anew, where it is time for them."""
+        while self.grown < len(self.sizes) and progress >= self.sizes[self.grown][0]:
+            field.upsample(self.sizes[self.grown][1])
+            for p in field.factors():
+                optimizer.state.pop(p, None)
+            self.grown += 1
+
+
+class Pace(Grown):
     """How many rays fill a step with the wanted samples, going by the last ones; and the cells now live."""
 
-    def __init__(self, goal: int) -> None:
-        super().__init__()
-        self.goal, self.per_ray, self.grown = goal, 64.0, 0
+    def __init__(self, field: Any, goal: int) -> None:
+        super().__init__(field)
+        self.goal, self.per_ray = goal, 64.0
         self.cells: Cells | None = None
 
     def rays(self) -> int:

@@ -113,7 +113,7 @@ class HashField(nn.Module):
         """Density, and 15 numbers for `colour`."""
         u = (x - self.aabb[0]) / (self.aabb[1] - self.aabb[0])
         h = self.mlp[1](F.relu(self.mlp[0](self.encoding(u))))
-        return _exp(h[:, 0] - 1), h[:, 1:]
+        return clamped_exp(h[:, 0] - 1), h[:, 1:]
 
     def colour(self, h: Float[Tensor, "n 15"], d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Colour in [0, 1] from what `look` gave, seen along unit d."""
@@ -125,7 +125,7 @@ class HashField(nn.Module):
         return list(self.encoding.tables)
 
 
-def _exp(x: Tensor) -> Tensor:
+def clamped_exp(x: Tensor) -> Tensor:
     """eˣ with the gradient of e^min(x, 15)."""
     out: Tensor = _ClampedExp.apply(x)  # type: ignore[no-untyped-call]
     return out

@@ -21,13 +21,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from precis.fields.nerf_cameras import Rays
-from precis.fields.nerf_fast import CPU_SAMPLES, GPU_SAMPLES, GROWTH, fast_schedule, render_packed
-from precis.fields.nerf_fit import Counter, Measure, Photographs, Renderer, Watch, joined
+from precis.fields.nerf_fast import CPU_SAMPLES, GPU_SAMPLES, Grown, fast_schedule, render_packed
+from precis.fields.nerf_fit import Measure, Photographs, Renderer, Watch, joined
 from precis.fields.nerf_grid import Packed
-from precis.fields.nerf_hash import HashGrid, _exp
+from precis.fields.nerf_hash import HashGrid, clamped_exp
 from precis.fields.nerf_open import OPEN_BOX, OpenField, contract, spaced
 from precis.fields.nerf_proposal_losses import distortion_loss, interlevel_loss
-from precis.fields.nerf_render import Rendered, sample_pdf, uniform
+from precis.fields.nerf_render import Rendered, interval_weights, sample_pdf, uniform
 from precis.train.loop import Budget, Run, fit
 
 Number = float | int
@@ -61,7 +61,7 @@ class ProposalField(nn.Module):
         low, high = (torch.tensor(corner, dtype=x.dtype, device=x.device) for corner in OPEN_BOX)
         u = (contract(x.reshape(-1, 3)) - low) / (high - low)
         raw = self.mlp[1](F.relu(self.mlp[0](self.encoding(u))))[:, 0]
-        return _exp(raw - 1).reshape(x.shape[:-1])
+        return clamped_exp(raw - 1).reshape(x.shape[:-1])
 
 
 class ProposalModel(NamedTuple):
@@ -80,12 +80,6 @@ class Looked(NamedTuple):
     w: Tensor
     s_hat: Tensor
     w_hat: Tensor
-
-
-def interval_weights(sigma: Float[Tensor, "*b n"], length: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n"]:
-    """w = T (1 − e^{−σδ}) of intervals of constant density, front to back."""
-    optical = sigma * length
-    return torch.exp(optical - optical.cumsum(-1)) * -torch.expm1(-optical)
 
 
 def edges_about(s: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n1"]:
@@ -140,17 +134,11 @@ def fit_proposals(
         {"params": list(model.proposal.parameters()), "lr": float(proposal_lr)},
     ]  # fmt: skip
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=device.type in ("cpu", "cuda"))
-    state, watch = Grown(), Watch(measure, every, log)
-    grows = [(at, round(factor * float(field.resolution.float().prod().pow(1 / 3)))) for at, factor in GROWTH
-             ] if hasattr(field, "upsample") else []  # fmt: skip
+    state, watch = Grown(field), Watch(measure, every, log)
 
     def advance(_: object) -> dict[str, Any]:
         watch.before(state.steps)
-        while state.grown < len(grows) and budget.progress >= grows[state.grown][0]:
-            field.upsample(grows[state.grown][1])
-            for p in factors:
-                optimizer.state.pop(p, None)
-            state.grown += 1
+        state.grow(field, optimizer, budget.progress)
         rows, lines = photos.draw(rays, generator)
         found = look(model, lines.unit(), near, far, background, generator)
         truth = photos.colours(rows, background)
@@ -186,11 +174,3 @@ def proposal_renderer(
         return joined(parts)
 
     return render
-
-
-class Grown(Counter):
-    """Steps done, and how often the planes have grown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.grown = 0

@@ -96,6 +96,14 @@ def render_dense(
     return Rendered(over(colour, opacity, background), opacity, (weights * t).sum(-1), weights)
 
 
+def interval_weights(
+    sigma: Float[Tensor, "*b n"], length: Number | Float[Tensor, "*b n"]
+) -> Float[Tensor, "*b n"]:
+    """w = T (1 − e^{−σδ}) of n intervals a ray of constant density, front to back."""
+    optical = sigma * length
+    return torch.exp(optical - optical.cumsum(-1)) * -torch.expm1(-optical)
+
+
 def composite(
     sigma: Float[Tensor, "e"], rgb: Float[Tensor, "e 3"], t0: Float[Tensor, "e"], t1: Float[Tensor, "e"],
     ptr: Int[Tensor, "r1"], background: Number | Float[Tensor, "*c"] | None = None,

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from precis.fields.nerf_cameras import Rays
-from precis.fields.nerf_render import LAST, Rendered, render_dense, sample_pdf, stratified
+from precis.fields.nerf_render import LAST, Rendered, interval_weights, render_dense, sample_pdf, stratified
 from precis.fields.nerfies_losses import background_loss, elastic_loss, general_robust
 from precis.fields.nerfies_se3 import se3_apply, se3_exp, so3_exp, so3_log
 from precis.fields.nerfies_warp import SE3Field, TranslationField, cosine_window, make_codes
@@ -155,8 +155,7 @@ def render_resampled(
         t = stratified(near, far, samples, shape, generator=generator, like=rays.o)
         x = rays.o.unsqueeze(-2) + t.unsqueeze(-1) * rays.d.unsqueeze(-2)
         step = (far - near) / samples
-        optical = model.density(x, per_ray, alpha) * step
-        weights = torch.exp(optical - optical.cumsum(-1)) * -torch.expm1(-optical)
+        weights = interval_weights(model.density(x, per_ray, alpha), step)
         weights = weights + 0.1 * weights.sum(-1, keepdim=True) / samples + 1e-4
         edges = torch.linspace(near, far, samples + 1, dtype=t.dtype, device=t.device).expand(*shape, -1)
         t = sample_pdf(edges, weights, fine_samples, deterministic=generator is None, generator=generator)

@@ -7,7 +7,6 @@ import torch
 from precis.fields.nerf_cameras import Cameras
 from precis.fields.nerf_fast import FastModel, fast_model, fast_renderer, fit_fast
 from precis.fields.nerf_fit import Renderer, photographs
-from precis.fields.nerf_hash import HashField
 from precis.fields.nerf_ndc import Frustum
 from precis.fields.nerf_proposal import ProposalField, ProposalModel, fit_proposals, proposal_renderer
 from precis.papers.job import Work
@@ -86,12 +85,9 @@ def fast_start(job: Any, work: Work, place: Place) -> tuple[Cameras, FastModel]:
     cameras = place.cameras[place.train].to(work.device)
     model = fast_model(
         cameras, place.box, place.silhouettes, cells=128 if work.device.startswith("cuda") else 64, open=place.open,
+        kind="hash" if hashed(job, work) else "planes", finest=finest_of(place),
         generator=torch.Generator().manual_seed(2 * job.seed),
     )  # fmt: skip
-    if hashed(job, work):
-        draw = torch.Generator().manual_seed(2 * job.seed)
-        field = HashField(model.grid.aabb.cpu(), finest=finest_of(place), generator=draw)
-        model = model._replace(field=field.to(work.device))
     return cameras, model
 
 

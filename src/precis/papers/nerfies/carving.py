@@ -6,11 +6,10 @@ these hulls is empty in every observation, whatever the deformation.  Beyond the
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from precis.data.captures import SceneFiles, read_silhouettes
+from precis.data.captures import read_silhouettes
 from precis.fields.nerf_cameras import Rays
 from precis.fields.nerf_grid import OccupancyGrid, carve, march
 from precis.fields.nerfies_fit import Pixels
@@ -24,7 +23,7 @@ def hull_of(job: Any, opened: Opened, work: Any, cells: int) -> Tensor | None:
     """Live cells [cells³] of `opened.box`; None without masks, or with a note where masks and cameras disagree."""
     if job.masks is None or job.carve == "off":
         return None
-    masks = read_silhouettes(job.masks, _named(opened))
+    masks = read_silhouettes(job.masks, opened.names, opened.cameras.size.cpu().numpy())
     cameras, box = opened.cameras.to("cpu"), opened.box.cpu()
     instants: dict[int, list[int]] = {}
     for v in opened.train:
@@ -40,16 +39,6 @@ def hull_of(job: Any, opened: Opened, work: Any, cells: int) -> Tensor | None:
         return None
     work.note(f"the silhouettes leave {float(united.float().mean()):.0%} of the box, all instants together")
     return united
-
-
-def _named(opened: Opened) -> SceneFiles:
-    """Names and sizes of the photographs, which is what masks are found and checked by."""
-    n = len(opened.names)
-    images = [np.zeros((*x.shape[:2], 3), np.uint8) for x in opened.images]
-    return SceneFiles(
-        "", images, np.zeros((n, 3, 4)), np.zeros((n, 4)), np.zeros((n, 2), np.int64), np.zeros((n, 9)), False,
-        opened.names, ["train"] * n, None, None, None, None, None, None, False, [],
-    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -162,3 +162,12 @@ def test_a_program_may_be_named_by_its_function(tmp_path, monkeypatch):
             check_input(name, ("images",))
     with pytest.raises(InputError, match="no such file or folder"):
         check_input("C:\\no such\\photo.png", ("images", "program"))
+
+
+def test_a_report_lists_a_folder_of_many_files_as_one():
+    from precis.papers.running import _listed
+
+    files = ["a.csv", *(f"orbit/{i:02d}.png" for i in range(60)), "sets/one.png", "z file.json"]
+    assert _listed(files) == [
+        "[a.csv](a.csv)", "[orbit/](orbit/) (60 files)", "[sets/one.png](sets/one.png)", "[z file.json](z%20file.json)",
+    ]  # fmt: skip

@@ -4,7 +4,6 @@ A paper's `job.py` subclasses `ContrastiveJob` and hands `run_contrastive` (`pre
 own: the model and its loss.  Nothing heavy is imported here, so that `--help` and the form come at once.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +12,7 @@ import tyro
 from typing_extensions import Doc
 
 from precis.errors import InputError
+from precis.papers.contrastive_numbers import NUMBERS
 from precis.papers.job import Colour, Job, OfFile, OfRun, Range
 
 ENCODERS = ("ntxent", "debiased", "supcon", "rocl", "clae", "invariance")  # papers whose runs leave an encoder
@@ -24,6 +24,7 @@ class ContrastiveJob(Job):
     """Learn an embedding of your pictures; with classes (sub-folders or --labels), also see how well it tells them."""
 
     kinds = ("images",)
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,
@@ -96,7 +97,3 @@ class ContrastiveJob(Job):
 
         return write_digits(folder)
 
-    def meanings(self, names: Iterable[str]) -> dict[str, str]:
-        from precis.papers.contrastive_numbers import meanings
-
-        return meanings(names)

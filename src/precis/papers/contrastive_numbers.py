@@ -1,7 +1,5 @@
 """What the numbers of the contrastive papers' runs mean, a line each, for the table in `report.md`."""
 
-from collections.abc import Iterable
-
 HELD = "share of labelled held-out pictures"
 ENDS = "end of the 95 % interval"
 
@@ -72,8 +70,3 @@ NUMBERS |= {
     "shuffled": "the same with targets permuted among base pictures, the mean of up to ten ways: chance (%)",
     "encoders": "encoders that were scored",
 }
-
-
-def meanings(names: Iterable[str]) -> dict[str, str]:
-    """Of those names that need words."""
-    return {name: NUMBERS[name] for name in names if name in NUMBERS}

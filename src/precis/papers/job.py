@@ -80,6 +80,7 @@ class Job:
 
     kinds: ClassVar[tuple[str, ...]] = ()
     views: ClassVar[tuple[str, ...]] = ()
+    numbers: ClassVar[Mapping[str, str]] = {}
 
     input: Annotated[
         str | None, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT"),
@@ -106,8 +107,8 @@ class Job:
         raise NotImplementedError
 
     def meanings(self, names: Iterable[str]) -> dict[str, str]:
-        """What those of the metrics mean, a line each with the unit, that do not say it by their names."""
-        return {}
+        """What those of the metrics mean, a line each with the unit, that do not say it by their names: `numbers`."""
+        return {name: self.numbers[name] for name in names if name in self.numbers}
 
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
         """Pixels of a finished run as seen from `at`, coarse if `size` is small."""

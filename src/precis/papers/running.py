@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -185,7 +186,7 @@ def _write_report(paper: Paper, job: Job, work: RunFolder, result: dict[str, Any
         lines += ["Notes:", "", *(f"- {note}" for note in work.notes), ""]
     others = [name for name in files if name not in pictures and name != REPORT]
     if others:
-        lines += ["Files: " + ", ".join(f"[{name}]({name.replace(' ', '%20')})" for name in others[:60]) + ".", ""]
+        lines += [f"Files: {', '.join(_listed(others))}.", ""]
     lines += [f"Seed {job.seed}, device {result['device']}, {work.seconds:.1f} s; "
               + ", ".join(f"{name} {value}" for name, value in result["versions"].items()) + ".", ""]
     with writing(work.folder / REPORT) as beside:
@@ -207,6 +208,17 @@ def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
     return number(float(value)) if isinstance(value, int | float) else str(value).replace("|", "\\|")
+
+
+def _listed(files: list[str], most: int = 8) -> list[str]:
+    """Links to the files; of a folder that holds more than a few, to the folder, with their number."""
+    folders = Counter(name.rpartition("/")[0] for name in files)
+    found = {}
+    for name in files:
+        folder = name.rpartition("/")[0]
+        many = folder and folders[folder] > most
+        found[f"{folder}/" if many else name] = f" ({folders[folder]} files)" if many else ""
+    return [f"[{name}]({name.replace(' ', '%20')}){number}" for name, number in found.items()]
 
 
 def _pictures(work: RunFolder, files: list[str], most: int = 12) -> list[str]:

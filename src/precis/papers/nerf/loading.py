@@ -1,6 +1,6 @@
 """The scene of a run: photographs read, poses brought to working units, box, near and far, silhouettes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def load(job: Any, work: Work) -> Place:
     files = read_scene(job.input, downscale=job.downscale, premultiplied=job.premultiplied, test_every=job.test_every)
     if job.masks is not None:
         files = cut_out_each(files, job.masks)
+    files = replace(files, forward=files.forward or job.ndc)
     for note in files.notes:
         work.note(note)
     train, test = files.views("train"), files.views("test")
@@ -70,7 +71,8 @@ def load(job: Any, work: Work) -> Place:
     place = settled(job, work, files, cameras, train, test, box, background)
     if job.carve == "auto":
         place.silhouettes = silhouettes(files, train, work)
-    looking(work, place)
+    if not job.ndc:  # its cube takes the place of the box
+        looking(work, place)
     return place
 
 
@@ -91,7 +93,7 @@ def settled(
         found = scale * (torch.as_tensor(np.asarray(given), dtype=torch.float32) + shift)
     else:
         found = torch.tensor([[-1.0] * 3, [1.0] * 3]) * (0.5 * (OPEN_DISTANCE if opaque else DISTANCE))
-    if given is None and not opaque:
+    if given is None and not opaque and not job.ndc:
         work.note("no box is known: half the cameras' distance around the point that they look at (--aabb says better)")
     reach = (0.05, OPEN_FAR) if opaque else span(working, found)
     near = job.near if job.near is not None else files.near

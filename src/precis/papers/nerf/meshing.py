@@ -1,30 +1,24 @@
 """The surface of a learned scene as a coloured mesh, in the units of INPUT."""
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from precis.data.points import write_ply
-from precis.fields.mesh import extract_mesh
+from precis.fields.nerf_mesh import density_mesh
 
 ROWS = 1 << 15  # of points whose colours are asked for at once
 
 
 @torch.no_grad()
 def write_mesh(work: Any, place: Any, learned: Any) -> dict[str, float | None]:
-    """Marching cubes where a voxel is half opaque, σ = ln 2/voxel; colours are the mean over six directions.
+    """Marching cubes where a voxel is half opaque; colours are the mean over six directions.
 
-    Of --ndc: in the cube, as far as --far, and with the colours that the mean camera sees.  Where the density reaches
-    that nowhere, a note and no file.
+    Of --ndc: in the cube, as far as --far, and with the colours that the mean camera sees.  Where nothing is so dense,
+    a note and no file.
     """
     field, fast, view = learned.field, learned.fast, learned.view
-    box = box_of(place, learned)
-    cells = 128 if work.device == "cpu" else 256
-    side = (box[1] - box[0]).numpy()
-    across, along, up = (int(n) for n in np.maximum(np.round(cells * side / side.max()), 8))
-    voxel = float(side.max()) / cells
     live = None if fast is None else fast.grid.cells().around
 
     def density(x: torch.Tensor) -> torch.Tensor:
@@ -35,14 +29,10 @@ def write_mesh(work: Any, place: Any, learned: Any) -> dict[str, float | None]:
         at = ((x - own[0]) / (own[1] - own[0]) * n).long().clamp(0, n - 1)
         return sigma * live[(at[:, 0] * n + at[:, 1]) * n + at[:, 2]]
 
-    try:
-        # Normals point to where a field grows; density grows inwards.
-        bounds = box[0].numpy(), box[1].numpy()
-        mesh = extract_mesh(
-            lambda x: -density(x), (across, along, up), bounds, -math.log(2) / voxel, device=work.device
-        )
-    except ValueError as error:
-        work.note(f"no mesh: {error}; train for longer")
+    mesh, against = density_mesh(density, 128 if work.device == "cpu" else 256, box_of(place, learned), work.device)
+    if against:
+        work.note(f"{'no mesh' if mesh is None else 'the mesh'}: {against}; train for longer")
+    if mesh is None:
         return {"vertices": None, "faces": None}
     x, normals, faces = torch.from_numpy(mesh.vertices).to(work.device), mesh.normals, mesh.faces
     world = x

@@ -3,17 +3,15 @@
 Those of an instant are found in the observation's space: T is evaluated, never inverted.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from precis.data.captures_names import file_names
 from precis.data.points import write_ply
-from precis.fields.mesh import extract_mesh
+from precis.fields.nerf_mesh import density_mesh
 from precis.fields.nerfies import Codes
 from precis.papers.job import Work
 
@@ -47,19 +45,17 @@ def _write(
 ) -> None:  # fmt: skip
     """A mesh in the units of INPUT, where a cell is half opaque; colours as that photograph's camera sees them."""
     cells = job.mesh_resolution or (192 if work.device.startswith("cuda") else 64)
-    low, high = (np.asarray(x, np.float64) for x in opened.box.cpu().numpy())
-    level = math.log(2) / float((high - low).max() / cells)
     codes = Codes(*(None if c is None else c[None] for c in model.of(view)))
     template: Any = model.template if model.fine is None else model.fine
     ways = -opened.cameras.c2w[view, :, 2]
 
-    def outwards(x: Tensor) -> Tensor:  # normals point to where a field grows; density grows inwards
-        return -template.density(x) if canonical else -model.density(x, codes, alpha)
+    def density(x: Tensor) -> Tensor:
+        return template.density(x) if canonical else model.density(x, codes, alpha)  # type: ignore[no-any-return]
 
-    try:
-        mesh = extract_mesh(outwards, cells, (low, high), -level, device=work.device)
-    except ValueError as error:
-        work.note(f"{name}.ply was not made: {error}")
+    mesh, against = density_mesh(density, cells, opened.box, work.device)
+    if against:
+        work.note(f"{name}.ply{' was not made' if mesh is None else ''}: {against}")
+    if mesh is None:
         return
     with torch.no_grad():
         at = torch.from_numpy(mesh.vertices).to(work.device)

@@ -279,7 +279,7 @@ def broken(kind):
         "matrix": (frame("transform_matrix", [[1, 2]]), "frame 2 must be 4×4"),
         "zero": (frame("fl_x", 0), "focal length of .*f02.png must be a positive"),
         "word": (frame("fl_x", "long"), "fl_x must be a number"),
-        "frames": (lambda m: m.update(frames=[]), 'no list of "frames"'),
+        "frames": (lambda m: m.update(frames=[]), 'list of "frames" is empty'),
     }[kind]  # fmt: skip
 
 

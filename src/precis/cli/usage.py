@@ -94,7 +94,8 @@ def one_line(box: str) -> str:
     if found := re.match(r"Missing from .*?: [A-Z]+ (.*) \(required\)", said):
         return f"missing: {found[1]}"
     if found := re.match(r"invalid choice '(.*)' for argument '(.*?)'.*Expected one of \((.*)\)", said):
-        known = sorted(set(re.findall(r"'([^']+)'", found[3])) - {"None"})
+        given = set(re.findall(r"'([^']+)'", found[3])) - {"None"}
+        known = sorted(given, key=lambda word: (int(word), "") if word.isdigit() else (0, word))
         return f"{found[2]} must be one of {', '.join(known)}, got {found[1]!r}"
     if found := re.match(r"Error parsing (\S+): no type matching (.*?) could be instantiated from \['(.*?)'", said):
         return f"{found[1]} must be {_kind(found[2])}, got {found[3]!r}"

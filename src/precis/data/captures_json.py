@@ -94,8 +94,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _frames(meta: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     frames = meta.get("frames")
-    if not isinstance(frames, list) or not all(isinstance(f, dict) for f in frames) or not frames:
+    if not isinstance(frames, list) or not all(isinstance(f, dict) for f in frames):
         raise InputError('there is no list of "frames" in it', file=path)
+    if not frames:
+        raise InputError('its list of "frames" is empty', file=path)
     return frames
 
 

@@ -90,6 +90,8 @@ def curves(
             axes.plot(many[0][0], mean, color=colour, linestyle=dash, linewidth=2, label=arm)
     if log_x:
         axes.set_xscale("log")
+    elif all((line.get_xdata() == np.rint(line.get_xdata())).all() for line in axes.lines):
+        axes.xaxis.get_major_locator().set_params(integer=True)  # steps and counts have no halves
     if log_y:
         axes.set_yscale("log")
     _legend(axes, len(series))

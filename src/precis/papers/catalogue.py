@@ -93,7 +93,7 @@ class Library:
 
 def nearest(name: str, known: Any, otherwise: str = "`precis list` shows all") -> str:
     """'; did you mean …?', or `otherwise`."""
-    close = difflib.get_close_matches(name.replace("-", "_").lower(), list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.replace("-", "_").lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; {otherwise}"
 
 

@@ -248,8 +248,17 @@ def _failure(error: Exception, folder: Path) -> RunFailed | None:
     return None
 
 
+_IN_WORDS = {
+    "images": "images (a folder or an archive of them)",
+    "frames": "frames (a video, or a folder of its pictures)",
+    "scene": "scene (photographs with their cameras: transforms.json, COLMAP, LLFF, Nerfies or .npz)",
+    "points": "points (.ply or .xyz)",
+    "audio": "audio (.wav)",
+}
+
+
 def _either(kinds: tuple[str, ...] | list[str]) -> str:
-    named = ["images (a folder or an archive of them)" if kind == "images" else kind for kind in kinds]
+    named = [_IN_WORDS.get(kind, kind) for kind in kinds]
     return " or ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
 
 

@@ -83,6 +83,20 @@ def test_cameras_that_look_one_way_in_the_cube(tmp_path, monkeypatch):
     assert (behind == 1).all()  # white: there is nothing behind the cameras
 
 
+def test_a_cube_of_photographs_in_another_layout_is_seen_from_before_it(tmp_path, monkeypatch):
+    from precis.papers.nerf import outputs
+
+    paths = []
+    real = outputs.spiral
+    monkeypatch.setattr(outputs, "spiral", lambda *a: paths.append(a) or real(*a))
+    out = tmp_path / "out"
+    run(out, write.nerfstudio(tmp_path / "n", forward_scene(write.made(8, 16))), model="tiny", ndc=True, steps=2,
+        orbit=2, near=2.0, far=6.0)  # fmt: skip
+    assert len(paths) == 1
+    notes = " ".join(json.loads((out / "result.json").read_text())["notes"])
+    assert "look at the box" not in notes and "no box is known" not in notes
+
+
 def test_noise_is_in_training_alone_and_repeats():
     field = lambda x, d, noise=None: (noise, x)
     x, d = torch.zeros(4000, 3), torch.zeros(1, 3)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from typing_extensions import Doc
 
+from precis.errors import InputError
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour
 
@@ -74,6 +75,12 @@ class Reconstruct(Job):
     ] = "frozen"
     mesh_resolution: Annotated[int | None, Doc("cells a side of the meshes: 64, CUDA 192"), Range(8, 1024)] = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parts = None if self.interpolate is None else self.interpolate.split(":")
+        if parts is not None and (len(parts) != 3 or not parts[2].isdecimal() or int(parts[2]) < 2):
+            raise InputError(f"--interpolate must be A:B:N, two ids and a number from 2, got {self.interpolate!r}")
+
     def sample(self, folder: Path) -> str:
         from precis.data.captures_nerfies import write_nerfies
         from precis.data.scenes3d import capture
@@ -82,7 +89,6 @@ class Reconstruct(Job):
 
     def run(self, work: Work) -> dict[str, float | None]:
         from precis.data.captures_names import share_stems
-        from precis.errors import InputError
 
         from .opening import open_capture
         from .outputs import plan, write_outputs

@@ -10,7 +10,6 @@ from torch import Tensor
 from precis.data.animation import write_animation
 from precis.data.captures_names import file_names
 from precis.data.images import write_image
-from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras
 from precis.fields.nerfies import Codes, render_many
 from precis.lab.figures import contact_sheet
@@ -70,11 +69,9 @@ def plan(job: Any, opened: Opened) -> Moments:
         frozen = opened.number(job.freeze_time, "--freeze-time")
     if job.interpolate is None:
         return Moments(frozen, opened.train[0], opened.train[-1], 8)
-    parts = job.interpolate.split(":")
-    if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
-        raise InputError(f"--interpolate must be A:B:N, two ids and a number from 2, got {job.interpolate!r}")
-    first, last = (opened.number(name, "--interpolate") for name in parts[:2])
-    return Moments(frozen, first, last, int(parts[2]))
+    *ends, pictures = job.interpolate.split(":")
+    first, last = (opened.number(name, "--interpolate") for name in ends)
+    return Moments(frozen, first, last, int(pictures))
 
 
 def write_outputs(

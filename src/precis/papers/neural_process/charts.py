@@ -87,7 +87,7 @@ def _draw(axes: Any, net: Any, scale: Any, pooled: Any, x: np.ndarray, y: np.nda
     axes.plot(at[:, 0], mean, color=OURS, linewidth=1.8, label="neural process, with 50 % and 90 %")
     if len(x):
         peer, _ = pooled.predict(x, y, at)
-        axes.plot(at[:, 0], peer[:, 0], color=PEER, linewidth=1.2, linestyle="--", label="GP, kernel of all functions")
+        axes.plot(at[:, 0], peer[:, 0], color=PEER, linewidth=1.2, linestyle="--", label="GP, shared kernel")
 
 
 @torch.no_grad()

@@ -75,6 +75,8 @@ def run_functions(job: Any, work: Work) -> Metrics:
         raise InputError(f"--grid is for functions of one variable, these have {x_dim}: leave rows of empty y instead")
     learnt_from = [f for f in found.items if len(f.x)]
     if len(learnt_from) == 1:
+        if len(learnt_from[0].x) < 3:
+            raise InputError("one function of so few points: give a table of many functions", file=job.input)
         raise InputError(f"one function is a GP's job: {alone(learnt_from[0])}", file=job.input)
     if all(len(f.x) == 1 for f in learnt_from):
         raise InputError("every function has one point: there is nothing to predict from anything", file=job.input)

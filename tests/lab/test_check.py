@@ -15,12 +15,13 @@ from precis.lab.engine import LocalEngine
 from precis.lab.events import Meter
 from precis.lab.ledger import Ledger
 from precis.lab.loading import PaperSource, claims_of
+from precis.lab.pages import facts
 from precis.lab.statistics import look_alpha, looks
 
 FIELDS = {
     "id", "statement", "verdict", "reason", "profile", "scale", "n", "hypotheses", "seconds", "arms", "sabotaged",
-    "seeds", "metrics", "tuned", "device", "versions", "host", "untried", "keys", "source", "finished", "command",
-    "failures", "preconditions", "ran",
+    "seeds", "metrics", "tuned", "tuning", "device", "versions", "host", "untried", "keys", "source", "finished",
+    "command", "failures", "preconditions", "ran",
 }
 
 
@@ -188,6 +189,8 @@ def test_data_that_loads_differently_each_time_are_refused(toy):
 def test_tuning_gives_each_arm_its_best_by_the_same_grid(toy):
     (report,) = toy.check("tuned")
     assert report["tuned"] == {"method": {"rate": 2.0}, "baseline": {"rate": 1.0}}
+    assert report["tuning"] == {"rate": [1.0, 2.0, 3.0]}
+    assert dict(facts(report))["tuned"] == "method: rate 2; baseline: rate 1 (the least tried)"
     ran = toy.lines("ran")
     for arm in ("method", "baseline"):
         for seed in (10_000, 10_001):

@@ -328,7 +328,7 @@ def facts(entry: Entry) -> list[tuple[str, str]]:
     told = [
         ("profile", words.scale_words(entry)),
         ("seeds", ", ".join(map(str, many)) if many is not None else "" if seeds is None else str(seeds)),
-        ("tuned", "; ".join(f"{arm}: {_pairs(chosen)}" for arm, chosen in tuned.items())),
+        ("tuned", "; ".join(f"{arm}: {_chosen(chosen, entry.get('tuning') or {})}" for arm, chosen in tuned.items())),
         ("time", "" if entry.get("seconds") is None else f"{words.duration(entry['seconds'])} of trials"),
         ("device", str(entry.get("device") or "")),
         ("machine", _pairs(hardware) or str(entry.get("host") or "")),
@@ -337,6 +337,16 @@ def facts(entry: Entry) -> list[tuple[str, str]]:
         ("finished", str(entry.get("finished") or "").replace("T", " ").replace("+00:00", " UTC")),
     ]
     return [(name, value) for name, value in told if value]
+
+
+def _chosen(values: Mapping[str, Any], grid: Mapping[str, Any]) -> str:
+    """What an arm was tuned to; a number at an end of what was tried says so, since beyond it might be better."""
+    told = []
+    for name, value in values.items():
+        tried = [x for x in grid.get(name, ()) if isinstance(x, int | float)]
+        end = {min(tried): "least", max(tried): "largest"}.get(value) if len(tried) > 1 else None
+        told.append(_pairs({name: value}) + (f" (the {end} tried)" if end else ""))
+    return ", ".join(told)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """What one can do with a Deep Decoder: keep a picture as its weights, and restore pictures."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -9,6 +11,8 @@ from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour
+
+from .numbers import NUMBERS
 
 Task = Literal["compress", "decompress", "denoise", "superres", "inpaint"]
 
@@ -22,6 +26,7 @@ class Decode(Job):
     """
 
     kinds = ("image", "name")  # a .pdd code is of no kind that the data readers know
+    numbers = NUMBERS
 
     input: Annotated[str | None, tyro.conf.Positional, Doc("a picture, or a .pdd file (decompress)")] = None
     task: Annotated[Task | None, Doc("what to do; None: by INPUT and the options")] = None
@@ -75,6 +80,11 @@ class Decode(Job):
         from .samples import make_sample
 
         return str(make_sample(settle(self), self, folder))
+
+    def meanings(self, names: Iterable[str]) -> dict[str, str]:
+        """Also of the codes of --rates, whose names begin with their width: k12_psnr."""
+        plain = {name: re.sub(r"^k\d+_", "", name) for name in names}
+        return {name: self.numbers[of] for name, of in plain.items() if of in self.numbers}
 
     def run(self, work: Work) -> dict[str, float | None]:
         from importlib import import_module

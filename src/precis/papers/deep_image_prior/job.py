@@ -9,6 +9,8 @@ from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
 
+from .numbers import NUMBERS
+
 Task = Literal["denoise", "jpeg", "superres", "inpaint", "flash", "invert", "curves"]
 
 
@@ -20,6 +22,7 @@ class Restore(Job):
     """
 
     kinds = ("image",)
+    numbers = NUMBERS
     companion = clean = None  # beside a built-in sample: the picture with flash, the reference
 
     input: Annotated[str | None, tyro.conf.Positional, Doc("the picture to restore")] = None

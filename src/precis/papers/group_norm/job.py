@@ -1,5 +1,7 @@
 """What one can do with group normalisation: find the norm for one's batch size, or convert a trained net."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +12,8 @@ from typing_extensions import Doc
 from precis.errors import InputError
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour, OfFile
+
+from .numbers import NUMBERS
 
 
 @dataclass(kw_only=True)
@@ -22,6 +26,7 @@ class GroupNormJob(Job):
     """
 
     kinds = ("images", "program")
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,
@@ -72,6 +77,11 @@ class GroupNormJob(Job):
         from precis.papers.samples import write_digits
 
         return write_digits(folder)
+
+    def meanings(self, names: Iterable[str]) -> dict[str, str]:
+        """Also of what was trained at a batch size, with which its name ends: error_gn_4."""
+        plain = {name: re.sub(r"_\d+$", "", name) for name in names}
+        return {name: self.numbers[of] for name, of in plain.items() if of in self.numbers}
 
     def run(self, work: Work) -> dict[str, float | None]:
         assert self.input is not None

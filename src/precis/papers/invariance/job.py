@@ -11,6 +11,8 @@ from precis.errors import InputError
 from precis.papers import Range, Work
 from precis.papers.contrastive_job import ContrastiveJob
 
+from .numbers import NUMBERS
+
 
 @dataclass(kw_only=True)
 class Invariance(ContrastiveJob):
@@ -22,6 +24,7 @@ class Invariance(ContrastiveJob):
     """
 
     kinds = ("images", "frames", "table")  # type: ignore[assignment]
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,

@@ -10,6 +10,8 @@ from typing_extensions import Doc
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour, OfFile
 
+from .numbers import NUMBERS
+
 
 @dataclass(kw_only=True)
 class MobileNetJob(Job):
@@ -20,6 +22,7 @@ class MobileNetJob(Job):
     """
 
     kinds = ("images",)
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,

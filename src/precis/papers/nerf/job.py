@@ -10,6 +10,8 @@ from typing_extensions import Doc
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour
 
+from .numbers import NUMBERS
+
 
 @dataclass(kw_only=True)
 class Reconstruct(Job):
@@ -21,6 +23,7 @@ class Reconstruct(Job):
 
     kinds = ("scene",)
     views = ("orbit",)
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,

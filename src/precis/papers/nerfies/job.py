@@ -11,6 +11,8 @@ from precis.errors import InputError
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour
 
+from .numbers import NUMBERS
+
 
 @dataclass(kw_only=True)
 class Reconstruct(Job):
@@ -22,6 +24,7 @@ class Reconstruct(Job):
 
     kinds = ("scene",)
     views = ("orbit",)
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,

@@ -10,6 +10,8 @@ from typing_extensions import Doc
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour
 
+from .numbers import NUMBERS
+
 Task = Literal["functions", "complete", "few_shot"]
 
 
@@ -22,6 +24,7 @@ class Predict(Job):
     """
 
     kinds = ("table", "images")
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,

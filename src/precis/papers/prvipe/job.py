@@ -11,6 +11,8 @@ from precis.errors import InputError
 from precis.papers import Job, Range, Work
 from precis.papers.job import OfRun
 
+from .numbers import NUMBERS
+
 
 @dataclass(kw_only=True)
 class PoseJob(Job):
@@ -21,6 +23,7 @@ class PoseJob(Job):
     """
 
     kinds = ("poses",)
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,

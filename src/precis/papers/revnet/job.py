@@ -11,6 +11,8 @@ from precis.errors import InputError
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour, OfFile
 
+from .numbers import NUMBERS
+
 
 @dataclass(kw_only=True)
 class RevNetJob(Job):
@@ -21,6 +23,7 @@ class RevNetJob(Job):
     """
 
     kinds = ("images",)
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,

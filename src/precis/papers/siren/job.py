@@ -1,5 +1,7 @@
 """What one can do with a SIREN: fit signals, blend pictures, find surfaces, solve equations, learn a prior."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -9,6 +11,8 @@ from typing_extensions import Doc
 
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour
+
+from .numbers import NUMBERS
 
 Task = Literal["fit", "resample", "poisson", "blend", "sdf", "audio", "video", "helmholtz", "wave", "prior"]
 
@@ -24,6 +28,7 @@ class Represent(Job):
     companion = None  # the second picture of a built-in pair
     kinds = ("image", "images", "frames", "audio", "points")
     views = ("zoom", "orbit")
+    numbers = NUMBERS
 
     input: Annotated[
         str | None, tyro.conf.Positional,
@@ -124,6 +129,11 @@ class Represent(Job):
         module = import_module(f"{__package__}.{TASKS[task].module}")
         metrics: dict[str, Any] = getattr(module, f"run_{task}")(self, work)
         return {name: None if value is None else float(value) for name, value in metrics.items()}
+
+    def meanings(self, names: Iterable[str]) -> dict[str, str]:
+        """Also of a prior's errors, whose names hold how many pixels were shown: mse_100, mse_100_knn."""
+        plain = {name: re.sub(r"^mse_\d+", "mse_n", name) for name in names}
+        return {name: self.numbers[of] for name, of in plain.items() if of in self.numbers}
 
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
         """Pixels [C, size[1], size[0]] in 0…1 of the saved function; size is (width, height).

@@ -10,6 +10,8 @@ from typing_extensions import Doc
 from precis.papers import Job, Range, Work
 from precis.papers.job import Colour, OfFile
 
+from .numbers import NUMBERS
+
 
 @dataclass(kw_only=True)
 class VariationalDropoutJob(Job):
@@ -21,6 +23,7 @@ class VariationalDropoutJob(Job):
     """
 
     kinds = ("images", "table", "name")
+    numbers = NUMBERS
 
     input: Annotated[
         str | None,

@@ -1,8 +1,8 @@
 """What the numbers of deep image prior's runs mean, a line each, for the table in `report.md`."""
 
 OTHERS = {
-    "average": "the average of the last outputs of the fit (inpaint: known pixels not put back)",
-    "last": "the output of the last step (inpaint: known pixels not put back)",
+    "average": "the average of the last outputs of the fit",
+    "last": "the output of the last step",
     "tv": "total variation, without a network",
     "nlm": "non-local means, without a network",
     "bicubic": "bicubic enlargement",

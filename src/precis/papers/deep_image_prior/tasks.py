@@ -79,7 +79,8 @@ def run_inpaint(job: Any, work: Work) -> Metrics:
         noise=0.0 if hole == "large" else TASKS["inpaint"].noise, case=hole, net=network_of(job, work, hole),
     )  # fmt: skip
     made = restore(job, work, problem)
-    filled = made._replace(best=torch.where(known > 0, picture, made.best))
+    fill = lambda x: torch.where(known > 0, picture, x)
+    filled = made._replace(best=fill(made.best), ema=fill(made.ema), last=fill(made.last))
     others: Others = {"tv": lambda: tv_inpaint(picture, known)}
     if int((1 - known).sum()) <= SLOW:
         others["biharmonic"] = lambda: biharmonic(picture, known)

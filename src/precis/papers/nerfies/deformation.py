@@ -77,7 +77,7 @@ def stretching(opened: Opened, model: Portrait, alpha: float, work: Work, names:
     if model.warp is None:
         return {}
     found, far, pixels = [], [], []
-    for v in opened.train[:: max(1, len(opened.train) // JACOBIANS)]:
+    for v in opened.train[:: -(-len(opened.train) // JACOBIANS)]:
         depth = torch.from_numpy(np.load(work.folder / "depth" / f"{names[v]}.npy", allow_pickle=False))
         x = surface(opened.cameras, v, depth * opened.scale)
         codes = model.codes(torch.full((len(x),), v, device=x.device))

@@ -181,7 +181,7 @@ def _describe(job: Any, work: Work, noisy: nn.Module, data: Labelled) -> dict[st
                   "layer.")  # fmt: skip
     if job.threshold_sweep:
         _sweep(job, work, noisy, data)
-    kl, n = float(model_kl(noisy).detach()), len(data.train.y)
+    kl, n = float(model_kl(noisy, "kingma" if job.original else "sigmoid").detach()), len(data.train.y)
     total, kept_weights = (sum(getattr(row, name) for row in sparsity(noisy)) for name in ("total", "kept"))
     words = "" if job.kl_weight == 1 else " (no variational bound, which has 1)"
     work.note(f"KL weight {job.kl_weight:g}{words}: {kl:.0f} nats for all weights, {kl / n:.3g} for each of {n} "

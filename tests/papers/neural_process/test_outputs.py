@@ -37,8 +37,8 @@ def test_the_figure_has_the_functions_and_the_range_that_were_asked_for():
     lines = {line.get_label(): line.get_xdata() for line in first.lines}
     ours = lines["neural process, with 50 % and 90 %"]
     assert ours.min() == -0.5 and ours.max() == 2.0 and set(lines["asked for"]) == {-0.5, 2.0}
-    assert len(lines["given"]) == 6 and "GP, kernel of all functions" in lines
-    assert "GP, kernel of all functions" not in {line.get_label() for line in second.lines}  # nothing is given
+    assert len(lines["given"]) == 6 and "GP, shared kernel" in lines
+    assert "GP, shared kernel" not in {line.get_label() for line in second.lines}  # nothing is given
     gridded = asked_of(SimpleNamespace(grid=7), found)
     assert len(gridded) == 6 and gridded[0][1].ravel() == pytest.approx(np.linspace(-0.5, 2.0, 7))
 

@@ -28,11 +28,16 @@ def world_rays(cameras, n=40):
     return cameras.rays(view, pix)
 
 
-def test_points_of_a_ray_and_of_its_image_in_the_cube_are_the_same():
+def in_both():
+    """A cube, and rays in the world and in it."""
     cameras = nine(F64)
     view = frustum(cameras, 1.5)
     rays = world_rays(cameras)
-    inside = view.rays(rays)
+    return view, rays, view.rays(rays)
+
+
+def test_points_of_a_ray_and_of_its_image_in_the_cube_are_the_same():
+    view, rays, inside = in_both()
     t = torch.linspace(0, 0.95, 40, dtype=F64)
     x = rays.o + (view.distances(rays, t) / rays.d.norm(dim=-1))[:, None] * rays.d
     local = (x - view.pose[:, 3]) @ view.pose[:, :3]
@@ -44,10 +49,7 @@ def test_points_of_a_ray_and_of_its_image_in_the_cube_are_the_same():
 
 
 def test_points_come_back_and_a_sphere_s_normals_with_them():
-    cameras = nine(F64)
-    view = frustum(cameras, 1.5)
-    rays = world_rays(cameras)
-    inside = view.rays(rays)
+    view, rays, inside = in_both()
     t = torch.linspace(0, 0.95, 40, dtype=F64)
     x = rays.o + (view.distances(rays, t) / rays.d.norm(dim=-1))[:, None] * rays.d
     cube = inside.o + t[:, None] * inside.d
@@ -59,10 +61,7 @@ def test_points_come_back_and_a_sphere_s_normals_with_them():
 
 
 def test_directions_in_the_cube_are_those_of_the_world():
-    cameras = nine(F64)
-    view = frustum(cameras, 1.5)
-    rays = world_rays(cameras)
-    inside = view.rays(rays)
+    view, rays, inside = in_both()
     expected = torch.nn.functional.normalize(rays.d, dim=-1)
     for t in (0.0, 0.4, 1.0):
         found = view.ways(inside.o + t * inside.d, torch.nn.functional.normalize(inside.d, dim=-1))

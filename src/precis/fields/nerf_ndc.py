@@ -36,6 +36,11 @@ class Frustum(NamedTuple):
     size: tuple[int, int]
     near: float
 
+    @property
+    def slopes(self) -> tuple[float, float]:
+        """a_x and a_y."""
+        return -2 * self.focal[0] / self.size[0], -2 * self.focal[1] / self.size[1]
+
     def local(self, rays: Rays) -> Rays:
         """World rays in the axes of the mean camera."""
         pose = self.pose.to(rays.o)
@@ -51,7 +56,7 @@ class Frustum(NamedTuple):
 
     def ways(self, x: Float[Tensor, "*n 3"], d: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         """Unit directions in the world of directions d at x, both in the cube."""
-        ax, ay = -2 * self.focal[0] / self.size[0], -2 * self.focal[1] / self.size[1]
+        ax, ay = self.slopes
         behind = x[..., 2] - 1
         local = torch.stack([
             (d[..., 0] * behind - x[..., 0] * d[..., 2]) / ax, (d[..., 1] * behind - x[..., 1] * d[..., 2]) / ay,
@@ -61,7 +66,7 @@ class Frustum(NamedTuple):
 
     def points(self, x: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         """World positions of points of the cube, whose Z is below 1."""
-        ax, ay = -2 * self.focal[0] / self.size[0], -2 * self.focal[1] / self.size[1]
+        ax, ay = self.slopes
         z = 2 * self.near / (x[..., 2] - 1)
         local = torch.stack([x[..., 0] * z / ax, x[..., 1] * z / ay, z], -1)
         pose = self.pose.to(x)
@@ -69,7 +74,7 @@ class Frustum(NamedTuple):
 
     def normals(self, x: Float[Tensor, "*n 3"], n: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         """Unit normals in the world of a surface with normals n at x, both in the cube."""
-        ax, ay = -2 * self.focal[0] / self.size[0], -2 * self.focal[1] / self.size[1]
+        ax, ay = self.slopes
         local = torch.stack([-ax * n[..., 0], -ay * n[..., 1], (x * n).sum(-1) - n[..., 2]], -1)
         return F.normalize(local @ self.pose[:, :3].T.to(x), dim=-1)
 

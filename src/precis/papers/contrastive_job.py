@@ -96,4 +96,3 @@ class ContrastiveJob(Job):
         from precis.papers.samples import write_digits
 
         return write_digits(folder)
-

@@ -108,7 +108,11 @@ class Job:
 
     def meanings(self, names: Iterable[str]) -> dict[str, str]:
         """What those of the metrics mean, a line each with the unit, that do not say it by their names: `numbers`."""
-        return {name: self.numbers[name] for name in names if name in self.numbers}
+        return {name: self.numbers[of] for name in names if (of := self.stem(name)) in self.numbers}
+
+    def stem(self, metric: str) -> str:
+        """Under which name `numbers` has a metric, where a size is part of its own."""
+        return metric
 
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
         """Pixels of a finished run as seen from `at`, coarse if `size` is small."""

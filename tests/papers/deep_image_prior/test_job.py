@@ -72,8 +72,9 @@ def test_known_pixels_are_kept_and_white_means_known(tmp_path):
         run(tmp_path / "c", clear, task="inpaint"),
     ]  # fmt: skip
     for done in runs:
-        made = read_image(done.folder / "restored.png").pixels
-        assert (made[:, known[0]] == np.rint(255 * picture[:, known[0]])).all()
+        for name in ("restored", "average", "last"):  # all that are scored
+            made = read_image(done.folder / f"{name}.png").pixels
+            assert (made[:, known[0]] == np.rint(255 * picture[:, known[0]])).all()
         assert done.metrics["known"] == pytest.approx(known.mean())
         assert {"tv.png", "biharmonic.png"} <= {p.name for p in done.folder.iterdir()}
     assert runs[0].metrics["loss"] == runs[1].metrics["loss"]

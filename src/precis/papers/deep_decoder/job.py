@@ -1,7 +1,6 @@
 """What one can do with a Deep Decoder: keep a picture as its weights, and restore pictures."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -81,10 +80,9 @@ class Decode(Job):
 
         return str(make_sample(settle(self), self, folder))
 
-    def meanings(self, names: Iterable[str]) -> dict[str, str]:
-        """Also of the codes of --rates, whose names begin with their width: k12_psnr."""
-        plain = {name: re.sub(r"^k\d+_", "", name) for name in names}
-        return {name: self.numbers[of] for name, of in plain.items() if of in self.numbers}
+    def stem(self, metric: str) -> str:
+        """Those of the codes of --rates begin with a width: k12_psnr."""
+        return re.sub(r"^k\d+_", "", metric)
 
     def run(self, work: Work) -> dict[str, float | None]:
         from importlib import import_module

@@ -1,7 +1,6 @@
 """What one can do with group normalisation: find the norm for one's batch size, or convert a trained net."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -78,10 +77,9 @@ class GroupNormJob(Job):
 
         return write_digits(folder)
 
-    def meanings(self, names: Iterable[str]) -> dict[str, str]:
-        """Also of what was trained at a batch size, with which its name ends: error_gn_4."""
-        plain = {name: re.sub(r"_\d+$", "", name) for name in names}
-        return {name: self.numbers[of] for name, of in plain.items() if of in self.numbers}
+    def stem(self, metric: str) -> str:
+        """Those of a training end with its batch size: error_gn_4."""
+        return re.sub(r"_\d+$", "", metric)
 
     def run(self, work: Work) -> dict[str, float | None]:
         assert self.input is not None

@@ -1,7 +1,6 @@
 """What one can do with a SIREN: fit signals, blend pictures, find surfaces, solve equations, learn a prior."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -130,10 +129,9 @@ class Represent(Job):
         metrics: dict[str, Any] = getattr(module, f"run_{task}")(self, work)
         return {name: None if value is None else float(value) for name, value in metrics.items()}
 
-    def meanings(self, names: Iterable[str]) -> dict[str, str]:
-        """Also of a prior's errors, whose names hold how many pixels were shown: mse_100, mse_100_knn."""
-        plain = {name: re.sub(r"^mse_\d+", "mse_n", name) for name in names}
-        return {name: self.numbers[of] for name, of in plain.items() if of in self.numbers}
+    def stem(self, metric: str) -> str:
+        """A prior's errors hold how many pixels were shown: mse_100, mse_100_knn."""
+        return re.sub(r"^mse_\d+", "mse_n", metric)
 
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:
         """Pixels [C, size[1], size[0]] in 0…1 of the saved function; size is (width, height).

@@ -3,6 +3,7 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
+from precis.errors import RunFailed
 from precis.lab.claim import Recorder
 from precis.lab.trial import streams
 from precis.nn.resnet import ResNet
@@ -74,3 +75,23 @@ def test_a_copy_that_diverges_stays_as_it_was_and_the_other_goes_on(monkeypatch,
     first = build(streams(0)["init"])
     torch.testing.assert_close(many.module(0).stem[0].weight, first.stem[0].weight)
     assert many.curves["loss"].shape == (2, 6) and many.curves["loss"][0].isnan().all()
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_copy_that_runs_out_of_memory_says_so(monkeypatch, step):
+    monkeypatch.setattr(small_nets, "STACKED", 4)
+    passes = 0
+
+    def full(module, inputs):
+        nonlocal passes
+        passes += 1
+        if passes == step:
+            raise MemoryError
+
+    def large(generator):
+        net = build(generator)
+        net.register_forward_pre_hook(full)
+        return net
+
+    with pytest.raises(RunFailed, match=f"out of memory at step {step}"):
+        train(large, 16, SMALL, POOL, (0, 1), 0.1, recorder())

@@ -109,7 +109,8 @@ def read_scene(
     frames, split = _splits(described.frames, test_every, notes)
     _all_there(frames, path)
     if len(frames) < fewest:
-        raise InputError(f"{_several(len(frames), 'photograph')}; a scene needs at least {fewest}", file=path)
+        found = f"{len(frames)} photograph{'' if len(frames) == 1 else 's'}"
+        raise InputError(f"{found}; a scene needs at least {fewest}", file=path)
     poses = checked_poses([f.c2w for f in frames], [f.name for f in frames], notes, path)
     place = poses[:, :, 3]
     if np.ptp(place, axis=0).max() <= 1e-6 * max(np.abs(place).max(), 1.0):
@@ -207,10 +208,6 @@ def cut_out(scene: SceneFiles, folder: str | Path) -> SceneFiles:
     return replace(scene, images=images)
 
 
-def _several(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
 def _first(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -231,7 +228,7 @@ def checked_poses(
     if bad:
         raise InputError(f"the camera matrix of {_first(bad)} holds numbers that are not finite", file=path)
     turn = poses[:, :, :3]
-    flat = [name for name, t in zip(names, turn) if np.linalg.matrix_rank(t) < 3]
+    flat = [name for name, rank in zip(names, np.linalg.matrix_rank(turn)) if rank < 3]
     if flat:
         raise InputError(f"the camera matrix of {_first(flat)} is singular: it is no rotation", file=path)
     mirrored = [name for name, t in zip(names, turn) if np.linalg.det(t) < 0]

@@ -140,7 +140,7 @@ def _alone(
             optimizer=torch.optim.SGD(net.parameters(), lr * batch / 32, momentum=0.9, weight_decay=1e-4), log=log,
         )  # fmt: skip
     except RunFailed:
-        if losses[-1].isfinite():  # it was the memory
+        if not losses or losses[-1].isfinite():  # it was the memory
             raise
     return torch.stack(losses)
 

@@ -1,6 +1,7 @@
 """The claims at smoke size, what their broken arms break, and the yardsticks they are measured with."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from precis.data.scenes3d import flatland
 from precis.lab.check import check
 from precis.lab.loading import PaperSource, claims_of
 from precis.papers.nerf import arms, claims
-from precis.papers.nerf.arms import Views, build, nearest_views, psnr, samples_of, steps_to
+from precis.papers.nerf.arms import Views, build, nearest_views, psnr, samples_of, steps_to, watched
 from precis.papers.nerf.claims_size import DenseGrid
 from precis.papers.nerf.claims_time import _Clock
 
@@ -64,6 +65,13 @@ def test_steps_to_a_goal_lie_between_measurements():
     clock = _Clock("cpu")
     clock.steps, clock.seconds = [10.0, 20.0], [1.0, 3.0]
     assert clock.at(15.0) == 2 and clock.at(99.0) == 3
+
+
+def test_curves_are_measured_on_the_first_views_or_on_all():
+    test = flatland(0, size=16).test
+    two = watched(test, replace(SMALL, watched=2))
+    assert len(two.images) == len(two.c2w) == len(two.K) == 2 and two.size == test.size
+    assert np.array_equal(two.rgb(), test.rgb()[:2]) and len(watched(test, SMALL).images) == len(test.images) == 12
 
 
 def test_the_dense_grid_interpolates_and_is_empty_outside():

@@ -11,7 +11,7 @@ foreign_weights  broken: fine samples follow the weights of another ray
 foreign_direction  broken: colours see the direction of another ray
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Views:
     """A scene, its side in pixels, and the training: steps of `rays`, coarse and fine samples, rate, width, bands.
 
     deep: the paper's network, 8 layers and half as wide for the colour, in place of the small one of 4.
+    watched: so many of the test views are rendered every so many steps, for the curves; 0: all.  The end is all views'.
     """
 
     scene: str
@@ -50,6 +51,7 @@ class Views:
     every: int = 25
     fast: bool = False  # the fast model in place of the network, for the method itself
     deep: bool = False
+    watched: int = 0
 
     @property
     def queries(self) -> int:
@@ -115,7 +117,7 @@ def train(
     arm: str, net: NerfMLP, views: Capture, settings: Views, record: Recorder, test: Capture | None = None, *,
     measure: Measure | None = None,
 ) -> dict[str, list[float]]:  # fmt: skip
-    """Fit an arm's network; the curve of its PSNR on `test`, measured every so many steps (or by `measure`)."""
+    """Fit an arm's network; the curve of its PSNR on watched views of `test`, every so many steps (or by `measure`)."""
     order = None
     if arm == "wrong_cameras":
         order = torch.randperm(len(views.c2w), generator=record.streams["data"]).numpy()
@@ -123,7 +125,7 @@ def train(
 
     def psnr_now(step: int) -> dict[str, float]:
         assert test is not None
-        value = score(renderer(arm, net, views, settings), test, record)
+        value = score(renderer(arm, net, views, settings), watched(test, settings), record)
         curve["step"].append(step)
         curve["psnr"].append(value)
         return {"psnr": value}
@@ -140,6 +142,12 @@ def train(
 
 def renderer(arm: str, net: Any, views: Capture, settings: Views) -> Renderer:
     return dense_renderer(net, views.near, views.far, *samples_of(arm, settings), shuffle=arm == "foreign_weights")
+
+
+def watched(test: Capture, settings: Views) -> Capture:
+    """The test views that curves are measured on."""
+    n = settings.watched or len(test.images)
+    return replace(test, images=test.images[:n], c2w=test.c2w[:n], K=test.K[:n], masks=None, depth=None)
 
 
 def score(render: Renderer, test: Capture, record: Recorder) -> float:

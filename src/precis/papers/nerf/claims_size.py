@@ -85,8 +85,9 @@ class Compression(Claim):
             scale="flatland, 64 px, tiny network, grids of 16² to 128², 350 steps",
         ),
         "full": Profile(
-            Sizes(Views("lego", 100, 5000, 256, 32, 64, 1e-3, 64, 10, 4), (32, 64, 128), 5000), seeds=3,
-            scale="lego, 100×100, 4 × 64, grids of 32³ to 128³, 5,000 steps",
+            Sizes(Views("lego", 100, 1500, 128, 32, 32, 4e-3, 64, 10, 4), (32, 64, 128), 1500), seeds=3,
+            scale="lego, 100×100, 4 × 64, grids of 32³ to 128³, 1,500 steps of 128 rays (GPU: 5,000 of 256)",
+            cuda=Sizes(Views("lego", 100, 5000, 256, 32, 64, 1e-3, 64, 10, 4), (32, 64, 128), 5000),
         ),
     }  # fmt: skip
     untried = "Rounding of weights, sparse grids and octrees, and compressed MPIs were not tried."

@@ -17,7 +17,7 @@ from precis.fields.nerf_fit import Measure, dense_renderer, fit_dense
 from precis.lab.claim import Claim, Metrics, Profile, Recorder
 from precis.lab.hypotheses import Less
 
-from .arms import Views, build, renderer, score, steps_to, train
+from .arms import Views, build, renderer, score, steps_to, train, watched
 from .fast import make_model, train_fast
 from .places import load_place, photos_of, place_of
 
@@ -35,14 +35,15 @@ class Race:
 
 
 class FastTraining(Claim):
-    """Seconds of processor time (on a GPU: of the clock) of training alone, until the test views reach a PSNR; as
-    logarithms.  A runner that never does is given the time of all its steps, and the record says so.
+    """Seconds of processor time (on a GPU: of the clock) of training alone, until the (watched) test views reach a
+    PSNR; as logarithms.  A runner that never does is given the time of all its steps, and the record says so.
 
     Measured again after a fault was mended: rays ended where the grid's largest densities added up to opaque, which cut
     off what grazing rays saw behind a surface, and the fast model got worse from some hundred steps on.
 
     The fast model is compared with the tiny network, by a factor of two, and at full with the paper's network, by 20;
-    that needs a GPU, and at quick the paper's network does not run.  No broken arm, since it is time that is measured.
+    at quick the paper's network does not run.  On a processor it has 100 steps of 256 rays there, about six minutes,
+    which cannot make it good: the ratio is then at least what is found.  No broken arm, since time is measured.
     """
 
     name = "fast_training"
@@ -65,8 +66,8 @@ class FastTraining(Claim):
             scale="flatland, 64 px, to 18 dB; fast 200, tiny 600 steps at the most",
         ),
         "full": Profile(
-            Race(Views("lego", 100, 20_000, 512, 64, 64, 1e-3, 64, 10, 4, every=250), 22, 2500, 50, 400), seeds=3,
-            scale="lego, 100×100, to 22 dB",
+            Race(Views("lego", 100, 1500, 128, 32, 32, 4e-3, 64, 10, 4, every=125, watched=2), 22, 300, 25, 100, 256),
+            seeds=3, scale="lego, 100×100, to 22 dB; fast 300, tiny 1,500, the paper's network 100 steps at the most",
             cuda=Race(Views("lego", 100, 20_000, 1024, 64, 64, 1e-3, 64, 10, 4, every=250), 22, 2500, 50, 20_000),
         ),
     }  # fmt: skip
@@ -92,7 +93,7 @@ def _fast(views: Capture, test: Capture, settings: Race, record: Recorder, clock
     with clock:
         model = make_model(views, record)
     render = fast_renderer(model, near=views.near, far=views.far)
-    measure, curve = clock.watch(lambda: score(render, test, record))
+    measure, curve = clock.watch(lambda: score(render, watched(test, settings.views), record))
     with clock:
         train_fast(model, views, record, steps=settings.fast_steps, measure=measure, every=settings.fast_every)
     return curve
@@ -102,7 +103,7 @@ def _tiny(views: Capture, test: Capture, settings: Race, record: Recorder, clock
     own = settings.views
     net = build("nerf", own, record.streams["init"]).to(record.device)
     render = renderer("nerf", net, views, own)
-    measure, curve = clock.watch(lambda: score(render, test, record))
+    measure, curve = clock.watch(lambda: score(render, watched(test, settings.views), record))
     with clock:
         train("nerf", net, views, own, record, measure=measure)
     return curve
@@ -111,7 +112,7 @@ def _tiny(views: Capture, test: Capture, settings: Race, record: Recorder, clock
 def _paper(views: Capture, test: Capture, settings: Race, record: Recorder, clock: "_Clock") -> dict[str, list[float]]:
     nets = [NerfMLP(generator=record.streams["init"]).to(record.device) for _ in range(2)]
     render = dense_renderer(nets[0], views.near, views.far, fine=nets[1])
-    measure, curve = clock.watch(lambda: score(render, test, record))
+    measure, curve = clock.watch(lambda: score(render, watched(test, settings.views), record))
     with clock:
         fit_dense(
             nets[0], photos_of(views, record), views.near, views.far, fine=nets[1], rays=settings.paper_rays,

@@ -24,6 +24,7 @@ def watch(work: Work, place: Place, render: Renderer) -> tuple[Callable[[int], d
     cameras = place.cameras.to(work.device)
     scored = [v for v in place.test if (count := counted(place, v)) is None or count.any()]
     looks = scored[:: max(len(scored) // WATCHED, 1)][:WATCHED]
+    name = "psnr" if len(looks) == len(scored) else f"psnr of {len(looks)} views"
 
     def measure(step: int) -> dict[str, float]:
         clock[1] += time.perf_counter() - clock[0]
@@ -36,7 +37,7 @@ def watch(work: Work, place: Place, render: Renderer) -> tuple[Callable[[int], d
             seconds.append(clock[1])
             values.append(float(np.mean([s for s in scores if s is not None])))
         clock[0] = time.perf_counter()
-        return {"psnr": values[-1]} if values else {}
+        return {name: values[-1]} if values else {}
 
     return measure, seconds, values
 

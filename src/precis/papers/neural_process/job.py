@@ -33,7 +33,7 @@ class Predict(Job):
     task: Annotated[Task | None, Doc("what to do; None: by the kind of INPUT and --ways")] = None
 
     # How to train.
-    steps: Annotated[int | None, Doc("steps of Adam: functions 4,000; complete 5,000; few_shot 1,200"), Range(1)] = None
+    steps: Annotated[int | None, Doc("steps of Adam: functions 4000; complete 5000; few_shot 1200"), Range(1)] = None
     minutes: Annotated[float | None, Doc("stop after so many minutes; the rate falls in time"), Range(0.001)] = None
     lr: Annotated[float | None, Doc("Adam's rate at the start: 3e-3; few_shot 2e-3"), Range(1e-8, 1.0)] = None
     batch: Annotated[int | None, Doc("functions, pictures or episodes a step: 32; few_shot 16"), Range(1, 4096)] = None

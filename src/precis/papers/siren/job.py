@@ -48,7 +48,7 @@ class Represent(Job):
     ] = None
     batch: Annotated[
         int | None,
-        Doc("coordinates a step: 4,096; sdf: points on the surface, 1,400; wave, helmholtz 2,048; prior: pictures, 32"),
+        Doc("coordinates a step: 4096; sdf: points on the surface, 1400; wave, helmholtz 2048; prior: pictures, 32"),
         Range(1),
     ] = None
     width: Annotated[int | None, Doc("units a layer: 256; CPU: wave, helmholtz 128, prior 64"), Range(1, 8192)] = None

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from precis.data.scenes3d import capture
 from precis.errors import InputError
 from precis.fields.nerfies import DeformableNerf
 from precis.lab.check import check
+from precis.lab.claim import Recorder
 from precis.lab.loading import PaperSource, claims_of
+from precis.lab.trial import streams
 from precis.papers.frontmatter import read_front_matter
 from precis.papers.nerfies import arms, claims, places
 
@@ -76,6 +79,29 @@ def test_permuted_codes_say_nothing_in_training_and_are_ones_own_after() -> None
     own = broken.warp.codes[:, 0].tolist()
     assert len(seen) > 3 and all(sorted(s) == sorted(own) for s in seen)
     assert broken.eval().codes(frame).deformation[:, 0].tolist() == own
+
+
+@pytest.mark.parametrize("arm", ["se3", "nerf"])
+def test_planes_learn_fast_and_their_network_and_the_field_at_rates_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, arm: str
+) -> None:
+    settings = replace(claims.FULL, frames=3, size=8, steps=1, rays=16, samples=4, test_samples=4, grid=8)
+    told: dict[str, Any] = {}
+    learn = arms.fit_deformable
+    monkeypatch.setattr(arms, "fit_deformable", lambda model, *args, **kw: told.update(kw, model=model) or learn(
+        model, *args, **kw))  # fmt: skip
+    record = create_autospec(Recorder, instance=True, device="cpu", streams=streams(0))
+    arms.train_and_score(arm, 0, settings, None, record)
+    model = told["model"]
+    rate = {id(p): group["lr"] for group in told["groups"] for p in group["params"]}
+    assert rate.keys() == {id(p) for p in model.parameters()}
+    assert {rate[id(p)] for p in model.template.factors()} == {2e-2}
+    assert {rate[id(p)] for p in model.template.mlp.parameters()} == {arms.NET_LR}
+    if arm == "se3":
+        assert rate[id(model.warp.codes)] == 2e-2
+        assert {rate[id(p)] for p in model.warp.parameters() if p is not model.warp.codes} == {2e-3}
+    start, middle = (float(told["extra"](progress).detach()) for progress in (0.0, 0.5))
+    assert middle > 0 and start == pytest.approx(2 * middle) and float(told["extra"](1.0).detach()) == 0
 
 
 def test_schedules() -> None:

@@ -33,6 +33,7 @@ PICTURED = 1  # seeds whose pictures are kept
 LEAST = 1e-6  # below which shares, drifts and stretches are not told apart
 DENSE, CELLS, MARGIN = 10.0, 4, 2  # a blob: density above, in more cells than; cells around matter that are not free
 WORST_OF = 5  # frames
+NET_LR, TV = 1e-3, 1e-3  # beside planes: of their small network; the weight of their variation, which falls to 0
 RATES = warmup(0.1, exponential(0.1))  # with no rise, all units of a field may die in the first steps
 
 
@@ -101,15 +102,19 @@ def train_and_score(arm: str, seed: int, s: Moving, data: Scored | None, record:
     alpha = schedule_of(arm, s.bands)
     codes = [] if model.warp is None else [model.warp.codes]
     warp = [] if model.warp is None else [p for p in model.warp.parameters() if p is not codes[0]]
-    rest = [p for p in model.parameters() if all(p is not q for q in (*warp, *codes))]
-    rates = (rest, s.lr), (warp, s.warp_lr), (codes, s.code_lr)
+    planes = model.template if isinstance(model.template, PlaneTemplate) else None
+    factors = [] if planes is None else planes.factors()
+    rest = [p for p in model.parameters() if all(p is not q for q in (*warp, *codes, *factors))]
+    rates = (factors, s.lr), (rest, s.lr if planes is None else NET_LR), (warp, s.warp_lr), (codes, s.code_lr)
     groups = [{"params": params, "lr": lr} for params, lr in rates if params]
+    smooth = None if planes is None else lambda progress: TV * (1 - progress) * planes.variation()
     run = fit_deformable(
         model, cameras, all_pixels(cameras, torch.from_numpy(scene.train.images[..., :3]).to(device)), scene.train.near,
         scene.train.far, frame=instants_of(scene.train).to(device), rays=s.rays, samples=s.samples, fine_samples=0,
         background=scene.background, alpha=alpha,
         elastic=0.0 if arm == "no_elastic" else s.elastic, static_points=still, background_points=s.background_points,
-        groups=groups, schedule=RATES, steps=s.steps, generator=streams["data"], noise=streams["noise"], log=record.log,
+        groups=groups, schedule=RATES, extra=smooth, steps=s.steps, generator=streams["data"], noise=streams["noise"],
+        log=record.log,
     )  # fmt: skip
     record.curve("mse", *run.curves["mse"])
     model.eval()

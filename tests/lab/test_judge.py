@@ -182,6 +182,15 @@ def test_a_precondition_between_two_bounds_and_on_them():
     assert known["holds"] is True and known["text"] == "m of b known in every seed"
 
 
+def test_a_precondition_of_one_profile():
+    hard = Precondition("m", "a", at_least=9, why="not fitted", profiles=("full",))
+    easy = Precondition("m", "a", at_least=1, why="not fitted", profiles=("quick", "smoke"))
+    claim = conditioned(hard, easy)
+    assert [row["text"] for row in judge(claim, GOOD, "quick").preconditions] == ["m of a at least 1 in every seed"]
+    assert judge(claim, GOOD, "quick").verdict == "supported" and judge(claim, GOOD, "full").verdict == "inconclusive"
+    assert judge(claim, GOOD, "paper").preconditions == []
+
+
 @pytest.mark.parametrize("b", [[1, nan, 1], [1, 1], [1, None, 1]])
 def test_a_precondition_that_is_not_known(b):
     context = type("Unknown", (Shown,), {

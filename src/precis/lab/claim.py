@@ -82,13 +82,22 @@ class Hypothesis(Protocol):
 
 @dataclass(frozen=True)
 class Precondition:
-    """What must hold for every seed before the hypotheses mean anything; one seed failing: inconclusive, with `why`."""
+    """What must hold for every seed before the hypotheses mean anything; one seed failing: inconclusive, with `why`.
+
+    profiles: the only ones at which it is asked; None: all.
+    """
 
     metric: str
     arm: str
     at_least: Number | None = None
     at_most: Number | None = None
     why: str = ""
+    profiles: tuple[str, ...] | None = None
+
+
+def asked_at(condition: Hypothesis | Precondition, profile: str) -> bool:
+    """Whether it is asked at this profile."""
+    return condition.profiles is None or profile in condition.profiles
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any, NamedTuple
 
-from precis.lab.claim import Claim, Hypothesis, Outcome, Precondition, Table
+from precis.lab.claim import Claim, Hypothesis, Outcome, Precondition, Table, asked_at
 from precis.lab.reading import watch
 from precis.lab.words import fields_of
 
@@ -41,7 +41,7 @@ def judge(claim: type[Claim], table: Table, profile: str) -> Judgement:
     unseen: list[str] = []
     tested: set[str] = set()
     for hypothesis in claim.hypotheses:
-        if hypothesis.profiles is not None and profile not in hypothesis.profiles:
+        if not asked_at(hypothesis, profile):
             continue
         reading = watch(table, hypothesis.unit)
         rows.append(_row(hypothesis, hypothesis.outcome(reading)))
@@ -51,7 +51,7 @@ def judge(claim: type[Claim], table: Table, profile: str) -> Judgement:
                 row, known = _sabotage(hypothesis, table, broken, arm)
                 rows.append(row)
                 unseen += [] if known else [row["text"] + _noted(row)]
-    preconditions = [_precondition(condition, table) for condition in claim.preconditions]
+    preconditions = [_precondition(c, table) for c in claim.preconditions if asked_at(c, profile)]
     for broken, arm in claim.sabotaged.items():
         if broken not in tested:
             unseen.append(f"no counting hypothesis at {profile} reads {arm}, for which {broken} stands")

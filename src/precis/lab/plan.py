@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from precis.errors import InputError
-from precis.lab.claim import Claim, Profile, Tuning
+from precis.lab.claim import Claim, Profile, Tuning, asked_at
 from precis.lab.fingerprint import canonical, data_fingerprint, source_fingerprint, trial_key
 from precis.lab.loading import PaperSource, claims_of
 from precis.lab.reach import source_digests
@@ -140,11 +140,12 @@ def arms_at(claim: type[Claim], profile: str) -> tuple[str, ...]:
 
     So a costly baseline can stand in `arms` and be trained at `full` alone: `Greater(…, profiles=("full",))`.
     """
-    here: set[str] = {condition.arm for condition in claim.preconditions} | set(claim.sabotaged.values())
+    conditions = {condition.arm for condition in claim.preconditions if asked_at(condition, profile)}
+    here: set[str] = conditions | set(claim.sabotaged.values())
     elsewhere: set[str] = set()
     for hypothesis in claim.hypotheses:
         read = arms_read(hypothesis)
-        if hypothesis.profiles is None or profile in hypothesis.profiles:
+        if asked_at(hypothesis, profile):
             here |= set(claim.arms) if read is None else read
         else:
             elsewhere |= read or set()
@@ -155,7 +156,7 @@ def arms_at(claim: type[Claim], profile: str) -> tuple[str, ...]:
 def _set_seeds(plan: Plan, profile: str, seeds: int | None, until_verdict: bool, max_seeds: int) -> None:
     from precis.lab.hypotheses import Exact
 
-    read = [h for h in plan.claim.hypotheses if h.profiles is None or profile in h.profiles]
+    read = [h for h in plan.claim.hypotheses if asked_at(h, profile)]
     if read and all(isinstance(h, Exact) for h in read):
         plan.seeds = plan.most = 1
         return

@@ -42,14 +42,17 @@ class Body:
 
 DIGITS = Body(Task(train=1200, test=597, epochs=6))
 CIFAR = Body(
-    Task("cifar10", 32, train=10_000, test=10_000, epochs=8), width=0.35, stages=STAGES, stem=32, last=1280, round_to=8
-)
+    Task("cifar10", 32, train=10_000, test=10_000, epochs=8), lr=0.02, width=0.35, stages=STAGES, stem=32, last=1280,
+    round_to=8,
+)  # fmt: skip
+# The small net leaves out the first halving: here that of the first stage, so that the second works at 16×16.
+CIFAR_CPU = replace(CIFAR, stages=((1, 16, 1, 2), *STAGES[1:]), task=replace(CIFAR.task, epochs=5))
 SMALL = {
     "smoke": Profile(Body(Task(train=64, test=64, epochs=1)), seeds=2, scale="digits, 64 pictures, 1 epoch"),
     "quick": Profile(DIGITS, scale="8×8 digits, 1,200 pictures, 6 epochs, six blocks of 4 channels"),
-    "full": Profile(replace(CIFAR, task=replace(CIFAR.task, train=5000, epochs=4)), seeds=3, cuda=CIFAR,
-                    scale="CIFAR-10, 5,000 pictures, 4 epochs (GPU: 10,000, 8), width 0.35, stem and first stage at "
-                    "full resolution"),
+    "full": Profile(CIFAR_CPU, seeds=3, cuda=CIFAR,
+                    scale="CIFAR-10, 10,000 pictures, 5 epochs (GPU: 8), width 0.35, stem and first stage at full "
+                    "resolution (GPU: the second too)"),
 }  # fmt: skip
 
 
@@ -61,7 +64,8 @@ class _Blocks(Claim):
     Arms: `linear`, the paper's; `relu6`, with ReLU6 after the projection; `none`, without shortcuts; `expansion`, with
     shortcuts between the wide tensors of neighbouring blocks of equal shape instead.  All arms of a seed have the same
     pictures, initial weights, order and rate, so that one flag is all that differs: SGD with momentum 0.9, a cosine
-    from 0.2, batches of 32, as the plan of this claim had it before anything was run.
+    from 0.2, batches of 32, as the plan of this claim had it before anything was run.  On CIFAR-10 it is from 0.02, the
+    best of 0.01 to 0.1 for `linear` and `relu6` on a pilot seed; from 0.2 `linear` learned nothing there.
 
     A first recorded run departed from that plan: it tuned the rate of every arm on one pilot seed, which gave linear
     ends 0.05 and ends with ReLU6 0.45, a difference that is the pilot's noise (it ranks rates by 240 pictures).  There
@@ -104,7 +108,10 @@ class LinearBottleneck(_Blocks):
     statement = "Blocks whose thin ends are linear reach a lower error than blocks with ReLU6 there."
     arms = ("linear", "relu6")
     hypotheses = (Less("error", "linear", "relu6"),)
-    preconditions = (Precondition("error", "linear", at_most=50, why="the net did not learn"),)
+    preconditions = (
+        Precondition("error", "linear", at_most=50, why="the net did not learn", profiles=("smoke", "quick")),
+        Precondition("error", "linear", at_most=70, why="the net did not learn", profiles=("full",)),
+    )
     untried = "ImageNet, where the paper finds about one point (a figure that was not re-read), and wider bottlenecks."
 
 

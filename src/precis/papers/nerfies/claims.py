@@ -15,7 +15,7 @@ QUICK = Moving(
     "flatland", frames=24, size=48, steps=400, rays=96, samples=24, test_samples=48, lr=4e-3, warp_lr=2e-3, code_lr=2e-2
 )  # fmt: skip
 FULL = Moving(
-    "bust", frames=60, size=32, steps=600, rays=512, samples=32, test_samples=48, lr=2e-2, warp_lr=2e-3,
+    "bust", frames=60, size=32, steps=1200, rays=512, samples=32, test_samples=48, lr=2e-2, warp_lr=2e-3,
     code_lr=2e-2, template="planes",
 )  # fmt: skip
 SMOKE = Moving(
@@ -49,7 +49,7 @@ class _Runs(Claim):
         "smoke": Profile(SMOKE, seeds=2, scale="flatland, 4 frames of 12 pixels, 3 steps"),
         "quick": Profile(QUICK, seeds=5, scale="flatland, 24 frames of 48 pixels, template 4×64, 400 steps"),
         "full": Profile(
-            FULL, seeds=3, scale="a bust in space, 60 frames of 32², planes, 600 steps (GPU: 64², 12,000 steps)",
+            FULL, seeds=3, scale="a bust in space, 60 frames of 32², planes, 1,200 steps (GPU: 64², 12,000 steps)",
             cuda=replace(FULL, size=64, steps=12_000, rays=4096, samples=64, test_samples=96, background_points=4096),
         ),
         "paper": Profile(

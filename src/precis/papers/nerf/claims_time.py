@@ -42,7 +42,7 @@ class FastTraining(Claim):
     off what grazing rays saw behind a surface, and the fast model got worse from some hundred steps on.
 
     The fast model is compared with the tiny network, by a factor of two, and at full with the paper's network, by 20;
-    at quick the paper's network does not run.  On a processor it has 100 steps of 256 rays there, about six minutes,
+    at quick the paper's network does not run.  On a processor it has 100 steps of 256 rays there, about five minutes,
     which cannot make it good: the ratio is then at least what is found.  No broken arm, since time is measured.
     """
 

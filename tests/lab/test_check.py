@@ -214,6 +214,13 @@ def test_a_batch_gets_all_arms_and_seeds_at_once_and_later_what_is_missing(toy):
     assert len(toy.lines("passes")) == 2
 
 
+def test_workers_share_out_the_arms_of_a_batch_that_goes_by_arms(toy):
+    (report,) = toy.check("by_arm", workers=2)
+    assert sorted(toy.lines("passes")) == ["baseline 0,1,2", "method 0,1,2"] and report["verdict"] == "supported"
+    toy.check("by_arm", seeds=5, workers=2)
+    assert sorted(toy.lines("passes")) == ["baseline 0,1,2", "baseline 3,4", "method 0,1,2", "method 3,4"]
+
+
 def test_until_verdict_looks_again_with_narrower_error(toy):
     (report,) = toy.check("close", until_verdict=True)
     counts = looks(3, 20)

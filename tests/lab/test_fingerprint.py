@@ -70,6 +70,7 @@ FILES = {
             profiles = {{"quick": Profile(settings=None)}}
             takes = ("image",)
             untried = "all else"
+            by_arm = True
             runs = "both"
             tuning = None
             depth: int = 5

@@ -5,7 +5,8 @@
 Its gradient by x, which the deformation field learns from, is that of linear interpolation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from precis.fields.nerf_planes import PlaneField
+from precis.fields.nerfies import DeformableNerf
 
 Number = float | int
 
@@ -54,3 +56,22 @@ class PlaneTemplate(PlaneField):
         """Density alone, 0 outside of the box."""
         inside = ((x >= self.aabb[0]) & (x <= self.aabb[1])).all(-1)
         return super().density(x) * inside
+
+    def fading(self, weight: Number) -> Callable[[float], Tensor]:
+        """The planes' variation as a loss of this weight, which falls to 0 as progress goes from 0 to 1."""
+        return lambda progress: weight * (1 - progress) * self.variation()
+
+
+def rates(model: DeformableNerf, *, planes: Number, rest: Number, warp: Number, codes: Number) -> list[dict[str, Any]]:
+    """Parameter groups of an optimizer: planes and lines of the template (if it has any), field, its codes, the rest.
+
+    Codes begin within 0.05 of each other: at the network's rate a few hundred steps would not part them.
+    """
+    factors = model.template.factors() if isinstance(model.template, PlaneTemplate) else []
+    groups: list[dict[str, Any]] = [{"params": factors, "lr": planes}]
+    if model.warp is not None:
+        field = [p for p in model.warp.parameters() if p is not model.warp.codes]
+        groups += [{"params": field, "lr": warp}, {"params": [model.warp.codes], "lr": codes}]
+    taken = {id(p) for group in groups for p in group["params"]}
+    groups.append({"params": [p for p in model.parameters() if id(p) not in taken], "lr": rest})
+    return [group for group in groups if group["params"]]

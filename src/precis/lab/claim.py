@@ -145,6 +145,7 @@ class Claim:
     runs: ClassVar[str] = ""
     takes: ClassVar[tuple[str, ...]] = ()
     untried: ClassVar[str] = ""
+    by_arm: ClassVar[bool] = False  # `batch` trains one arm after the other: workers may share the arms out
 
     def load(self, settings: Any, source: Path | None) -> Any:
         """The data, once a worker; `source` is the user's `--data`."""

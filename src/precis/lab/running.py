@@ -211,13 +211,17 @@ def _shape(group: Group) -> tuple[int, float]:
 
 
 def _units(wanted: dict[str, Wanted]) -> list[list[str]]:
-    """Keys that go in one task: each by itself, or, for a claim with `batch`, the fewest products arms × seeds."""
-    by_seed: dict[tuple[Group, str, int], list[str]] = {}
+    """Keys that go in one task: each by itself, or, for a claim with `batch`, the fewest products arms × seeds.
+
+    Where the claim says that its batch goes by arms, every arm is a product of its own.
+    """
+    by_seed: dict[tuple[Group, str, str, int], list[str]] = {}
     for key, one in wanted.items():
         if one.group.batch:
             candidate = repr(one.tuned) if one.tuning else ""
-            by_seed.setdefault((one.group, candidate, one.seed), []).append(key)
+            arm = one.arm if one.group.claim.by_arm else ""
+            by_seed.setdefault((one.group, arm, candidate, one.seed), []).append(key)
     products: dict[tuple[Any, ...], list[str]] = {}
-    for (group, candidate, _), keys in by_seed.items():
+    for (group, _, candidate, _), keys in by_seed.items():
         products.setdefault((group, candidate, tuple(sorted(wanted[k].arm for k in keys))), []).extend(keys)
     return [[key] for key, one in wanted.items() if not one.group.batch] + list(products.values())

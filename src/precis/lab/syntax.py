@@ -16,7 +16,7 @@ from precis.errors import InputError
 # What of a claim class describes or judges, or is in a trial's key as it stands.
 _NOT_COMPUTING = frozenset(
     ("name", "statement", "arms", "sabotaged", "profiles", "hypotheses", "preconditions", "tuning", "runs", "takes",
-     "untried")
+     "untried", "by_arm")
 )  # fmt: skip
 _SKIPPED = frozenset(("ctx", "type_comment", "kind", "type_ignores"))
 

@@ -189,6 +189,12 @@ class Batched(_Scores):
             yield arm, seed, self.trial(arm, seed, settings, data, records[arm, seed])
 
 
+class ByArm(Batched):
+    name = "by_arm"
+    statement = "one arm after the other"
+    by_arm = True
+
+
 class Close(_Scores):
     """An effect that three seeds cannot tell and some more can."""
 

@@ -38,6 +38,7 @@ class _Sizes(Claim):
 
     runs = "sizes"
     takes = ("images",)
+    by_arm = True
     tuning = TUNED
     profiles = {
         "smoke": Profile(Residual(train=40, test=40, epochs=1), seeds=4, scale="digits, 40 pictures, 1 epoch"),

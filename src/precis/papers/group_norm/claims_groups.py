@@ -38,6 +38,7 @@ class GroupsHelp(Claim):
     arms = ("gn", "ln", "in")
     tuning = TUNED
     takes = ("images",)
+    by_arm = True
     profiles = {
         "smoke": Profile(
             Residual(train=40, test=40, epochs=1, strides=(2, 2, 1)), seeds=2, scale="digits, 40 pictures"

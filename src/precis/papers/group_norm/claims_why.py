@@ -172,6 +172,7 @@ class LearningRate(Claim):
     arms = ("bn", "gn", "none")
     sabotaged = {"bn_permuted": "bn", "gn_permuted": "gn"}
     takes = ("images",)
+    by_arm = True
     profiles = {
         "smoke": Profile(
             Rates(Residual(train=40, test=40), (0.05, 1.6), 4, 2), seeds=2, scale="digits, 4 steps, 2 rates"

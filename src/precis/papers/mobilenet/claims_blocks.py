@@ -75,6 +75,7 @@ class _Blocks(Claim):
 
     runs = "blocks"
     takes = ("images",)
+    by_arm = True
     profiles = SMALL
 
     def load(self, settings: Any, source: Path | None) -> Pool:

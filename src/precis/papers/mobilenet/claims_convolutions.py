@@ -35,6 +35,7 @@ class _Compared(Claim):
     the rate tuned for every arm on the same three values on a pilot seed."""
 
     takes = ("images",)
+    by_arm = True
     tuning = TUNED
 
     def load(self, settings: Any, source: Path | None) -> Pool:

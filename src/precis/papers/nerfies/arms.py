@@ -23,7 +23,7 @@ from precis.fields.nerf_cameras import Cameras, Rays
 from precis.fields.nerfies import Codes, DeformableNerf, SE3Field, TranslationField, render_many, render_views
 from precis.fields.nerfies_fit import all_pixels, annealed, fit_deformable
 from precis.fields.nerfies_losses import log_singular_values
-from precis.fields.nerfies_planes import PlaneTemplate
+from precis.fields.nerfies_planes import PlaneTemplate, rates
 from precis.lab.claim import Metrics, Recorder
 from precis.train.schedule import exponential, warmup
 
@@ -100,21 +100,15 @@ def train_and_score(arm: str, seed: int, s: Moving, data: Scored | None, record:
     points = scene.train.static_points
     still = None if points is None or arm == "no_background" else torch.from_numpy(points[::2].copy()).to(device)
     alpha = schedule_of(arm, s.bands)
-    codes = [] if model.warp is None else [model.warp.codes]
-    warp = [] if model.warp is None else [p for p in model.warp.parameters() if p is not codes[0]]
     planes = model.template if isinstance(model.template, PlaneTemplate) else None
-    factors = [] if planes is None else planes.factors()
-    rest = [p for p in model.parameters() if all(p is not q for q in (*warp, *codes, *factors))]
-    rates = (factors, s.lr), (rest, s.lr if planes is None else NET_LR), (warp, s.warp_lr), (codes, s.code_lr)
-    groups = [{"params": params, "lr": lr} for params, lr in rates if params]
-    smooth = None if planes is None else lambda progress: TV * (1 - progress) * planes.variation()
+    groups = rates(model, planes=s.lr, rest=s.lr if planes is None else NET_LR, warp=s.warp_lr, codes=s.code_lr)
     run = fit_deformable(
         model, cameras, all_pixels(cameras, torch.from_numpy(scene.train.images[..., :3]).to(device)), scene.train.near,
         scene.train.far, frame=instants_of(scene.train).to(device), rays=s.rays, samples=s.samples, fine_samples=0,
         background=scene.background, alpha=alpha,
         elastic=0.0 if arm == "no_elastic" else s.elastic, static_points=still, background_points=s.background_points,
-        groups=groups, schedule=RATES, extra=smooth, steps=s.steps, generator=streams["data"], noise=streams["noise"],
-        log=record.log,
+        groups=groups, schedule=RATES, extra=None if planes is None else planes.fading(TV), steps=s.steps,
+        generator=streams["data"], noise=streams["noise"], log=record.log,
     )  # fmt: skip
     record.curve("mse", *run.curves["mse"])
     model.eval()
@@ -181,7 +175,7 @@ def stretch(
     codes = model.codes(instants_of(scene.test)[view].to(device))
     _, jacobian = model.canonical(x, codes, alpha, jacobian=True)
     assert jacobian is not None
-    return float(log_singular_values(jacobian.cpu()).abs().mean())
+    return float(log_singular_values(jacobian.detach().cpu()).abs().mean())
 
 
 def drift(model: DeformableNerf, points: Tensor, alpha: float) -> float:

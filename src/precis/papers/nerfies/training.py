@@ -15,7 +15,7 @@ from precis.fields.nerfies import (
     render_views,
 )
 from precis.fields.nerfies_fit import fit_deformable
-from precis.fields.nerfies_planes import PlaneTemplate
+from precis.fields.nerfies_planes import PlaneTemplate, rates
 from precis.fields.nerfies_schedule import held_then_cosine
 from precis.fields.nerfies_warp import make_codes
 from precis.papers.job import Work
@@ -133,17 +133,9 @@ def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
     minutes = job.minutes or (None if job.steps else 10.0 if gpu else 4.0)
     groups, template = None, cast(Any, model.template)
     if job.template == "fast":
-        planes = template.factors()
-        # Deformation codes begin within 0.05 of each other: few steps of the network's rate would not part them.
-        codes = [] if model.warp is None else [model.warp.codes]
-        others = [p for p in model.parameters() if all(p is not q for q in (*planes, *codes))]
-        groups = [{"params": planes, "lr": 2e-2}, {"params": others, "lr": 1e-3}, {"params": codes, "lr": 1e-2}]
-        groups = [group for group in groups if group["params"]]
+        groups = rates(model, planes=2e-2, rest=1e-3, warp=1e-3, codes=1e-2)
     if job.template == "vanilla" and not gpu:
         work.note("the paper's network takes minutes a step on a processor: --template fast is meant for one")
-
-    def smooth(progress: float) -> Any:
-        return 1e-3 * (1 - progress) * template.variation()
 
     last: dict[str, float] = {}
 
@@ -156,9 +148,9 @@ def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
         model, opened.cameras, pixels, opened.near, opened.far, rays=job.rays or (4096 if gpu else 512), samples=0,
         fine_samples=0, background=model.background, elastic=weight, elastic_schedule=fall,
         static_points=opened.points, background_weight=job.background_weight, render=model.passes,
-        extra=smooth if job.template == "fast" else None, groups=groups, steps=job.steps, minutes=minutes,
-        generator=torch.Generator().manual_seed(job.seed), noise=torch.Generator().manual_seed(job.seed + 1), log=log,
-        folder=work.folder / CHECKPOINT, resume=work.resume,
+        extra=template.fading(1e-3) if job.template == "fast" else None, groups=groups, steps=job.steps,
+        minutes=minutes, generator=torch.Generator().manual_seed(job.seed),
+        noise=torch.Generator().manual_seed(job.seed + 1), log=log, folder=work.folder / CHECKPOINT, resume=work.resume,
     )  # fmt: skip
     model.eval().requires_grad_(False)
     save_model(work.folder, model, arguments)

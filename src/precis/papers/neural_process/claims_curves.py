@@ -63,6 +63,7 @@ class _OnCurves(Claim):
     """
 
     runs = "curves"
+    by_arm = True
     profiles = {
         "smoke": Profile(
             Curves(4, batch=8, width=16, reach=1.0, test=20, targets=10), seeds=2, scale="width 16, 4 steps"

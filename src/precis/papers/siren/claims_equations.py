@@ -50,6 +50,7 @@ class BoundaryValue(Claim):
     statement = "Constraints on derivatives alone solve a boundary value problem, and a sine network solves it best."
     arms = ("siren", "relu", "relu_pe")
     sabotaged = {"boundary_only": "siren"}
+    by_arm = True
     tuning = Tuning({"lr": RATES}, "log_error", maximise=False)
     profiles = {
         "smoke": Profile(Oscillation(10, points=64), seeds=2, scale="k = 15, 64 points, width 64, 10 steps"),

@@ -56,6 +56,7 @@ class AdditiveNoise(Claim):
     )
     arms = ("additive", "multiplicative")
     takes = ("images",)
+    by_arm = True
     tuning = Tuning({"rate_factor": (1, 3, 10)}, "bound")
     profiles = {
         "smoke": Profile(replace(SMOKE, net="mlp:16-12", draws=50), seeds=3, scale="100 digits, 4 steps"),

@@ -43,6 +43,7 @@ class _Trained(Claim):
     """
 
     takes = ("images",)
+    by_arm = True
     permuted = False
 
     def load(self, settings: Any, source: Path | None) -> Pool:

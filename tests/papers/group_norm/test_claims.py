@@ -159,3 +159,13 @@ def test_every_rate_of_a_seed_starts_alike_and_ends_apart(tmp_path):
         assert curves.shape == (2, 2, 3)
         assert torch.allclose(curves[:, 0, 0], curves[:, 1, 0], atol=1e-5)  # same weights, same first batch
         assert not torch.allclose(curves[:, 0, 2], curves[:, 1, 2])
+
+
+def test_large_maps_are_trained_one_after_another_with_the_same_losses(tmp_path, monkeypatch):
+    rates = Rates(SMALL, (0.01, 0.4, 1e12), 4, 2)
+    together = claims_why._at_all_rates("bn", rates, POOL, (0, 1), record(tmp_path))
+    monkeypatch.setattr(claims_why, "STACKED", 0)
+    apart = claims_why._at_all_rates("bn", rates, POOL, (0, 1), record(tmp_path))
+    assert torch.allclose(apart[:, :2], together[:, :2], atol=1e-4) and apart.shape == together.shape == (2, 3, 4)
+    for losses in (apart, together):
+        assert losses[:, 2].isnan().any() or (losses[:, 2, -1] > 10).all()

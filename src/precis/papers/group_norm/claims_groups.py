@@ -46,7 +46,7 @@ class GroupsHelp(Claim):
         "quick": Profile(Residual(strides=(2, 2, 1)), scale="8×8 digits, 1,000 pictures, 2 epochs, last map 2×2"),
         "full": Profile(
             CIFAR_CPU, seeds=3, cuda=CIFAR,
-            scale="CIFAR-10, 4,000 pictures, 3 epochs (GPU: 10,000, 5), ResNet-20, last map 8×8",
+            scale="CIFAR-10, 4,000 pictures, 5 epochs, ResNet-14, last map 4×4 (GPU: 10,000, ResNet-20, 8×8)",
         ),
     }  # fmt: skip
     hypotheses = (Less("error", "gn", "ln"), Less("error", "gn", "in"))
@@ -102,7 +102,7 @@ class GroupingArbitrary(Claim):
         "quick": Profile(Conversion(), seeds=1, scale="the net for 8×8 digits in float64, 20 steps"),
         "full": Profile(
             Conversion(CIFAR_CPU), seeds=3, cuda=Conversion(CIFAR),
-            scale="CIFAR-10, 4,000 pictures, 3 epochs (GPU: 10,000, 5), ResNet-20, 1 epoch after",
+            scale="CIFAR-10, 4,000 pictures, 5 epochs, ResNet-14 (GPU: 10,000, ResNet-20), 1 epoch after",
         ),
     }  # fmt: skip
     hypotheses = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from precis.lab.claim import Claim, Metrics, Profile, Recorder
@@ -15,7 +16,7 @@ from precis.lab.hypotheses import Differs, Greater, Less, Trend
 from precis.lab.trial import streams
 from precis.nn.norm import pick_groups
 from precis.papers.pools import Pool
-from precis.papers.small_nets import TUNED, Residual, cross_entropy, error_name, error_of, load_pool, splits
+from precis.papers.small_nets import STACKED, TUNED, Residual, cross_entropy, error_name, error_of, load_pool, splits
 from precis.train.loop import Budget
 from precis.train.many import ManySGD, fit_many
 
@@ -178,7 +179,8 @@ class LearningRate(Claim):
             Rates(Residual(train=40, test=40), (0.05, 1.6), 4, 2), seeds=2, scale="digits, 4 steps, 2 rates"
         ),
         "quick": Profile(Rates(), seeds=3, scale="8×8 digits, 60 steps of 32, six rates from 0.05 to 1.6"),
-        "full": Profile(Rates(CIFAR), seeds=3, scale="CIFAR-10, ResNet-20, 60 steps of 32, six rates"),
+        "full": Profile(Rates(CIFAR_CPU), seeds=3, cuda=Rates(CIFAR),
+                        scale="CIFAR-10, ResNet-14 (GPU: ResNet-20), 60 steps of 32, six rates"),
     }  # fmt: skip
     hypotheses = (
         Greater("log2_rate", "bn", "none"),
@@ -206,18 +208,26 @@ class LearningRate(Claim):
 
 
 def _at_all_rates(arm: str, settings: Rates, data: Pool, seeds: Sequence[int], record: Recorder) -> Tensor:
-    """Losses [seeds, rates, steps]: every seed at every rate, in one pass."""
-    rates = torch.tensor(settings.rates)
-    copies = [seed for seed in seeds for _ in rates]
+    """Losses [seeds, rates, steps]: every seed at every rate, in one pass, or, where the maps are large and a processor
+    is faster so, one after another; NaN after one that is not finite.
+    """
     parts = splits(data, settings.net, seeds, record.device)
-    own = [t.repeat_interleave(len(rates), 0) for t in (parts.x, parts.y)]
-    many = fit_many(
-        lambda seed: _net(arm, settings.net, data, seed).to(record.device), copies, tuple(own), cross_entropy,
-        own=(0, 1), size=settings.batch, drop_last=True, order=[streams(seed)["noise"] for seed in copies],
-        budget=Budget(steps=settings.steps), lr=rates.repeat(len(seeds)).to(record.device),
-        optimizer=partial(ManySGD, momentum=0.9, weight_decay=1e-4), log=record.log,
-    )  # fmt: skip
-    return many.curves["loss"].view(len(seeds), len(rates), -1)
+    copies = [(m, rate) for m in range(len(seeds)) for rate in settings.rates]
+    together = 1 if record.device == "cpu" and settings.net.size > STACKED else len(copies)
+    passes = [copies[i : i + together] for i in range(0, len(copies), together)]
+    curves = []
+    for k, copied in enumerate(passes):
+        of, rates = [m for m, _ in copied], [rate for _, rate in copied]
+        many = fit_many(
+            lambda seed: _net(arm, settings.net, data, seed).to(record.device), [seeds[m] for m in of],
+            (parts.x[of], parts.y[of]), cross_entropy, own=(0, 1), size=settings.batch, drop_last=True,
+            order=[streams(seeds[m])["noise"] for m in of], budget=Budget(steps=settings.steps),
+            lr=torch.tensor(rates).to(record.device), optimizer=partial(ManySGD, momentum=0.9, weight_decay=1e-4),
+            log=lambda step, total, k=k, **scalars: record.log(k * total + step, len(passes) * total, **scalars),
+        )  # fmt: skip
+        loss = many.curves["loss"]
+        curves.append(F.pad(loss, (0, settings.steps - loss.shape[1]), value=math.nan))
+    return torch.cat(curves).view(len(seeds), len(settings.rates), -1)
 
 
 def _net(arm: str, settings: Residual, data: Pool, seed: int) -> nn.Module:

@@ -32,7 +32,8 @@ def run(
 ) -> "Finished":
     """Run a paper's job on `input` (None: its built-in sample); `options` are those of `precis run PAPER --help`.
 
-    `listen` hears every log, image and note as a dict.  Raises InputError, RunFailed or Stopped.
+    `listen` hears every log, image and note as a dict, and before them that a sample is being made.  Raises InputError,
+    RunFailed or Stopped.
     """
     from precis.papers.opening import make_job
     from precis.papers.running import run_job

@@ -48,9 +48,11 @@ def test_a_table_of_the_report():
 
 
 def test_the_sample_serves_where_no_input_is_named(toy):
-    done = precis.run(toy.id, device="cpu", out="here")
+    told = []
+    done = precis.run(toy.id, device="cpu", out="here", listen=told.append)
     assert done.result["input"] == "words.txt" and done.folder.name == "here"
     assert any("built-in sample" in note for note in done.result["notes"])
+    assert told[0] == {"event": "sample"} and {"event": "sample"} not in told[1:]
 
 
 @pytest.mark.parametrize(("fail", "words"), [

@@ -72,6 +72,21 @@ def test_progress_on_a_terminal_is_a_bar():
     assert "50%" in out.file.getvalue() and "loss 0.25" in out.file.getvalue()
 
 
+def test_that_a_sample_is_being_made_is_seen_on_a_terminal_alone():
+    out, piped = (Console(file=io.StringIO(), width=100, force_terminal=terminal) for terminal in (True, False))
+    for shown in (out, piped):
+        with terminal.progress(shown) as hear:
+            hear({"event": "sample"})
+    assert "making the built-in sample" in out.file.getvalue() and piped.file.getvalue() == ""
+    with terminal.progress(out) as hear:
+        hear({"event": "sample"})
+        (task,) = hear._bar.tasks
+        hear({"event": "note", "text": "it was made"})
+        assert task.description == ""
+        hear({"event": "log", "step": 1, "total": 20, "scalars": {}})
+        assert (task.description, task.completed, task.total) == ("", 1, 20)
+
+
 def test_a_bar_goes_back_for_another_phase():
     out = Console(file=io.StringIO(), width=100, force_terminal=True)
     with terminal.progress(out) as hear:

@@ -37,6 +37,8 @@ def run_job(
     with tempfile.TemporaryDirectory(prefix="precis-sample-") as sample_folder:
         given = job.input
         if given is None:
+            if listen:
+                listen({"event": "sample"})
             job.input = job.sample(Path(sample_folder))
         else:
             check_input(given, job.kinds)

@@ -165,19 +165,21 @@ class Progress:
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "note":
+            if self._task is not None:
+                self._bar.update(self._task, description="")
             self.out.print(f"note: {event['text']}", style="yellow", markup=False)
+        elif event["event"] == "sample":  # piped, nothing: it would stand beside what one line has to say
+            self._begin("making the built-in sample", None)
         elif event["event"] == "log":
             self._step(event["step"], event["total"], scalars(event["scalars"]))
 
     def _step(self, step: int, total: int, metrics: str) -> None:
         anew, self._at = step < self._at, step  # another phase begins, whose pace the last one's tells nothing of
         if self._bar is not None:
-            if self._task is None:
-                self._bar.start()
-                self._task = self._bar.add_task("", total=total, metrics=metrics)
-            elif anew:
+            self._begin("", total)
+            if anew:
                 self._bar.reset(self._task)
-            self._bar.update(self._task, completed=step, total=total, metrics=metrics)
+            self._bar.update(self._task, description="", completed=step, total=total, metrics=metrics)
             return
         now = monotonic()
         self._first = (now, step) if anew or self._first is None else self._first
@@ -186,6 +188,12 @@ class Progress:
             done = step - self._first[1]
             left = f"  {(now - self._first[0]) / done * (total - step):.0f} s left" if done > 0 and step < total else ""
             self.out.print(f"{step}/{total}  {metrics}{left}".rstrip(), markup=False)
+
+    def _begin(self, what: str, total: int | None) -> None:
+        """A bar, if there is a terminal and none yet; of no length where nobody knows it."""
+        if self._bar is not None and self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(what, total=total, metrics="")
 
     def stop(self) -> None:
         if self._bar is not None:

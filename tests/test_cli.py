@@ -188,6 +188,7 @@ def test_check_report_and_list(cli, toy, tmp_path):
 def test_smoke_failing_trials_and_strict(cli, toy):
     done = cli("check", "toy_run", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--strict")
     assert "no verdict" in done.stdout
+    assert "there are smoke results alone, which have no verdict" in cli.refused("report")
     write_toy(cli.papers, "toy_fail", failing="up")
     done = cli("check", "toy_fail", "--profile", "smoke", "--device", "cpu", "--workers", "1", code=1)
     assert "ValueError: this arm breaks" in done.stdout

@@ -82,7 +82,7 @@ def test_a_bug_keeps_its_own_name(toy, tmp_path):
 
 def test_input_is_looked_at_before_work_starts(toy, tmp_path):
     (tmp_path / "blob.bin").write_bytes(bytes(range(256)))
-    for given, words in (("nowhere.png", "no such file"), ("blob.bin", "must be image or text")):
+    for given, words in (("nowhere.png", "no such file"), ("blob.bin", "must be an image or text")):
         with pytest.raises(InputError, match=words):
             run_job(toy, make_job(toy, given, device="cpu"))
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("toy_")] == []

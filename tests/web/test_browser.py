@@ -113,11 +113,33 @@ def test_find_a_paper_and_run_it_on_a_photograph(open_page: Callable[..., Any], 
     wait(page, "([alt]) => ![alt, undefined].includes(document.querySelector('.stage img')?.alt)", before)
     wait(page, "() => document.querySelector('.stage img')?.naturalWidth > 0")
     assert page.locator(".viewer").count() == 1, "a picture has no shape to turn"
+    sizes = drawn_by_a_slow_machine(page)
+    assert sizes[0] == 64 and 96 < max(sizes) <= 200, sizes
     with page.expect_download() as waiting:
         page.click("text=Download all")
     archive = zipfile.ZipFile(io.BytesIO(Path(waiting.value.path()).read_bytes()))
     names = [name.rpartition("/")[2] for name in archive.namelist()]
     assert "result.json" in names and "reconstruction.png" in names and archive.testzip() is None
+
+
+def drawn_by_a_slow_machine(page: Any) -> list[int]:
+    """Longer sides of the pictures that the viewer asks for where each pixel takes 0.1 ms, until it rests."""
+    sizes: list[int] = []
+
+    def late(route: Any) -> None:
+        if "probe=1" in route.request.url:  # the page is loaded anew: what was asked for before is not its own
+            sizes.clear()
+        width, height = (int(re.search(rf"{name}=(\d+)", route.request.url)[1]) for name in ("width", "height"))  # type: ignore[index]
+        sizes.append(max(width, height))
+        time.sleep(width * height * 1e-4)
+        route.continue_()
+
+    page.route("**/view/**", late)
+    page.reload()
+    wait(page, "() => document.querySelector('.stage img')?.naturalWidth > 96")
+    wait(page, "() => !document.querySelector('.stage.busy')")
+    page.unroute("**/view/**")
+    return sizes
 
 
 def test_watch_reload_and_stop(open_page: Callable[..., Any], place: Path) -> None:

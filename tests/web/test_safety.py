@@ -274,9 +274,9 @@ def test_bombs_and_broken_files(site: TestClient, ids: tuple[str, str], home: Pa
     huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, "big")
     for name, content, word in (
         ("a.zip", bomb.getvalue(), "200 times"), ("a.png", bytes(huge), "pixels"), ("a.png", b"", "empty"),
-        ("a.png", b"\0\1\2nothing", "no kind"), ("a.csv", b"a,b\n1,2\n", "INPUT must be image"), ("a.zip",
+        ("a.png", b"\0\1\2nothing", "no kind"), ("a.csv", b"a,b\n1,2\n", "INPUT must be an image"), ("a.zip",
         b"PK\3\4xx", "broken"),
-        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "INPUT must be image"),
+        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "INPUT must be an image"),
     ):  # fmt: skip
         answer = site.post(
             f"/papers/{ids[0]}/run", files={"input": (name, content)}, headers={"accept": "application/json"}

@@ -1,4 +1,4 @@
-"""Depth maps as a run writes them: exact as .npy, and as 16-bit pictures, all on one scale that is said."""
+"""Depth maps as a run writes them: exact as .npy, as 16-bit pictures, all on one scale that is said, and in colour."""
 
 import io
 
@@ -35,6 +35,17 @@ class DepthMaps:
             save(self.work.folder / f"{name}_depth.png", depth_picture(depth, step))
         self.work.note(f"depth pictures of 16 bits: a step is worth {step:.6g} units of INPUT, in all of them")
         return step
+
+
+def in_colour(depth: Float[np.ndarray, "h w"], far: float) -> Float[np.ndarray, "h w 3"]:
+    """To look at: near warm and bright, far dark; nothing (at `far`) white."""
+    import matplotlib
+
+    there = depth < 0.999 * far
+    low, high = (np.percentile(depth[there], [1, 99]) if there.any() else (0.0, 1.0))
+    share = 1 - ((depth - low) / max(high - low, 1e-6)).clip(0, 1)
+    colours = matplotlib.colormaps["inferno"](0.1 + 0.85 * share)[..., :3]
+    return np.asarray(np.where(there[..., None], colours, 1.0))
 
 
 def depth_picture(depth: Float[np.ndarray, "h w"], step: float) -> bytes:

@@ -19,6 +19,7 @@ def publish(library: Library, out: Path) -> Path:
         ledger.close()
     entries = [report for (_, profile), report in sorted(found.items()) if profile != "smoke"]
     if not entries:
-        raise InputError("there are no results yet: `precis check ID` makes some", file=place)
+        words = "there are smoke results alone, which have no verdict" if found else "there are no results yet"
+        raise InputError(f"{words}: `precis check ID` makes some", file=place)
     known = {paper.id: paper for paper in library if len(library.by_name[paper.id]) == 1}
     return write_report(out, entries, place, summaries=known)

@@ -94,15 +94,15 @@ def check_input(given: str, kinds: tuple[str, ...]) -> None:
         return
     path = Path(given).expanduser()
     if not path.exists():
-        raise InputError(f"no such file or folder; INPUT is {_either(kinds)}", file=given)
+        raise InputError(f"no such file or folder; INPUT is {either(kinds)}", file=given)
     if path.is_dir() and not any(path.iterdir()) or path.is_file() and not path.stat().st_size:
-        raise InputError(f"is empty; INPUT must be {_either(kinds)}{_endings(path, kinds)}", file=given)
+        raise InputError(f"is empty; INPUT must be {either(kinds)}{_endings(path, kinds)}", file=given)
     from precis.data import kinds_of
 
     found = kinds_of(path)
     if not found & set(kinds):
-        what = f"looks like {_either(sorted(found))}" if found else "is of no kind that precis reads"
-        raise InputError(f"{what}; INPUT must be {_either(kinds)}{_endings(path, kinds)}", file=given)
+        what = f"looks like {either(sorted(found))}" if found else "is of no kind that precis reads"
+        raise InputError(f"{what}; INPUT must be {either(kinds)}{_endings(path, kinds)}", file=given)
 
 
 def _endings(path: Path, kinds: tuple[str, ...]) -> str:
@@ -251,15 +251,18 @@ def _failure(error: Exception, folder: Path) -> RunFailed | None:
 
 
 _IN_WORDS = {
+    "image": "an image",
     "images": "images (a folder or an archive of them)",
     "frames": "frames (a video, or a folder of its pictures)",
-    "scene": "scene (photographs with their cameras: transforms.json, COLMAP, LLFF, Nerfies or .npz)",
+    "scene": "a scene (photographs with their cameras: transforms.json, COLMAP, LLFF, Nerfies or .npz)",
     "points": "points (.ply or .xyz)",
+    "table": "a table",
     "audio": "audio (.wav)",
 }
 
 
-def _either(kinds: tuple[str, ...] | list[str]) -> str:
+def either(kinds: tuple[str, ...] | list[str]) -> str:
+    """Kinds of input in words."""
     named = [_IN_WORDS.get(kind, kind) for kind in kinds]
     return " or ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
 

@@ -27,14 +27,15 @@ def inspect(path: str, kinds: list[str], what: str) -> dict[str, Any]:
     for file in [place] if place.is_file() else (p for p in place.rglob("*") if p.is_file()):
         _bounded(file)
     from precis.data import kinds_of
+    from precis.papers.running import either
 
     found = kinds_of(place)
     wanted = set(kinds)
     if "name" in wanted:  # the paper looks into it itself
         return {"kinds": sorted(found)}
     if not found or (wanted and not found & wanted):
-        named = f"looks like {_either(sorted(found))}" if found else "is of no kind that precis reads"
-        raise InputError(f"{named}; {what} must be {_either(kinds)}" if kinds else named, file=place.name)
+        named = f"looks like {either(sorted(found))}" if found else "is of no kind that precis reads"
+        raise InputError(f"{named}; {what} must be {either(kinds)}" if kinds else named, file=place.name)
     return {"kinds": sorted(found)}
 
 
@@ -116,10 +117,6 @@ def view(paper: str, folder: str, kind: str, at: dict[str, float], size: list[in
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=1)
     return {"png": base64.b64encode(out.getvalue()).decode()}
-
-
-def _either(kinds: list[str]) -> str:
-    return " or ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
 
 
 def _answer(line: str) -> dict[str, Any]:

@@ -76,10 +76,34 @@ def test_a_capture_far_from_0_in_other_units_is_learned_alike(copy: Path, tmp_pa
     assert far.far / far.scale == pytest.approx(4 * near.far / near.scale, rel=1e-3)
 
 
+@pytest.mark.parametrize("clear", [False, True])
+def test_points_that_leave_most_of_the_pictures_out_are_told(copy: Path, clear: bool) -> None:
+    """Not where what they leave out is transparent."""
+    points = np.load(copy / "points.npy")
+    middle = (points.min(0) + points.max(0)) / 2
+    notes = []
+    for size in (1.0, 0.02):
+        np.save(copy / "points.npy", (middle + size * (points - middle)).astype(np.float32))
+        if clear and size < 1:
+            for file in copy.glob("rgb/*/*.png"):
+                picture = np.asarray(Image.open(file).convert("RGBA")).copy()
+                picture[1:, :, 3] = 0
+                Image.fromarray(picture).save(file)
+        heard = Quiet()
+        open_capture(make_job(find()["nerfies"], copy, steps=1, device="cpu"), heard)
+        notes.append([text for text in heard.notes if "miss the box" in text])
+    assert not notes[0] and len(notes[1]) == (0 if clear else 1)
+    assert clear or re.match(r"[5-9]\d% of the pixels", notes[1][0]), notes
+
+
 class Quiet:
     device = "cpu"
 
-    def note(self, text: str) -> None: ...
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def test_what_a_run_leaves(done: tuple[Path, Finished]) -> None:
@@ -95,6 +119,7 @@ def test_what_a_run_leaves(done: tuple[Path, Finished]) -> None:
     with Image.open(out / "depth" / "a_0000_depth.png") as picture:
         assert picture.mode.startswith("I") and np.asarray(picture).max() == 65535
     assert finished.metrics["codes"] == 10 and finished.metrics["validation_photographs"] == 10
+    assert finished.metrics["steps"] == 3
     assert not (out / ".checkpoint").exists()
     notes = " ".join(result["notes"])
     assert "a_0003" in notes and "preview" in notes and "LPIPS" in notes

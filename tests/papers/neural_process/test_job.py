@@ -242,7 +242,7 @@ def test_too_few_pictures_and_a_single_one(tmp_path, pictures):
     np.savez(tmp_path / "few.npz", images=np.zeros((199, 1, 8, 8), np.uint8))
     with pytest.raises(InputError, match="199 pictures; at least 200"):
         run(tmp_path / "out", tmp_path / "few.npz", size=8)
-    with pytest.raises(InputError, match="INPUT must be table or images"):
+    with pytest.raises(InputError, match="INPUT must be a table or images"):
         run(tmp_path / "single", pictures / "3.png")
 
 

@@ -15,7 +15,7 @@ from precis.data.images import write_image
 from precis.fields.nerf_cameras import Cameras, focus, orbit, spiral
 from precis.fields.nerf_fit import render_view
 from precis.lab.figures import contact_sheet, curves
-from precis.papers.depth_maps import DepthMaps
+from precis.papers.depth_maps import DepthMaps, in_colour
 from precis.papers.job import Work
 from precis.papers.valid_pixels import psnr_of, ssim_of
 from precis.papers.work import save
@@ -104,7 +104,7 @@ def write_tests(work: Work, place: Place, learned: Any, depths: DepthMaps) -> tu
         scores = {"psnr": psnr_of(rgb, truth, count), "ssim": ssim_of(rgb, truth, count)}
         rows.append({"view": place.files.names[v], **scores})
         if k % max(len(views) // SHOWN, 1) == 0 and len(tiles) < 4 * SHOWN:
-            tiles += [rgb, truth, np.clip(4 * error, 0, 1), depth_picture(depth, place)]
+            tiles += [rgb, truth, np.clip(4 * error, 0, 1), in_colour(depth, place.far)]
     table(work, "test_views.csv", rows)
     sheet = contact_sheet([np.moveaxis(t, -1, 0) for t in tiles], columns=4, size=256,
                           header=["NeRF", "photograph", "difference × 4", "depth"])  # fmt: skip
@@ -129,7 +129,7 @@ def turning(work: Work, place: Place, learned: Any, path: Cameras) -> None:
         rgb, _, depth = look(learned, cameras, i, place)
         picture(work, f"orbit/{i:03d}.png", rgb)
         frames.append(np.moveaxis(rgb, -1, 0))
-        depths.append(np.moveaxis(depth_picture(depth, place), -1, 0))
+        depths.append(np.moveaxis(in_colour(depth, place.far), -1, 0))
     for name, stack in (("orbit.webp", frames), ("orbit_depth.webp", depths)):
         write_animation(work.folder / name, np.stack(stack), fps=15)
 
@@ -141,17 +141,6 @@ def look(learned: Any, cameras: Cameras, view: int, place: Place) -> tuple[np.nd
     depth = made.depth.cpu().numpy() / np.maximum(opacity, 1e-6)
     depth = np.where(opacity < 0.5, place.far, depth)
     return laid(made.rgb.cpu().numpy(), opacity, place), opacity, depth.astype(np.float32)
-
-
-def depth_picture(depth: np.ndarray, place: Place) -> np.ndarray:
-    """Near warm and bright, far dark; nothing white."""
-    import matplotlib
-
-    there = depth < 0.999 * place.far
-    low, high = (np.percentile(depth[there], [1, 99]) if there.any() else (0.0, 1.0))
-    share = 1 - ((depth - low) / max(high - low, 1e-6)).clip(0, 1)
-    colours = matplotlib.colormaps["inferno"](0.1 + 0.85 * share)[..., :3]
-    return np.asarray(np.where(there[..., None], colours, 1.0))
 
 
 def picture(work: Work, name: str, rgb: np.ndarray) -> None:

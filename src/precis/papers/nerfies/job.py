@@ -31,10 +31,10 @@ class Reconstruct(Job):
         Doc("capture in the Nerfies layout (dataset.json, camera/, rgb/), or with --per-frame any scene of `nerf`"),
     ] = None
     per_frame: Annotated[bool, Doc("any posed photographs: a code each, or one a `time` where they have it")] = False
-    downscale: Annotated[int | None, Doc("use photographs of 1/N size (rgb/Nx); None: as --size asks"), Range(1)] = None
+    downscale: Annotated[int | None, Doc("use photographs of 1/N size (rgb/Nx); else as --size asks"), Range(1)] = None
     size: Annotated[int | None, Doc("longest side that is worked at, at most: 100, CUDA 400"), Range(8, 4096)] = None
-    near: Annotated[float | None, Doc("where rays begin; None: as the capture says"), Range(1e-6)] = None
-    far: Annotated[float | None, Doc("where rays end; None: as the capture says"), Range(1e-6)] = None
+    near: Annotated[float | None, Doc("where rays begin; else as the capture says"), Range(1e-6)] = None
+    far: Annotated[float | None, Doc("where rays end; else as the capture says"), Range(1e-6)] = None
 
     aabb: Annotated[
         str | None, Doc("box of the scene: x0,y0,z0,x1,y1,z1 in the units of INPUT; else from what cameras see")
@@ -46,7 +46,7 @@ class Reconstruct(Job):
     ] = "auto"
 
     # How to fit.
-    steps: Annotated[int | None, Doc("steps of Adam; None: as many as --minutes allow"), Range(1)] = None
+    steps: Annotated[int | None, Doc("steps of Adam; else as many as --minutes allow"), Range(1)] = None
     minutes: Annotated[float | None, Doc("stop after so many minutes: 4, CUDA 10"), Range(0.001)] = None
     template: Annotated[Literal["fast", "vanilla"], Doc("canonical scene: planes, or the paper's network")] = "fast"
     warp: Annotated[Literal["se3", "translation", "none"], Doc("deformation field; none: a static scene")] = "se3"
@@ -102,8 +102,8 @@ class Reconstruct(Job):
             raise InputError("photographs share names, by which masks are found: give them names of their own",
                              file=self.input)  # fmt: skip
         moments = plan(self, opened)  # what is wrong with the options is said before the training
-        portrait, alpha = train(self, opened, work)
-        metrics: dict[str, Any] = write_outputs(self, opened, moments, portrait, alpha, work)
+        portrait, alpha, steps = train(self, opened, work)
+        metrics: dict[str, Any] = write_outputs(self, opened, moments, portrait, alpha, steps, work)
         return {name: None if value is None else float(value) for name, value in metrics.items()}
 
     def view(self, folder: Path, kind: str, at: dict[str, float], size: tuple[int, int]) -> Any:

@@ -8,6 +8,7 @@ NUMBERS = {
     "ssim_train": "mean structural similarity of the same (at most 1: alike)",
     "validation_photographs": "photographs kept out of training to be compared with (0: there are none)",
     "codes": "instants that are told apart, each with a deformation of its own unless --warp none",
+    "steps": "training steps made",
     "depth_units_per_step": "what a step of the 16-bit depth pictures is worth (units of INPUT): times the pixel's "
                             "value it is the depth",
     "mean_log_stretch": "mean absolute log of the factors by which the deformation stretches, in some training "

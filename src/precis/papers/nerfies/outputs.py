@@ -13,7 +13,7 @@ from precis.data.images import write_image
 from precis.fields.nerf_cameras import Cameras
 from precis.fields.nerfies import Codes, render_many
 from precis.lab.figures import contact_sheet
-from precis.papers.depth_maps import DepthMaps
+from precis.papers.depth_maps import DepthMaps, in_colour
 from precis.papers.job import Work
 from precis.papers.valid_pixels import psnr_of, ssim_of
 from precis.papers.work import write_json, writing
@@ -75,7 +75,7 @@ def plan(job: Any, opened: Opened) -> Moments:
 
 
 def write_outputs(
-    job: Any, opened: Opened, moments: Moments, model: Portrait, alpha: float, work: Work
+    job: Any, opened: Opened, moments: Moments, model: Portrait, alpha: float, steps: int, work: Work
 ) -> dict[str, Any]:
     """All files of a run; the metrics, validation first."""
     frozen = moments.frozen
@@ -94,7 +94,7 @@ def write_outputs(
             rgb, depth = draw(cameras, i, model.of(frozen))
             write_image(work.folder / "renders" / f"{i:03d}.png", rgb.numpy())
             depths.add(f"renders/{i:03d}", (depth / opened.scale).numpy())
-    metrics["depth_units_per_step"] = depths.finish()
+    metrics |= {"steps": steps, "depth_units_per_step": depths.finish()}
     metrics |= stretching(opened, model, alpha, work, names)
     write_meshes(job, opened, model, alpha, work, frozen, draw.tick)
     write_json(work.folder / PLACE, remember(opened.cameras, frozen, model.of(frozen), alpha))
@@ -137,7 +137,7 @@ def _photographs(
                 error = error if count is None else error * torch.from_numpy(count)
                 _write_picture(work.folder / "validation" / f"{stem}.png", torch.cat([rgb, truth, error], 2))
             if v in chosen:
-                rows[v] = [truth, rgb, _grey(depth, model.near, model.far)]
+                rows[v] = [truth, rgb, in_colour(depth.numpy(), model.far)]
             if model.warp is not None and (folder == "train" or v in chosen):
                 shown[v] = moved(opened, model, v, depth, draw.alpha)
                 maps.add(stem if folder == "train" else None, shown[v])
@@ -163,7 +163,7 @@ def _clips(job: Any, opened: Opened, moments: Moments, model: Portrait, draw: Dr
     orbit = np.stack([rgb.numpy() for rgb, _ in pictures])
     write_animation(work.folder / "orbit", orbit)
     write_animation(work.folder / "orbit.webp", orbit, FPS)
-    depths = np.stack([_grey(depth, model.near, model.far).numpy() for _, depth in pictures])
+    depths = np.stack([np.moveaxis(in_colour(depth.numpy(), model.far), -1, 0) for _, depth in pictures])
     write_animation(work.folder / "orbit_depth.webp", depths, FPS)
     first = instants_of(opened)
     shown = [first[int(f)] for f in torch.linspace(0, opened.frames - 1, n).round()]
@@ -174,11 +174,6 @@ def _clips(job: Any, opened: Opened, moments: Moments, model: Portrait, draw: Dr
     shares = torch.linspace(0, 1, moments.pictures).tolist()
     mixed = [draw(opened.cameras, frozen, a.mixed(b, share))[0].numpy() for share in shares]
     write_animation(work.folder / "interpolation.webp", np.stack(mixed), FPS)
-
-
-def _grey(depth: Tensor, near: float, far: float) -> Tensor:
-    """Near white, far black."""
-    return (1 - (depth - near) / (far - near)).clamp(0, 1)
 
 
 def _mean(values: list[float | None]) -> float | None:

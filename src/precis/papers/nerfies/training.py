@@ -113,8 +113,8 @@ class Portrait(DeformableNerf):
         return render_views(model, rays, codes, alpha, near, far, VANILLA_SAMPLES, VANILLA_SAMPLES, **options)
 
 
-def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
-    """The fitted model and its last α; saved in the run's folder."""
+def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float, int]:
+    """The fitted model, its last α and the steps made; saved in the run's folder."""
     gpu = work.device.startswith("cuda")
     looks, cells = looks_of(job, opened, work), 128 if gpu else 64
     hull = hull_of(job, opened, work, cells)
@@ -144,7 +144,7 @@ def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
         shown = {"psnr": -10 * torch.tensor(max(last.get("mse", 1.0), 1e-10)).log10().item(), "loss": last["loss"]}
         work.log(step, total, **shown)
 
-    fit_deformable(
+    run = fit_deformable(
         model, opened.cameras, pixels, opened.near, opened.far, rays=job.rays or (4096 if gpu else 512), samples=0,
         fine_samples=0, background=model.background, elastic=weight, elastic_schedule=fall,
         static_points=opened.points, background_weight=job.background_weight, render=model.passes,
@@ -154,7 +154,7 @@ def train(job: Any, opened: Opened, work: Work) -> tuple[Portrait, float]:
     )  # fmt: skip
     model.eval().requires_grad_(False)
     save_model(work.folder, model, arguments)
-    return model, float(bands_of(job))
+    return model, float(bands_of(job)), run.steps
 
 
 def elastic_of(job: Any, looks: Looks) -> tuple[float, Schedule]:

@@ -5,13 +5,17 @@ for (const part of document.querySelectorAll(".viewer")) {
   const kind = part.dataset.view, run = document.getElementById("live").dataset.run;
   const start = kind === "zoom" ? { x0: 0, y0: 0, x1: 1, y1: 1 } : { azimuth: 30, elevation: 20, distance: 3 };
   let at = { ...start }, shape = 1, wanted = null, busy = false, rest = 0, address = null;
+  const COARSE = 96, PATIENCE = 4000; // pixels; ms that a sharp picture may take
+  let pace = 0; // ms a pixel of the last picture, waiting included
 
   const sized = (most) => shape >= 1 ? [most, Math.max(8, Math.round(most / shape))] : [Math.max(8, Math.round(most * shape)), most];
 
   async function draw(most, probe) {
     const [width, height] = sized(most);
     const query = new URLSearchParams({ ...at, width, height, ...probe });
+    const began = performance.now();
     const answer = await fetch(`${run}/view/${kind}?${query}`, { headers: { accept: "application/json" } });
+    pace = (performance.now() - began) / (width * height);
     if (answer.status === 204) throw new Error("this run has no such view");
     if (!answer.ok) throw new Error((await answer.json()).error);
     const made = URL.createObjectURL(await answer.blob());
@@ -21,14 +25,24 @@ for (const part of document.querySelectorAll(".viewer")) {
     img.alt = kind === "zoom" ? `the window ${["x0", "y0", "x1", "y1"].map((n) => at[n].toFixed(3)).join(", ")}` : `from azimuth ${at.azimuth.toFixed(0)}°, elevation ${at.elevation.toFixed(0)}°`;
   }
 
+  // As sharp as the stage shows, if the machine can draw that in time.
+  function sharp() {
+    const seen = Math.min(768, Math.round(stage.clientWidth * Math.min(devicePixelRatio, 2)));
+    return Math.max(COARSE, Math.min(seen, Math.floor(Math.sqrt(PATIENCE / Math.max(pace, 1e-6)))));
+  }
+
   async function pump() {
     if (busy) return;
     busy = true;
     stage.classList.add("busy");
     while (wanted !== null) {
-      const most = wanted;
+      const still = wanted === "sharp", most = still ? sharp() : COARSE;
       wanted = null;
-      try { await draw(most); where.textContent = words(); } catch (error) { where.textContent = error.message; }
+      try {
+        await draw(most);
+        where.textContent = words();
+        if (still && !wanted && sharp() > 1.4 * most) wanted = "sharp"; // it went faster than thought
+      } catch (error) { where.textContent = error.message; }
     }
     stage.classList.remove("busy");
     busy = false;
@@ -37,9 +51,9 @@ for (const part of document.querySelectorAll(".viewer")) {
   const words = () => kind === "zoom" ? `${(1 / (at.x1 - at.x0)).toPrecision(3)}×` : `azimuth ${at.azimuth.toFixed(0)}°, elevation ${at.elevation.toFixed(0)}°, distance ${at.distance.toFixed(2)}`;
 
   function moved() {
-    wanted = Math.max(wanted || 0, 96);
+    wanted = "coarse";
     clearTimeout(rest);
-    rest = setTimeout(() => { wanted = Math.min(768, Math.round(stage.clientWidth * Math.min(devicePixelRatio, 2))); pump(); }, 220);
+    rest = setTimeout(() => { wanted = "sharp"; pump(); }, 220);
     pump();
   }
 

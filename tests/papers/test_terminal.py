@@ -107,6 +107,10 @@ def entry(**more):
     } | more
 
 
+def broken_row(of):
+    return next(row for row in of["hypotheses"] if row["sabotaged"])
+
+
 def test_the_table_of_verdicts_in_words():
     failed = {"arm": "up", "seed": 1, "error": "Traceback\n  x\nValueError: broke\n"}
     entries = [
@@ -119,6 +123,9 @@ def test_the_table_of_verdicts_in_words():
     for row in entries[0]["hypotheses"]:
         assert words.sentence(row) in text and "interval" in words.sentence(row)
     assert "✓ broken on purpose: " in text
+    few = broken_row(entries[0]) | {"holds": None, "interval": None, "n": 2, "note": "n = 2: 3 are the least"}
+    told = text_of(verdict_table.table([entry(hypotheses=[few])]), width=200)
+    assert "? broken on purpose: " in told and "it was not seen to lose" in told
     assert "toy/b  – not run" in text and "it takes images" in text
     assert "failed: up, seed 1: ValueError: broke" in text and "and 2 more trials failed" in text
     assert "1 supported, 1 inconclusive, 1 no verdict, 1 not run; 36 s of trials." in text

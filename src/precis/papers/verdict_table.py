@@ -46,7 +46,8 @@ def _claim(entry: Mapping[str, Any]) -> RenderableType:
         said = words.sentence(row, entry["alpha"] or 0.05)
         aside = "" if row["counts"] else "(does not count) "
         if row["sabotaged"]:
-            lost = None if row["effect"] is None else not row["holds"]
+            unseen = row["effect"] is None or (row["holds"] is None and row["interval"] is None)
+            lost = None if unseen else not row["holds"]
             rows.add_row(*_marked(lost, f"broken on purpose: {said}{_LOST[lost]}", row["note"]))
         else:
             rows.add_row(*_marked(row["holds"], aside + said, row["note"]))

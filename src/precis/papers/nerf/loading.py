@@ -12,7 +12,7 @@ from torch import Tensor
 from precis.data.captures import SceneFiles, read_scene
 from precis.data.captures_json import read_box, read_poses
 from precis.data.captures_names import cut_out_each
-from precis.data.images import colour_of
+from precis.data.images import SUFFIXES, colour_of
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras, focus
 from precis.papers.job import Work
@@ -59,6 +59,9 @@ def load(job: Any, work: Work) -> Place:
     files = replace(files, forward=files.forward or job.ndc)
     for note in files.notes:
         work.note(note)
+    if left := without_camera(Path(job.input), files):
+        work.note(f"{len(left)} pictures beside those that were read have no camera and are left out: "
+                  f"{', '.join(left[:3])}{', …' if len(left) > 3 else ''}")  # fmt: skip
     train, test = files.views("train"), files.views("test")
     if len(train) < 3:
         raise InputError(f"{len(train)} photographs to learn from; at least 3 are needed", file=job.input)
@@ -74,6 +77,18 @@ def load(job: Any, work: Work) -> Place:
     if not job.ndc:  # its cube takes the place of the box
         looking(work, place)
     return place
+
+
+def without_camera(source: Path, files: SceneFiles) -> list[str]:
+    """Pictures of the scene's folders, below `source`, that no camera names.  Blender's test folders hold depths and
+    normals as well, LLFF and Nerfies have a camera for each."""
+    if files.format not in ("nerfstudio", "COLMAP"):
+        return []
+    root, known = source if source.is_dir() else source.parent, {Path(name).stem for name in files.names}
+    folders = {(root / "images" / name).parent for name in files.names}
+    folders |= {(root / name).parent for name in files.names if len(Path(name).parts) > 1}
+    found = [f for folder in folders if folder.is_dir() for f in folder.iterdir() if f.suffix.lower() in SUFFIXES]
+    return sorted({f"{f.parent.name}/{f.name}" for f in found if f.stem not in known})
 
 
 def settled(

@@ -13,8 +13,8 @@ from PIL import Image
 
 from precis.papers.nerf.views import look
 
-PLACES = ((-60.0, 15.0), (-10.0, 30.0), (40.0, 10.0))  # azimuth and elevation, from left to right
-AWAY = 3.0
+PLACES = ((125.0, 10.0), (165.0, 25.0), (205.0, 10.0))  # azimuth and elevation, from left to right
+AWAY = 1.7
 
 
 def main(run: Path) -> None:

@@ -143,9 +143,14 @@ def run(one: Run, title: str, command: str, views: tuple[str, ...]) -> str:
     files = files_of(one.folder, result.get("files")) if one.folder.is_dir() else []
     output = [file for file in files if file.name not in ("run.json", "events.jsonl")]
     tables = [(f.name, table_of(one.folder / f.name)) for f in output if f.kind == "table"][:TABLES]
+    pictures: dict[str, list[Any]] = {"": []}  # by the folder that they lie in
+    for file in output:
+        if file.kind == "picture":
+            pictures.setdefault(file.name.rpartition("/")[0], []).append(file)
     return render(
         "site_run.html", run=one, title=title, result=result, command=command, views=views if not one.active else (),
-        files=output, total=sum(f.size for f in output), pictures=[f for f in output if f.kind == "picture"],
+        files=output, total=sum(f.size for f in output), pictures=pictures.pop(""),
+        folders=pictures,
         media=[f for f in output if f.kind in ("sound", "clip")], tables=[(n, t) for n, t in tables if t],
         settings=[{"setting": k, "value": v} for k, v in result.get("settings", {}).items() if v is not None],
         facts=_facts(one),

@@ -17,6 +17,7 @@ from precis.data.scenes3d import capture
 from precis.errors import InputError, Stopped
 from precis.papers.catalogue import find
 from precis.papers.nerfies import training
+from precis.papers.nerfies.covering import tell_of_the_box
 from precis.papers.nerfies.opening import open_capture, poses_of
 from precis.papers.opening import make_job
 from precis.papers.running import Finished, run_job
@@ -90,7 +91,7 @@ def test_points_that_leave_most_of_the_pictures_out_are_told(copy: Path, clear: 
                 picture[1:, :, 3] = 0
                 Image.fromarray(picture).save(file)
         heard = Quiet()
-        open_capture(make_job(find()["nerfies"], copy, steps=1, device="cpu"), heard)
+        tell_of_the_box(open_capture(make_job(find()["nerfies"], copy, steps=1, device="cpu"), heard), heard)
         notes.append([text for text in heard.notes if "miss the box" in text])
     assert not notes[0] and len(notes[1]) == (0 if clear else 1)
     assert clear or re.match(r"[5-9]\d% of the pixels", notes[1][0]), notes

@@ -93,11 +93,13 @@ class Reconstruct(Job):
     def run(self, work: Work) -> dict[str, float | None]:
         from precis.data.captures_names import share_stems
 
+        from .covering import tell_of_the_box
         from .opening import open_capture
         from .outputs import plan, write_outputs
         from .training import train
 
         opened = open_capture(self, work)
+        tell_of_the_box(opened, work)
         if self.masks is not None and share_stems(opened.names):
             raise InputError("photographs share names, by which masks are found: give them names of their own",
                              file=self.input)  # fmt: skip

@@ -14,12 +14,10 @@ from precis.data.captures_nerfies import instants
 from precis.data.images import colour_of
 from precis.errors import InputError
 from precis.fields.nerf_cameras import Cameras, focus
-from precis.fields.nerf_grid import box_span
 from precis.fields.nerfies_fit import Pixels
 
 FEWEST = 10
 EDGE = 0.1  # of the points' extent, left free around them
-PAST, PROBED = 0.2, 20_000  # the share of pixels that may look past the box unsaid; pixels asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +107,8 @@ def _assemble(
         work.note("there are no static points (points.npy): nothing is told to stand still")
     box = _box(cameras, near, far, points) if given is None else scale * (torch.from_numpy(given).float() + shift)
     cameras, device = cameras.to(work.device), work.device
-    pixels = _pixels(cameras, images, train, scene.valid)
-    if (share := _past(cameras, pixels, box.to(device), near, far, background)) > PAST:
-        work.note(f"{share:.0%} of the pixels show something where their rays miss the box of the scene, and nothing "
-                  "can be learned of that: --aabb, or points.npy that reach further, make it larger")  # fmt: skip
     return Opened(
-        scene.names, cameras, images, pixels, torch.from_numpy(frame).to(device),
+        scene.names, cameras, images, _pixels(cameras, images, train, scene.valid), torch.from_numpy(frame).to(device),
         train, test, near, far, box.to(device), None if points is None else points.to(device), background, shift,
         scale,
     )  # fmt: skip
@@ -191,19 +185,6 @@ def _box(cameras: Cameras, near: float, far: float, points: Tensor | None) -> Te
         margin = EDGE * (inner[1] - inner[0]).amax()
         low, high = torch.maximum(low, inner[0] - margin), torch.minimum(high, inner[1] + margin)
     return torch.stack([low, high])
-
-
-def _past(
-    cameras: Cameras, pixels: Pixels, box: Tensor, near: float, far: float, background: list[float] | None
-) -> float:
-    """The share of pixels that are not background and whose rays miss the box."""
-    rows = torch.linspace(0, len(pixels.view) - 1, min(PROBED, len(pixels.view))).long().to(pixels.view.device)
-    first, last = box_span(cameras.rays(pixels.view[rows], pixels.pix[rows], unit=True), box, near, far)
-    shows = torch.ones_like(first, dtype=torch.bool)
-    if background is not None:
-        behind = (torch.tensor(background, device=box.device) * 255).round()
-        shows = (pixels.rgb[rows] != behind).any(-1)
-    return float(((first >= last) & shows).float().mean())
 
 
 def poses_of(path: Path, opened: Opened) -> Cameras:

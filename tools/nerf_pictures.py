@@ -6,11 +6,11 @@
 import sys
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from card import SIZE, save_card
 from PIL import Image
 
+from precis.papers.depth_maps import in_colour
 from precis.papers.nerf.views import look
 
 PLACES = ((125.0, 10.0), (165.0, 25.0), (205.0, 10.0))  # azimuth and elevation, from left to right
@@ -27,10 +27,7 @@ def main(run: Path) -> None:
         rgb = made.rgb.numpy() + (1 - opacity) * background
         if i == len(PLACES) - 1:
             depth = made.depth.numpy() / opacity[..., 0].clip(1e-6)
-            there = opacity[..., 0] > 0.5
-            low, high = np.percentile(depth[there], [1, 99])
-            share = 0.1 + 0.85 * (1 - ((depth - low) / (high - low)).clip(0, 1))
-            rgb = np.where(there[..., None], matplotlib.colormaps["inferno"](share)[..., :3], 1.0)
+            rgb = in_colour(np.where(opacity[..., 0] > 0.5, depth, np.inf), depth.max())
         card.paste(Image.fromarray(np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)), (i * width, 0))
     save_card("nerf", card)
 

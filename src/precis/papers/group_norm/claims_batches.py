@@ -21,7 +21,7 @@ CIFAR = Residual(
     "cifar10", 32, train=10_000, test=10_000, epochs=5, stages=(3, 3, 3), widths=(16, 32, 64), strides=(1, 2, 2),
     stem_width=16,
 )  # fmt: skip
-# Stages at 16, 8 and 4 pixels a side; three quarters of an hour of two cores for all claims.
+# Stages at 16, 8 and 4 pixels a side; about an hour of two cores for all claims.
 CIFAR_CPU = replace(CIFAR, train=4000, stages=(2, 2, 2), strides=(2, 2, 2))
 
 

@@ -15,7 +15,7 @@ from precis.lab.figures import Chart
 from precis.nn.backbones import backbone
 from precis.papers.group_norm import convert, measured
 from precis.papers.group_norm import pictures as drawing
-from precis.papers.group_norm.sweep import NAMES, Cell, recommend
+from precis.papers.group_norm.sweep import NAMES, Cell, _cell, recommend
 from precis.vision.group_norm import convert_norms
 
 run = partial(run_paper, "group_norm")
@@ -135,18 +135,37 @@ def test_batch_norm_of_one_picture_is_possible_where_maps_are_larger(tmp_path):
 
 def test_the_recommendation_says_what_can_be_told_apart():
     cell = lambda norm, batch, error, half: Cell(
-        norm, batch, batch, float(error), float(error - half), float(error + half), 1, 1.0, [float(error)]
+        norm, batch, batch, float(error), float(error - half), float(error + half), 1, 1.0, [float(error)], 100
     )
     words = recommend([cell("bn", 2, 50, 3), cell("gn", 2, 15, 3), cell("bn", 32, 5, 2), cell("gn", 32, 6, 2)], 90.0)
     assert words == ("Recommended at batch size 2 (15.0 % error): group norm; at batch size 32 (5.0 % error): "
-                     "batch norm (group norm cannot be told from it).")  # fmt: skip
+                     "batch norm (group norm at 6.0 % cannot be told from it).")  # fmt: skip
     assert "better than guessing (90.0 % error)" in recommend([cell("bn", 2, 89, 5)], 90.0)
+
+
+def test_trainings_that_agree_by_chance_on_few_pictures_recommend_nothing():
+    """Two and three of fifteen pictures wrong in every one of three trainings: no spread, and yet nothing is known."""
+    bn, gn = (_cell(norm, 2, 2, [error] * 3, 15, 1, 1.0) for norm, error in (("bn", 40 / 3), ("gn", 20.0)))
+    assert bn.low < 6 and bn.high > 26  # the exact interval of 6 in 45, not one of no width
+    assert "group norm at 20.0 % behind in each of 3 trainings, too few to be sure" in recommend([bn, gn], 80.0)
+    many = [_cell(norm, 2, 2, [error] * 3, 1500, 1, 1.0) for norm, error in (("bn", 40 / 3), ("gn", 20.0))]
+    assert recommend(many, 80.0) == "Recommended at batch size 2 (13.3 % error): batch norm."
+
+
+def test_trainings_that_differ_are_told_apart_from_a_tie():
+    """Always behind, by amounts so different that three trainings establish nothing, is not 'cannot be told'."""
+    bn, gn, ln = (
+        _cell(norm, 32, 32, errors, 449, 1, 1.0)
+        for norm, errors in (("bn", [4.0, 4.9, 2.9]), ("gn", [41.4, 13.4, 17.1]), ("ln", [3.0, 5.2, 4.0]))
+    )
+    words = recommend([bn, gn, ln], 90.0)
+    assert "layer norm at 4.1 % cannot be told from it; group norm at 24.0 % behind in each of 3 trainings" in words
 
 
 def test_the_picture_says_what_m_was_and_that_the_rate_was_not_tuned(monkeypatch):
     figures: list = []
     monkeypatch.setattr(drawing, "Chart", lambda figure, alt: figures.append(figure) or Chart(figure, alt))
-    cells = [Cell("gn", size, 4 * size, 9.0, 8.0, 10.0, 1, 1.0, [9.0]) for size in (2, 8)]
+    cells = [Cell("gn", size, 4 * size, 9.0, 8.0, 10.0, 1, 1.0, [9.0], 100) for size in (2, 8)]
     drawing.draw_errors(cells, NAMES, 0.3)
     (axes,) = figures[-1].axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2\nm = 8", "8\nm = 32"]

@@ -93,7 +93,10 @@ class GroupingArbitrary(Claim):
     """
 
     name = "grouping_arbitrary"
-    statement = "Which channels form a group is arbitrary: in a fresh network no grouping can be better than another."
+    statement = (
+        "Which channels form a group is arbitrary: in a fresh network exactly; and (tested at full only) groups of "
+        "like channels do no harm to a converted one."
+    )
     arms = ("fresh", "index", "random", "clustered")
     profiles = {
         "smoke": Profile(

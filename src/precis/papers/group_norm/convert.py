@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from precis.data.program import load_program
 from precis.errors import InputError
+from precis.lab.timing import Timing, interleaved
 from precis.nn.norm import BatchNorm, fold_batchnorm
 from precis.papers.job import Work
 from precis.papers.work import writing
 from precis.vision.group_norm import Replacement, check_groups, convert_norms
 
 from .measured import Pictures, answers, compare, read
-from .sweep import SLOWER, numbers
+from .sweep import SLOWER, numbers, tell_slower
 
 ENOUGH = 8  # values of a group, of which a variance can be taken
 
@@ -65,7 +66,7 @@ def run_convert(job: Any, work: Work) -> dict[str, float | None]:
     after = answers(model, data.held)
     metrics["same_answer_held_out"] = float((before.argmax(1) == after.argmax(1)).float().mean())
     metrics["relative_change_held_out"] = float((after - before).norm() / before.norm())
-    metrics[SLOWER] = _slower(model, fold_batchnorm(old), data.held[:32])
+    metrics[SLOWER] = tell_slower(work, _timed(model, fold_batchnorm(old), data.held[:32]))
     if data.y is not None:
         stem = name.removesuffix(".safetensors")
         save = lambda net, size: _save(net, work.folder / f"{stem}-batch{size}.safetensors")
@@ -152,11 +153,8 @@ def _foldable(model: nn.Module, total: int) -> int:
 
 
 @torch.no_grad()
-def _slower(group: nn.Module, folded: nn.Module, x: Tensor) -> float:
-    from precis.lab.timing import interleaved
-
-    timed = interleaved({"group": lambda: group(x), "batch": lambda: folded(x)}, repeats=7, warmup=1)
-    return timed.medians["group"] / timed.medians["batch"]
+def _timed(group: nn.Module, folded: nn.Module, x: Tensor) -> Timing:
+    return interleaved({"group": lambda: group(x), "batch": lambda: folded(x)}, repeats=15, warmup=2)
 
 
 def _save(model: nn.Module, path: Path) -> None:

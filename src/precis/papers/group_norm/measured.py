@@ -142,6 +142,9 @@ def compare(
         bn, gn = (next(p for p in points if p.batch == size and p.norm == norm) for norm in ("bn", "gn"))
         work.note(f"Fine-tuned at {size} pictures a batch: batch norm {bn.value:.1f} %, group norm {gn.value:.1f} %.")
     if sizes:
+        stem = str(job.convert).removesuffix(".safetensors")
+        work.note(f"{stem}-batch{sizes[0]}.safetensors and the like hold the converted net tuned at that batch size; "
+                  "the tuned nets with batch norm are not kept.")  # fmt: skip
         work.note(
             f"Fine-tuning: {epochs} epochs once each, at a rate of {rate:g} for 32 pictures (a tenth of --lr) "
             "in proportion to the batch, not tuned for either; intervals are of the held-out pictures alone."

@@ -23,12 +23,12 @@ def draw_errors(cells: Sequence[Any], names: Mapping[str, str], lr: float) -> by
         axes.errorbar(at, middle, yerr=spread, color=colours[norm], marker="o", markersize=5, capsize=4, linewidth=1.8,
                       label=names[norm])  # fmt: skip
         for x, c in zip(at, mine):
-            axes.plot([x] * len(c.errors), c.errors, ".", color=colours[norm], alpha=0.45, markersize=4)
+            axes.plot([x - 0.03] * len(c.errors), c.errors, ".", color=colours[norm], alpha=0.7, markersize=5)
     values = {c.batch: c.values_at_last_map for c in cells}
     axes.set_xticks(range(len(sizes)), [f"{size}\nm = {values[size]}" for size in sizes])
     axes.set_xlabel("pictures a batch; m: values of a batch statistic at the last map")
     axes.set_title(f"learning rate {lr:g} at 32 pictures, in proportion to the batch: not tuned", fontsize=9.5)
-    axes.set_ylabel("error (%)")
+    axes.set_ylabel("error (%); bars: 95 %, dots: trainings")
     axes.set_ylim(bottom=0, top=min(100, 1.08 * max(c.high for c in cells)))
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
@@ -60,10 +60,10 @@ def draw_conversion(points: Sequence[Any], pictures: int, epochs: int, rate: flo
     axes.set_xlim(-0.5, len(names) - 0.5)
     tuning = f"right: both tuned {epochs} epochs, rate {rate:g} at 32 pictures" if sizes else "nothing was trained"
     axes.set_xlabel(tuning, fontsize=9)
-    axes.set_ylabel(f"right of {pictures} held-out pictures (%)")
+    axes.set_ylabel(f"right of {pictures} held-out pictures (%); bars: 95 %")
     axes.set_ylim(0, 102)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=2)
     words = "; ".join(f"{p.norm} {'' if p.batch is None else f'at {p.batch} '}{p.value:.1f} %" for p in points)
     return Chart(figure, f"accuracy before and after the conversion: {words}").png()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from precis.errors import InputError
 from precis.lab.statistics import one_sample, proportion_interval
+from precis.lab.timing import Timing, interleaved
 from precis.nn.norm import fold_batchnorm
 from precis.nn.resnet import ResNet
 from precis.papers.class_folders import check_folders
@@ -41,7 +42,7 @@ EPOCHS = 2
 
 @dataclass
 class Cell:
-    """One norm at one batch size: errors in % of all repeats, their mean and 95 % interval."""
+    """One norm at one batch size: errors in % of all repeats, of `held` pictures each, their mean and 95 % interval."""
 
     norm: str
     batch: int
@@ -52,6 +53,7 @@ class Cell:
     steps: int
     seconds: float
     errors: list[float]
+    held: int
 
 
 def run_sweep(job: Any, work: Work) -> dict[str, float | None]:
@@ -63,6 +65,8 @@ def run_sweep(job: Any, work: Work) -> dict[str, float | None]:
     _check_maps(norms, sizes, last)
     done = _recall(work)
     cells, planned = [], [(norm, size) for size in sizes for norm in norms]
+    if len(done) < len(planned):  # what is loaded and set up once shall not count as the first norm's time
+        _train(job, norms[0], sizes[0], images, labels, len(classes), per_group, lambda *_, **__: None, work.device, 1)
     shares = np.cumsum([0.0, *(1 / size + 0.02 for _, size in planned)])
     for (norm, size), begun, ended in zip(planned, shares, shares[1:]):
         kept = done.get(f"{norm}_{size}")
@@ -128,16 +132,19 @@ def _check_maps(norms: list[str], sizes: list[int], positions: int) -> None:
 
 def _train(
     job: Any, norm: str, size: int, images: Tensor, labels: Tensor, classes: int, groups: int | None, progress: Any,
-    device: str,
+    device: str, steps: int | None = None,
 ) -> tuple[list[float], int, int, float]:  # fmt: skip
-    """Errors (%) of all repeats, of how many pictures each, steps, seconds.  The splits are the same for every cell."""
+    """Errors (%) of all repeats, of how many pictures each, steps (None: by --epochs), seconds.
+
+    The splits are the same for every cell.
+    """
     seeds = [1000 * job.seed + r for r in range(job.repeats)]
     held = round(job.val * len(images))
     orders = [torch.randperm(len(images), generator=torch.Generator().manual_seed(s)) for s in seeds]
     training, test = (torch.stack([o[part] for o in orders]) for part in (slice(held, None), slice(held)))
     std = images.float().std() / 255
     stacked = [((images[i].float() / 255 - 0.5) / std.clamp(min=0.01)).to(device) for i in (training, test)]
-    steps = max(1, (job.epochs or EPOCHS) * (len(images) - held) // size)
+    steps = steps or max(1, (job.epochs or EPOCHS) * (len(images) - held) // size)
     began = time.perf_counter()
     many = fit_many(
         lambda seed: _net(job, norm, images.shape[1], classes, groups, seed).to(device), seeds,
@@ -161,16 +168,17 @@ def _net(job: Any, norm: str, channels: int, classes: int, groups: int | None, s
 
 
 def _cell(norm: str, size: int, values: int, errors: list[float], held: int, steps: int, seconds: float) -> Cell:
-    """The interval: Student's t over repeats; of one or two, the exact one of all answers together."""
+    """The interval is the exact one of all answers together, and of three trainings and more at least as wide as
+    Student's t over them: neither may be missed, few pictures as little as trainings that differ.
+    """
     mean = sum(errors) / len(errors)
+    n = held * len(errors)
+    exact = proportion_interval(round(mean / 100 * n), n)
+    low, high = 100 * exact.low, 100 * exact.high
     if len(errors) > 2:
         interval = one_sample(errors)
-        low, high = interval.low, interval.high
-    else:
-        n = held * len(errors)
-        exact = proportion_interval(round(mean / 100 * n), n)
-        low, high = 100 * exact.low, 100 * exact.high
-    return Cell(norm, size, values, mean, max(low, 0.0), min(high, 100.0), steps, seconds, errors)
+        low, high = min(low, interval.low), max(high, interval.high)
+    return Cell(norm, size, values, mean, max(low, 0.0), min(high, 100.0), steps, seconds, errors, held)
 
 
 def _report(
@@ -199,10 +207,7 @@ def _report(
     metrics: dict[str, float | None] = {"best_error": best.error}
     metrics |= {f"error_{c.norm}_{c.batch}": c.error for c in cells}
     if {"bn", "gn"} <= {c.norm for c in cells}:
-        slower = _inference(job, images, classes, groups)
-        metrics[SLOWER] = slower
-        work.note("At inference batch norm folds into the convolutions and group norm does not: evaluating the net "
-                  f"with group norm took {slower:.2f} times as long here.")  # fmt: skip
+        metrics[SLOWER] = tell_slower(work, _inference(job, images, classes, groups))
     return metrics
 
 
@@ -219,15 +224,21 @@ def recommend(cells: list[Cell], guessing: float) -> str:
         return f"No net was clearly better than guessing ({guessing:.1f} % error): give more --epochs, or another --lr."
     parts: dict[str, list[str]] = {}
     for size in dict.fromkeys(c.batch for c in cells):
-        here = sorted((c for c in cells if c.batch == size), key=lambda c: c.error)
-        best = here[0]
-        alike = [c for c in here[1:] if not _worse(c, best)]
-        words = NAMES[best.norm]
-        if alike:
-            words += f" ({' and '.join(NAMES[c.norm] for c in alike)} cannot be told from it)"
+        best, *others = sorted((c for c in cells if c.batch == size), key=lambda c: c.error)
+        open_ = [c for c in others if not _worse(c, best)]
+        behind = [c for c in open_ if len(c.errors) > 1 and all(x > y for x, y in zip(c.errors, best.errors))]
+        alike = [c for c in open_ if c not in behind]
+        told = [f"{_named(alike)} cannot be told from it"] if alike else []
+        if behind:
+            told.append(f"{_named(behind)} behind in each of {len(best.errors)} trainings, too few to be sure")
+        words = NAMES[best.norm] + (f" ({'; '.join(told)})" if told else "")
         parts.setdefault(words, []).append(f"{size} ({best.error:.1f} % error)")
     lines = [f"at batch size {' and '.join(sizes)}: {words}" for words, sizes in parts.items()]
     return "Recommended " + "; ".join(lines) + "."
+
+
+def _named(cells: list[Cell]) -> str:
+    return " and ".join(f"{NAMES[c.norm]} at {c.error:.1f} %" for c in cells)
 
 
 def conditions(cells: list[Cell], lr: float) -> str:
@@ -239,23 +250,36 @@ def conditions(cells: list[Cell], lr: float) -> str:
 
 
 def _worse(a: Cell, b: Cell) -> bool:
-    """Whether a's error is above b's: the paired interval over repeats, which share splits and weights, above 0; of one
-    or two repeats, intervals that do not meet."""
-    if len(a.errors) > 2:
-        return one_sample([x - y for x, y in zip(a.errors, b.errors)]).low > 0
-    return a.low > b.high
+    """Whether a's error is above b's.
+
+    Of three trainings and more: the paired interval over them, which share splits and weights, lies above 0, and the
+    difference is more than so few pictures leave to chance (as if the nets were measured on different ones, which is
+    careful).  Of one or two: intervals that do not meet.
+    """
+    if len(a.errors) < 3:
+        return a.low > b.high
+    variance = sum(c.error * (100 - c.error) / (c.held * len(c.errors)) for c in (a, b))
+    paired = one_sample([x - y for x, y in zip(a.errors, b.errors)])
+    return paired.low > 0 and paired.estimate > 1.96 * variance**0.5
 
 
 @torch.no_grad()
-def _inference(job: Any, images: Tensor, classes: int, groups: int | None) -> float:
-    """Time of the net with group norm over that with batch norm folded away: 64 pictures, medians, interleaved."""
-    from precis.lab.timing import interleaved
-
+def _inference(job: Any, images: Tensor, classes: int, groups: int | None) -> Timing:
+    """Time of the net with group norm against that with batch norm folded away, of 64 pictures."""
     x = to_input(images[:64])
     nets = [_net(job, norm, images.shape[1], classes, groups, 0).eval() for norm in ("gn", "bn")]
     group, batch = to_channels_last(nets[0]), to_channels_last(fold_batchnorm(nets[1]))
-    timed = interleaved({"group": lambda: group(x), "batch": lambda: batch(x)}, repeats=9, warmup=2)
-    return timed.medians["group"] / timed.medians["batch"]
+    return interleaved({"group": lambda: group(x), "batch": lambda: batch(x)}, repeats=15, warmup=2)
+
+
+def tell_slower(work: Work, timed: Timing) -> float:
+    """The ratio of times, and what can be said about it."""
+    low, high = timed.interval
+    span = f"{timed.ratio:.2f} times as long (95 %: {low:.2f} to {high:.2f})"
+    doubt = "" if low > 1 or high < 1 else ", which cannot be told from 1: time it again on a quiet machine"
+    work.note("At inference batch norm folds into the convolutions and group norm does not: the net with group norm "
+              f"took {span} here{doubt}.")  # fmt: skip
+    return timed.ratio
 
 
 def _progress(

@@ -89,7 +89,29 @@ def test_the_plan_of_a_fully_reversible_net_says_so(pictures, tmp_path):
     assert kept["revnet", 1] == kept["revnet", 16] == 4 * 64 * 64  # the last output, as large as the picture
     notes = " ".join(done.result["notes"])
     assert "its stages have 4 16 channels" in notes and "of --filters only the number counts" in notes
-    assert "fully reversible RevNet, 16 units" in notes
+    assert "fully reversible RevNet of 1, 2, 4, 8 and 16 units a stage at 16 pictures a batch: a step takes" in notes
+
+
+def test_the_plan_wants_no_classes(tmp_path):
+    given = tmp_path / "bare.npz"
+    np.savez(given, images=np.zeros((3, 8, 8, 3), np.uint8))
+    assert "MiB_kept_revnet_16_units" in run(tmp_path / "out", given, **QUICK, plan=True).metrics
+
+
+def test_the_choice_is_told_before_the_training(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "seconds_of", lambda *_: 90.0)
+    done = run(tmp_path / "out", pictures, filters=(8, 8, 12), memory="1GiB", epochs=6, units=1, lr=1e-5)
+    notes = done.result["notes"]
+    assert notes[0].startswith("The net has 1 unit a stage and ") and "batches of 72 are 6 steps" in notes[0]
+    assert notes[1:4] == [
+        "With one unit a stage no block is reversible: the first of a stage changes the shape.",
+        "So few steps teach little: a smaller --batch, or more --epochs, makes more of them.",
+        "Training would take about 9 min, 90 s a step: fewer --units, a smaller net (--filters) or --minutes make it "
+        "shorter.",
+    ]
+    rows = list(csv.DictReader((done.folder / "predictions.csv").open()))
+    right = sum(row["label"] == row["predicted"] for row in rows) / len(rows)
+    assert len(rows) == 18 and right == pytest.approx(done.metrics["accuracy"])
 
 
 def drawn(monkeypatch) -> list:

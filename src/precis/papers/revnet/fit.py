@@ -1,18 +1,21 @@
 """The job: choose batch or depth by the memory that there is, train, and say what it took."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from precis.data.imageset import ImageSet
 from precis.errors import InputError
 from precis.lab.sheets import contact_sheet, strip
 from precis.nn.reversible import reconstruction_error
 from precis.papers.class_folders import check_folders, stratified
 from precis.papers.job import Work
 from precis.papers.picture_sets import open_pictures, tell_skipped
+from precis.papers.told import Predicted, tell_guessing, write_predictions
 from precis.papers.work import write_json, writing
 from precis.train.augment import Augment
 from precis.train.checkpoint import save_model
@@ -20,22 +23,25 @@ from precis.train.classify import Accuracy, fit_classifier, predict, score
 from precis.train.loop import Budget
 from precis.vision.revnet import RevNet
 
-from .budget import MOST, Form, Need, by_depth, deepest, measure, parse_bytes, show_bytes
+from .budget import DEPTHS, MOST, Form, Need, by_depth, deepest, measure, parse_bytes, seconds_of, show_bytes
 from .nets import parameters
 from .pictures import draw_errors, draw_memory
 
 CHECKPOINT = ".checkpoint"
+FEW = 100  # steps
+LONG = 5  # minutes
 BATCHES = (16, 32, 64, 128, 256)
 
 
 class Pictures(NamedTuple):
-    """Training and validation part, uint8 [N,C,S,S], with labels."""
+    """Training and validation part, uint8 [N,C,S,S], with labels, and the names of the latter."""
 
     x: Tensor
     y: Tensor
     val_x: Tensor
     val_y: Tensor
     classes: tuple[str, ...]
+    val_names: tuple[str, ...]
 
 
 def run_fit(job: Any, work: Work) -> dict[str, float | None]:
@@ -45,6 +51,7 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
     units, batch = _choose(job, work, data, limit)
     net = _net(job, units, shape[0], len(data.classes))
     need = measure(_net(job, units, shape[0], len(data.classes)), shape, work.device)
+    _tell_choice(job, work, data, units, batch)
     augment = Augment(flip=0.5, shift_pad=max(1, shape[1] // 16), padding="zeros") if job.augment else None
     run = fit_classifier(
         net.to(work.device), (data.x, data.y), budget=Budget(epochs=job.epochs, minutes=job.minutes), batch=batch,
@@ -54,10 +61,10 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
     logits = predict(net, data.val_x, batch=256).cpu()
     found = score(logits.argmax(1), data.val_y, len(data.classes))
     drift = _drift(net, data.val_x[: min(64, len(data.val_x))].to(work.device))
-    _write(job, work, net, units, data, logits.argmax(1))
+    _write(job, work, net, units, data, logits)
     if drift:
         with writing(work.folder / "reconstruction.png") as beside:
-            beside.write_bytes(draw_errors(drift))
+            beside.write_bytes(draw_errors(drift, whole=job.fully_reversible))
     form = _form(job, shape[0], len(data.classes))
     lines = by_depth(form, (shape[1], shape[2]), work.device, peak=False)
     with writing(work.folder / "memory.png") as beside:
@@ -76,10 +83,12 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
 
 def run_plan(job: Any, work: Work) -> dict[str, float | None]:
     """The table depth × batch for each kind of net, as plan.csv, a picture and lines; nothing is trained."""
-    data = read(job, work)
+    if job.units is not None:
+        raise InputError(f"--plan tells of {_list(DEPTHS)} units a stage: leave --units out")
+    found = open_(job, work)
+    shape, classes = found.images.shape[1:], max(2, len(found.classes))
     limit = None if job.memory is None else parse_bytes(job.memory)
-    shape = tuple(data.x.shape[1:])
-    form = _form(job, shape[0], len(data.classes))
+    form = _form(job, shape[0], classes)
     lines = by_depth(form, (shape[1], shape[2]), work.device, peak=True)
     rows = ["net,units,batch,kept_bytes,step_bytes"]
     for kind, needs in lines.items():
@@ -97,10 +106,14 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
               f"as many parameters) and pictures a batch; {beyond}.")  # fmt: skip
     _tell_form(work, form)
     for kind, needs in lines.items():
-        for units, need in needs.items():
-            cells = ", ".join(f"{b}: {show_bytes(need.total(b))}" for b in BATCHES)
-            work.note(f"{form.name(kind)}, {units} units: {cells}; kept for backward at {batch}: "
-                      f"{show_bytes(need.kept(batch))}")  # fmt: skip
+        kept, step = ([show_bytes(size(need)) for need in needs.values()] for size in (
+            lambda need: need.kept(batch), lambda need: need.total(batch)))  # fmt: skip
+        work.note(f"{form.name(kind)} of {_list(needs)} units a stage at {batch} pictures a batch: a step takes "
+                  f"{_list(step)}, of which {_list(kept)} are kept for the backward pass.")  # fmt: skip
+        if limit is not None:
+            most = [need.batch(limit) for need in needs.values()]
+            work.note(f"Within {show_bytes(limit)} it can have batches of up to {_list(most)} pictures.")
+    work.note(f"plan.csv has the same for batches of {_list(BATCHES)}.")
     metrics: dict[str, float | None] = {}
     for kind, needs in lines.items():
         metrics |= {f"MiB_kept_{kind}_{units}_units": need.kept(batch) / 2**20 for units, need in needs.items()}
@@ -110,8 +123,8 @@ def run_plan(job: Any, work: Work) -> dict[str, float | None]:
     return metrics
 
 
-def read(job: Any, work: Work) -> Pictures:
-    """Labelled pictures, split class by class."""
+def open_(job: Any, work: Work) -> ImageSet:
+    """The pictures as they are read, with or without classes, which the net can take."""
     size = job.size or 32
     as_it_is = job.size is None and str(job.input).endswith((".npy", ".npz"))
     options = {"keep_going": job.keep_going, "background": job.background}
@@ -119,6 +132,13 @@ def read(job: Any, work: Work) -> Pictures:
     if as_it_is and max(found.images.shape[2:]) > 64:
         found = open_pictures(job.input, size, job.labels, **options)
     tell_skipped(found, work)
+    _check_net(job, found.images.shape[1:])
+    return found
+
+
+def read(job: Any, work: Work) -> Pictures:
+    """Labelled pictures, split class by class."""
+    found = open_(job, work)
     if Path(job.input).is_dir() and job.labels == "auto":
         check_folders(Path(job.input))
     counts = [] if found.labels is None else [int((found.labels == k).sum()) for k in range(len(found.classes))]
@@ -127,17 +147,21 @@ def read(job: Any, work: Work) -> Pictures:
     if alone := [found.classes[k] for k, n in enumerate(counts) if n == 1]:
         raise InputError(f"class {alone[0]!r} has one picture; two are the least, one to train and one to measure on",
                          file=job.input)  # fmt: skip
-    _check_net(job, found.images.shape[1:])
     assert found.labels is not None
     known = found.labels >= 0
     if not known.all():
         work.note(f"{int((~known).sum())} pictures have no label and were left out")
     images, labels = torch.from_numpy(found.images[known]), torch.from_numpy(found.labels[known])
     kept, held = stratified(labels, job.val, torch.Generator().manual_seed(job.seed))
-    return Pictures(images[kept], labels[kept], images[held], labels[held], found.classes)
+    names = [name for name, one in zip(found.names, known) if one]
+    return Pictures(images[kept], labels[kept], images[held], labels[held], found.classes,
+                    tuple(names[i] for i in held))  # fmt: skip
 
 
 def _check_net(job: Any, shape: tuple[int, ...]) -> None:
+    if len(job.filters) < 2:
+        raise InputError(f"--filters {' '.join(map(str, job.filters))}: the stem's channels and at least one stage's "
+                         "are wanted, such as 32 32 64")  # fmt: skip
     try:
         net = _net(job, 1, shape[0], 2)
         with torch.no_grad():
@@ -166,6 +190,37 @@ def _net(job: Any, units: int, channels: int, classes: int) -> RevNet:
                   fully_reversible=job.fully_reversible, generator=torch.Generator().manual_seed(job.seed))  # fmt: skip
 
 
+def _tell_choice(job: Any, work: Work, data: Pictures, units: int, batch: int) -> None:
+    """Before anything is trained: how large the net is, how many steps there are, and if it takes long, how long."""
+    shape = tuple(data.x.shape[1:])
+    net = _net(job, units, shape[0], len(data.classes))
+    steps = max(1, len(data.x) // batch) * job.epochs
+    work.note(f"The net has {count_of(units, 'unit')} a stage and {parameters(net):,} parameters; {job.epochs} × "
+              f"{len(data.x)} pictures in batches of {batch} are {count_of(steps, 'step')}.")  # fmt: skip
+    if units == 1 and not job.fully_reversible:
+        work.note("With one unit a stage no block is reversible: the first of a stage changes the shape.")
+    if steps < FEW and batch > 16:
+        work.note("So few steps teach little: a smaller --batch, or more --epochs, makes more of them.")
+    minutes = steps * seconds_of(net, shape, batch, work.device) / 60
+    if minutes > LONG and (job.minutes is None or minutes > job.minutes):
+        work.note(f"Training would take about {_time(minutes)}, {_time(minutes / steps)} a step: fewer --units, "
+                  "a smaller net (--filters) or --minutes make it shorter.")  # fmt: skip
+
+
+def _time(minutes: float) -> str:
+    return f"{minutes / 60:.1f} hours" if minutes >= 100 else f"{minutes:.0f} min" if minutes >= 2 else \
+        f"{60 * minutes:.2g} s"  # fmt: skip
+
+
+def count_of(n: int, word: str) -> str:
+    return f"{n:,} {word}{'s' if n != 1 else ''}"
+
+
+def _list(items: Iterable[Any]) -> str:
+    *most, last = map(str, items)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def _choose(job: Any, work: Work, data: Pictures, limit: int | None) -> tuple[int, int]:
     """Units a stage and pictures a batch: as asked for, or the most that the limit allows; kept for a resumed run."""
     path, shape = work.folder / CHECKPOINT / "choice.json", tuple(data.x.shape[1:])
@@ -176,20 +231,22 @@ def _choose(job: Any, work: Work, data: Pictures, limit: int | None) -> tuple[in
     need = lambda units: measure(_net(job, units, shape[0], len(data.classes)), shape, work.device)
     if batch > len(data.x):
         raise InputError(f"--batch {batch}: there are {len(data.x)} pictures to train on, with --val {job.val:g}")
+    unit = " bytes" if str(job.memory).strip()[-1].isdigit() else ""
+    little = f"--memory {job.memory}{unit} is too little"
     if limit is not None and job.batch is None:
         batch = min(MOST, len(data.x), need(units).batch(limit))
         if batch < 2:
-            raise InputError(f"--memory {job.memory} is too little: with {units} units a stage two pictures, the least "
-                             f"that batch norm can do with, need {show_bytes(need(units).total(2))}")  # fmt: skip
+            raise InputError(f"{little}: with {count_of(units, 'unit')} a stage two pictures, the least that batch "
+                             f"norm can do with, need {show_bytes(need(units).total(2))}")  # fmt: skip
     elif limit is not None and job.units is None:
         units = deepest({n: need(n) for n in (1, 2, 4)}, batch, limit)
         while units and need(units).total(batch) > limit:
             units -= 1
         if not units:
-            raise InputError(f"--memory {job.memory} is too little: one unit a stage at {batch} pictures a batch needs "
+            raise InputError(f"{little}: one unit a stage at {batch} pictures a batch needs "
                              f"{show_bytes(need(1).total(batch))}; a smaller --batch needs less")  # fmt: skip
     elif limit is not None and need(units).total(batch) > limit:
-        raise InputError(f"--memory {job.memory} is too little: {units} units a stage at {batch} pictures a batch need "
+        raise InputError(f"{little}: {count_of(units, 'unit')} a stage at {batch} pictures a batch need "
                          f"{show_bytes(need(units).total(batch))}; leave --batch or --units out")  # fmt: skip
     write_json(path, [units, batch])
     return units, batch
@@ -211,14 +268,17 @@ def _drift(net: RevNet, x: Tensor) -> list[Tensor]:
     return found
 
 
-def _write(job: Any, work: Work, net: RevNet, units: int, data: Pictures, said: Tensor) -> None:
-    shape = tuple(data.x.shape[1:])
+def _write(job: Any, work: Work, net: RevNet, units: int, data: Pictures, logits: Tensor) -> None:
+    shape, said = tuple(data.x.shape[1:]), logits.argmax(1)
     stages = max(len(job.filters) - 1, 1)
     config = {"units": [units] * stages, "classes": len(data.classes), "in_channels": shape[0], "every": job.keep_every,
               "fully_reversible": job.fully_reversible}  # fmt: skip
     save_model(work.folder, net, config | ({} if job.fully_reversible else {"filters": list(job.filters)}))
     write_json(work.folder / "labels.json", {"classes": list(data.classes), "size": shape[1], "channels": shape[0],
                                              "background": job.background})  # fmt: skip
+    truth = [data.classes[i] for i in data.val_y.tolist()]
+    write_predictions(work.folder / "predictions.csv", [Predicted("validation", data.val_names, truth, logits)],
+                      data.classes)  # fmt: skip
     order = spread(said, data.val_y)[:24]
     pairs = [(data.classes[int(said[i])], data.classes[int(data.val_y[i])]) for i in order]
     words = [a if a == b else f"{a}, not {b}" for a, b in pairs]
@@ -227,7 +287,7 @@ def _write(job: Any, work: Work, net: RevNet, units: int, data: Pictures, said: 
         title = "Held-out pictures: what it says.  Errors first, of each class in turn"
         beside.write_bytes(contact_sheet(shown, words, title=title, size=96))
     if job.fully_reversible:
-        x = data.val_x[:6].to(work.device).float() / 255
+        x = data.val_x[spread(data.val_y, data.val_y)[:6]].to(work.device).float() / 255
         with torch.no_grad():
             again = net.picture(*net.streams(x)).clamp(0, 1)
         both = [p.cpu().numpy() for pair in zip(x, again) for p in pair]
@@ -253,9 +313,11 @@ def _tell(
     low, high = found.interval
     work.note(f"{100 * found.value:.1f} % of the held-out pictures are classified rightly (95 %: {100 * low:.1f} to "
               f"{100 * high:.1f} %).")  # fmt: skip
+    tell_guessing(work.note, found)
     within = "" if limit is None else f", within the {show_bytes(limit)} that were given"
-    work.note(f"A training step at {batch} pictures and {units} units a stage takes {show_bytes(need.total(batch))}: "
-              f"{show_bytes(need.kept(batch))} kept for the backward pass, the rest built again a block at a time, "
+    work.note(f"A training step at {batch} pictures and {count_of(units, 'unit')} a stage takes "
+              f"{show_bytes(need.total(batch))}: {show_bytes(need.kept(batch))} kept for the backward pass, the "
+              "rest built again a block at a time, "
               f"weights, gradients and momentum{within}.")  # fmt: skip
     most = max(lines["resnet"])
     plain, mine = lines["resnet"][most].kept(batch), lines["revnet"][most].kept(batch)

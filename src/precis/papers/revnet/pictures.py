@@ -81,8 +81,8 @@ def _labels(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
     return list(found.values()), list(found)
 
 
-def draw_errors(stages: Sequence[Tensor]) -> bytes:
-    """PNG: relative error of each block's rebuilt input, a line a stage."""
+def draw_errors(stages: Sequence[Tensor], whole: bool = False) -> bytes:
+    """PNG: relative error of each block's rebuilt input, a line a stage; `whole`: all from the net's last output."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.2), layout="constrained")
@@ -93,7 +93,8 @@ def draw_errors(stages: Sequence[Tensor]) -> bytes:
         axes.plot(list(places), errors.clamp(min=1e-9).tolist(), "o-", color=colour, label=f"stage {i + 1}")
         at += len(errors)
     axes.set_yscale("log")
-    axes.set_xlabel("reversible block; each stage is rebuilt from its own output")
+    axes.set_xlabel("block or transition; all are rebuilt from the net's last output" if whole else
+                    "reversible block; each stage is rebuilt from its own output")  # fmt: skip
     axes.set_ylabel("relative error of its rebuilt input")
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,32 @@ def test_other_pictures_are_classified_by_a_net_that_goes_on_from_an_earlier_run
     assert "in the layout of ours, width 0.1; the classifier is theirs" in " ".join(done.result["notes"])
     with pytest.raises(InputError, match=r"weights are of width 0\.1, not --width 0\.5"):
         run(tmp_path / "wrong", shades, weights=trained.folder, width=0.5)
+
+
+def test_an_earlier_runs_classifier_follows_the_names_of_the_classes(trained, shades, tmp_path):
+    """The same classes under a name that sorts otherwise keep their outputs; other names get a new classifier."""
+    learned = load_model(trained.folder).head.weight
+    beside = tmp_path / "earlier"
+    beside.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(trained.folder / name, beside)
+    (beside / "labels.json").write_text(json.dumps({"classes": ["zebra", "light"]}))
+    shutil.copytree(shades, tmp_path / "renamed")
+    (tmp_path / "renamed" / "dark").rename(tmp_path / "renamed" / "zebra")
+    same = run(tmp_path / "same", tmp_path / "renamed", weights=beside, width=None, lr=1e-6)
+    assert (load_model(same.folder).head.weight - learned[[1, 0]]).abs().max() < 1e-3
+    assert any("the classifier is theirs, of the same classes" in note for note in same.result["notes"])
+    new = run(tmp_path / "new", shades, weights=beside, width=None, lr=1e-6)
+    assert (load_model(new.folder).head.weight - learned).abs().max() > 1e-2
+    assert any("new, for 2 classes: theirs is of zebra, light" in note for note in new.result["notes"])
+
+
+def test_other_labelled_pictures_are_scored(trained, shades, tmp_path):
+    done = run(tmp_path / "out", shades, weights=trained.folder, width=None, predict=shades, lr=1e-6)
+    rows = [r for r in csv.DictReader((done.folder / "predictions.csv").open()) if r["set"] == "predict"]
+    right = sum(r["label"] == r["predicted"] for r in rows) / len(rows)
+    assert len(rows) == 48 and done.metrics["accuracy_predict"] == pytest.approx(right)
+    assert done.metrics["accuracy_predict_low"] < right
 
 
 def test_published_weights_are_taken_up(shades, tmp_path):

@@ -13,9 +13,12 @@ MOST_CLASSES = 30
 
 def draw_predictions(
     images: UInt8[np.ndarray, "n 3 s s"], probabilities: Float[np.ndarray, "n k"], classes: Sequence[str],
-    labels: Sequence[int] | None,
+    labels: Sequence[int],
 ) -> bytes:  # fmt: skip
-    """PNG: pictures with the predicted class and its probability; green is right, red is wrong, with the true class."""
+    """PNG: pictures with the predicted class and its probability; green is right, red is wrong, with the true class.
+
+    A label of −1: unknown, and the words are grey.
+    """
     from matplotlib.figure import Figure
 
     columns = min(8, len(images))
@@ -30,13 +33,13 @@ def draw_predictions(
         best = int(probabilities[i].argmax())
         axis.imshow(images[i].transpose(1, 2, 0), interpolation="nearest")
         words, colour = f"{_short(classes[best])} {100 * probabilities[i, best]:.0f} %", PLAIN
-        if labels is not None:
+        if labels[i] >= 0:
             good = best == labels[i]
             wrong += not good
             colour = RIGHT if good else WRONG
             words += "" if good else f"\n(is {_short(classes[labels[i]])})"
         axis.set_title(words, fontsize=8, color=colour, pad=3)
-    told = "" if labels is None else f", {wrong} of them wrong"
+    told = f", {wrong} of them wrong" if max(labels) >= 0 else ""
     return Chart(figure, f"{len(images)} pictures with their predicted class{told}").png()
 
 

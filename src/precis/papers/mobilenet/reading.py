@@ -84,9 +84,13 @@ def three_channels(images: np.ndarray) -> Tensor:
     return x.expand(-1, 3, -1, -1).contiguous() if x.shape[1] == 1 else x
 
 
-def make_model(job: Any, classes: int, size: int, work: Work) -> tuple[MobileNetV2, dict[str, Any]]:
-    """The net to train, and the arguments that build it again."""
-    arguments: dict[str, Any] = {"classes": classes, "width": job.width or 0.35, "small": size <= SMALL}
+def make_model(job: Any, classes: tuple[str, ...], size: int, work: Work) -> tuple[MobileNetV2, dict[str, Any]]:
+    """The net to train, and the arguments that build it again.
+
+    Weights of an earlier run bring their classifier along if its classes are these, in whatever order; of published
+    ones, which name none, it is kept if there are as many.
+    """
+    arguments: dict[str, Any] = {"classes": len(classes), "width": job.width or 0.35, "small": size <= SMALL}
     if job.weights is None:
         return MobileNetV2(**arguments, generator=torch.Generator().manual_seed(job.seed)), arguments
     file = job.weights / "model.safetensors" if job.weights.is_dir() else job.weights
@@ -101,17 +105,39 @@ def make_model(job: Any, classes: int, size: int, work: Work) -> tuple[MobileNet
     arguments |= {"width": width} | {key: options[key] for key in ("padding", "eps") if key in options}
     model = MobileNetV2(**arguments, generator=torch.Generator().manual_seed(job.seed))
     wanted = model.state_dict()
-    given = {name: value for name, value in found.state.items()
-             if not (name.startswith("head.") and value.shape != wanted.get(name, value).shape)}  # fmt: skip
-    wrong = [name for name in given if name not in wanted or wanted[name].shape != given[name].shape]
-    missing = [name for name in wanted if name not in given and not name.startswith("head.")]
+    state, told = _classifier(dict(found.state), wanted, classes, _classes_of(file) if found.layout == "ours" else None)
+    wrong = [name for name in state if name not in wanted or wanted[name].shape != state[name].shape]
+    missing = [name for name in wanted if name not in state and not name.startswith("head.")]
     if wrong or missing:
         raise InputError(f"does not fit the model: {'holds' if wrong else 'lacks'} {(wrong or missing)[0]}", file=file)
-    model.load_state_dict(given, strict=False)
-    kept = "head.weight" in given
-    work.note(f"started from weights in the layout of {found.layout}, width {width:g}; the classifier is "
-              + ("theirs" if kept else f"new, for {classes} classes"))  # fmt: skip
+    model.load_state_dict(state, strict=False)
+    work.note(f"started from weights in the layout of {found.layout}, width {width:g}; {told}")
     return model, arguments
+
+
+def _classifier(
+    state: dict[str, Tensor], wanted: dict[str, Tensor], classes: tuple[str, ...], named: tuple[str, ...] | None
+) -> tuple[dict[str, Tensor], str]:
+    """The state with the classifier that serves these classes, or without one, and what is to be told of it."""
+    heads = [name for name in state if name.startswith("head.")]
+    fit = all(name in wanted and state[name].shape[1:] == wanted[name].shape[1:] for name in heads)
+    if named is not None and set(named) == set(classes) and fit and all(len(state[h]) == len(named) for h in heads):
+        order = [named.index(name) for name in classes]
+        return state | {name: state[name][order] for name in heads}, "the classifier is theirs, of the same classes"
+    if named is None and heads and all(state[h].shape == wanted[h].shape for h in heads if h in wanted) and fit:
+        return state, f"the classifier is theirs, its outputs taken to be {', '.join(classes[:8])}" + (
+            " …" if len(classes) > 8 else "")  # fmt: skip
+    rest = {name: value for name, value in state.items() if name not in heads}
+    why = "" if named is None else f": theirs is of {', '.join(named[:8])}" + (" …" if len(named) > 8 else "")
+    return rest, f"the classifier is new, for {len(classes)} classes{why}"
+
+
+def _classes_of(file: Path) -> tuple[str, ...] | None:
+    """The classes that an earlier run's labels.json names, in the order of its net's outputs."""
+    try:
+        return tuple(map(str, json.loads((file.parent / "labels.json").read_text(encoding="utf-8"))["classes"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _options_of(file: Path) -> dict[str, Any]:

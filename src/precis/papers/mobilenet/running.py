@@ -1,7 +1,5 @@
 """Train, measure, export, and write what the run leaves behind."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +14,7 @@ from precis.nn.cost import count
 from precis.nn.norm import recalibrate
 from precis.papers.job import Work
 from precis.papers.picture_sets import tell_skipped
+from precis.papers.told import Predicted, tell_guessing, write_predictions
 from precis.papers.work import writing
 from precis.train.augment import Augment
 from precis.train.checkpoint import save_model
@@ -40,7 +39,7 @@ def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
     pictures, found = read_pictures(job, work)
     others = None if job.predict is None else _others(job, pictures.images.shape[-1])
     size = pictures.images.shape[-1]
-    model, arguments = make_model(job, len(pictures.classes), size, work)
+    model, arguments = make_model(job, pictures.classes, size, work)
     tell_skipped(found, work)
     cost = count(model, torch.zeros(1, 3, size, size))
     trained = recalibrate(_train(job, work, model, pictures), _batches(pictures, work.device))
@@ -53,8 +52,12 @@ def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
         "validation_pictures": float(len(pictures.val)), "parameters": float(cost.params),
         "million_macs": cost.macs / 1e6,
     }  # fmt: skip
-    _write_predictions(work, pictures, logits, others, trained)
-    _draw(work, pictures, logits, scored, others, trained)
+    tell_guessing(work.note, scored)
+    said = None if others is None else predict(trained, three_channels(others.images), batch=256).cpu()
+    _write_predictions(work, pictures, logits, others, said)
+    if others is not None and said is not None:
+        metrics |= _score_others(pictures.classes, others, said)
+    _draw(work, pictures, logits, scored, others, said)
     trained = trained.cpu()
     program = trained if job.expansion_chunks == 1 else in_parts(trained, job.expansion_chunks)
     metrics |= _traffic(trained, pictures.images[pictures.val[:1]], job.expansion_chunks, cost.macs, work)
@@ -115,41 +118,49 @@ def _write_labels(work: Work, classes: tuple[str, ...], size: int) -> None:
 
 
 def _write_predictions(
-    work: Work, pictures: Pictures, logits: Tensor, others: ImageSet | None, model: nn.Module
+    work: Work, pictures: Pictures, logits: Tensor, others: ImageSet | None, said: Tensor | None
 ) -> None:
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow(["set", "name", "label", "predicted", "probability"])
-
-    def write(kind: str, names: Any, labels: Any, logits: Tensor) -> None:
-        for name, label, p in zip(names, labels, logits.softmax(1)):
-            rows.writerow([kind, name, label, pictures.classes[int(p.argmax())], f"{float(p.max()):.4f}"])
-
-    names = [pictures.names[i] for i in pictures.val]
-    write("validation", names, [pictures.classes[i] for i in pictures.labels[pictures.val]], logits)
-    if others is not None:
+    truth = [pictures.classes[i] for i in pictures.labels[pictures.val].tolist()]
+    parts = [Predicted("validation", [pictures.names[i] for i in pictures.val], truth, logits)]
+    if others is not None and said is not None:
         labels = [""] * len(others) if others.labels is None else [
             others.classes[i] if i >= 0 else "" for i in others.labels
         ]
-        write("predict", others.names, labels, predict(model, three_channels(others.images), batch=256).cpu())
-        if others.skipped:
-            work.note(f"{len(others.skipped)} pictures of --predict could not be read, such as {others.skipped[0][0]}")
-    with writing(work.folder / "predictions.csv") as beside:
-        beside.write_text(text.getvalue(), encoding="utf-8")
+        parts.append(Predicted("predict", others.names, labels, said))
+        if n := len(others.skipped):
+            work.note(f"{n} picture{'s' * (n > 1)} of --predict could not be read, such as {others.skipped[0][0]}")
+    write_predictions(work.folder / "predictions.csv", parts, pictures.classes)
+
+
+def _truth(classes: tuple[str, ...], others: ImageSet) -> Tensor:
+    """Labels [N] of other pictures as the trained classes count them; −1 where there is none, or of another name."""
+    if others.labels is None:
+        return torch.full((len(others),), -1)
+    at = [classes.index(name) if name in classes else -1 for name in others.classes]
+    return torch.tensor([at[i] if i >= 0 else -1 for i in others.labels.tolist()])
+
+
+def _score_others(classes: tuple[str, ...], others: ImageSet, said: Tensor) -> dict[str, float | None]:
+    """Accuracy on the pictures of --predict whose class is one of the trained ones, if there are any."""
+    truth = _truth(classes, others)
+    if not (truth >= 0).any():
+        return {}
+    found = score(said.argmax(1), truth, len(classes))
+    return {"accuracy_predict": found.value, "accuracy_predict_low": found.interval[0],
+            "accuracy_predict_high": found.interval[1]}  # fmt: skip
 
 
 def _draw(
-    work: Work, pictures: Pictures, logits: Tensor, found: Accuracy, others: ImageSet | None, model: nn.Module
+    work: Work, pictures: Pictures, logits: Tensor, found: Accuracy, others: ImageSet | None, said: Tensor | None
 ) -> None:
-    if others is None:
-        shown = np.linspace(0, len(pictures.val) - 1, min(SHOWN, len(pictures.val))).round().astype(int)
-        images, labels = pictures.images[pictures.val[shown]], pictures.labels[pictures.val[shown]].tolist()
-        some = logits[torch.from_numpy(shown)]
+    if others is None or said is None:
+        images, some, truth = pictures.images[pictures.val], logits, pictures.labels[pictures.val]
     else:
-        images = three_channels(others.images[:SHOWN])
-        some, labels = predict(model, images, batch=256).cpu(), None
+        images, some, truth = three_channels(others.images), said, _truth(pictures.classes, others)
+    shown = torch.from_numpy(np.linspace(0, len(images) - 1, min(SHOWN, len(images))).round().astype(int))
     with writing(work.folder / "predictions.png") as beside:
-        beside.write_bytes(draw_predictions(images.numpy(), some.softmax(1).numpy(), pictures.classes, labels))
+        beside.write_bytes(draw_predictions(images[shown].numpy(), some[shown].softmax(1).numpy(), pictures.classes,
+                                            truth[shown].tolist()))  # fmt: skip
     with writing(work.folder / "confusion.png") as beside:
         beside.write_bytes(draw_confusion(found.confusion.numpy(), pictures.classes))
     work.show("predictions.png")

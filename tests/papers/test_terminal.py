@@ -41,6 +41,19 @@ def test_a_page_says_verdict_scale_and_what_to_try(toy):
     assert "https://arxiv.org/abs/2006.10000" in text
 
 
+def test_both_verdicts_are_named_where_one_s_own_is_smaller(toy):
+    small = {"verdict": "supported", "profile": "quick", "n": 3, "scale": "tiny", "reason": "it holds"}
+    large = {"verdict": "contradicted", "profile": "full", "n": 5, "scale": "large", "reason": "ruled out"}
+    stand = {f"{toy.id}/up_beats_down": Shown(small, large, small)}
+    text = text_of(terminal.page(toy, stand, {}), width=200)
+    assert "contradicted at full (large, n = 5), recorded: ruled out" in text
+    assert "supported at quick (tiny, n = 3), yours" in text
+    text = text_of(terminal.listing([toy], stand), width=200)
+    assert " 1✗ (yours 1✓) " in text and "(yours …) of your own, at a smaller profile" in text
+    text = text_of(terminal.listing([toy], {f"{toy.id}/up_beats_down": Shown(None, large)}), width=200)
+    assert " 1✗ " in text and "yours" not in text
+
+
 def test_progress_piped_is_plain_lines_at_a_modest_rate():
     out = Console(file=io.StringIO(), width=100)
     with terminal.progress(out) as hear:

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from tests.web.conftest import BASE
 from tests.web.toys import picture
 
+from precis.lab.ledger import Ledger
 from precis.web.app import make_app
 from precis.web.live import POINTS, Digest
 from precis.web.queue import threads_of_run
@@ -318,6 +319,25 @@ def test_search_and_families(site: TestClient, ids: tuple[str, str]) -> None:
     assert f'href="/papers/{ids[0]}"' in found and f'href="/papers/{ids[1]}"' not in found
     assert f'href="/papers/{ids[1]}"' in site.get("/?q=counting toy").text
     assert "No paper fits" in site.get("/?q=zzzz").text
+
+
+def test_the_larger_verdict_leads_and_the_other_is_named(
+    site: TestClient, ids: tuple[str, str], tmp_path: Path, home: Path
+) -> None:
+    paper = ids[1]
+    entry = {"verdict": "contradicted", "profile": "full", "n": 5, "scale": "large", "reason": "r", "hypotheses": []}
+    assets = tmp_path / "papers" / paper / "assets"
+    assets.mkdir(exist_ok=True)
+    recorded = {"up_beats_down": {"full": entry | {"id": f"{paper}/up_beats_down", "statement": "s"}}}
+    (assets / "recorded.json").write_text(json.dumps({"claims": recorded}))
+    own = entry | {"id": f"{paper}/up_beats_down", "statement": "s", "verdict": "supported", "profile": "quick", "n": 3}
+    with Ledger(home) as ledger:
+        ledger.save_verdict(f"{paper}/up_beats_down", "quick", own, "s")
+    page = site.get(f"/papers/{paper}").text
+    assert page.index("full (large, 5 seeds)") < page.index("quick (large, 3 seeds)")
+    assert "recorded with the paper" in page and "yours" in page and f"/papers/{paper}/up_beats_down-quick" in page
+    card = site.get(f"/?q={paper}").text
+    assert "1 contradicted" in card and "1 supported" not in card
 
 
 def test_the_library_follows_its_files(site: TestClient, ids: tuple[str, str], tmp_path: Path) -> None:

@@ -278,3 +278,12 @@ def test_an_altered_picture_is_told(tmp_path):
         found = evidence_of(entry(keys[:1]), ledger, lambda path, name: name)
     assert [p.name for p in found.pictures] == ["target"]
     assert any("reconstruction is missing or altered" in text for text, _, _ in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("holds", "told"),
+    [(False, "✓ lost, as it must"), (None, "? undecided: too little to tell"), (True, "✗ passed, and must not")],
+)
+def test_a_broken_arm_has_lost_or_passed_or_is_undecided(holds, told):
+    rows = [{**row, "holds": holds} for row in entry()["hypotheses"] if row["sabotaged"]]
+    assert told in Page(render_claim(entry(hypotheses=rows))).text

@@ -135,10 +135,10 @@ def test_the_table_of_verdicts_in_words():
     assert "toy/claim  ✓ supported  at quick (tiny, 5 seeds)" in text and "It is x²." in text
     for row in entries[0]["hypotheses"]:
         assert words.sentence(row) in text and "interval" in words.sentence(row)
-    assert "✓ broken on purpose: " in text
+    assert "✓ broken on purpose (lost, as it must): " in text
     few = broken_row(entries[0]) | {"holds": None, "interval": None, "n": 2, "note": "n = 2: 3 are the least"}
     told = text_of(verdict_table.table([entry(hypotheses=[few])]), width=200)
-    assert "? broken on purpose: " in told and "it was not seen to lose" in told
+    assert "? broken on purpose (undecided: too little to tell): " in told
     assert "toy/b  – not run" in text and "it takes images" in text
     assert "failed: up, seed 1: ValueError: broke" in text and "and 2 more trials failed" in text
     assert "1 supported, 1 inconclusive, 1 no verdict, 1 not run; 36 s of trials." in text
@@ -151,7 +151,7 @@ def test_a_broken_arm_that_does_not_lose_is_marked():
         broken = rows[1] | {"holds": holds, "effect": effect}
         text = text_of(verdict_table.table([entry(hypotheses=[rows[0], broken])]), width=200)
         marks[holds, effect] = next(line.strip()[0] for line in text.splitlines() if "broken on purpose" in line)
-    assert list(marks.values()) == ["✗", "✓", "✓", "?"]
+    assert list(marks.values()) == ["✗", "✓", "?", "?"]
 
 
 def test_progress_of_a_check_piped():

@@ -23,6 +23,7 @@ MEANING = {
     "no verdict": "its trials ran, and no verdict is read from them",
     "not run": "nothing was run",
 }
+UNDECIDED = "undecided: too little to tell"  # of an arm broken on purpose
 
 
 def verdict_of(entry: Row) -> str:
@@ -209,17 +210,17 @@ def _asked(kind: Row) -> str:
 
 
 def held(row: Row) -> str:
-    """What became of the hypothesis: holds, does not hold, undecided; turned round for a sabotaged row."""
-    holds = row.get("holds")
+    """What became of the hypothesis: holds, does not hold, undecided; of a sabotaged row, that it passed or lost."""
     if row.get("sabotaged"):
-        return "holds, though it must not" if holds else "does not hold, as it must not"
-    return {True: "holds", False: "does not hold", None: "undecided"}[holds]
+        return {True: "passed, and must not", False: "lost, as it must", None: UNDECIDED}[row.get("holds")]
+    return {True: "holds", False: "does not hold", None: "undecided"}[row.get("holds")]
 
 
 def is_well(row: Row) -> bool | None:
-    """Whether the row speaks for the claim; None if it does not tell."""
-    holds = row.get("holds")
-    return (holds is not True) if row.get("sabotaged") else holds
+    """Whether the row speaks for the claim; None if it does not tell.  A broken arm does by losing: one that is
+    undecided has not passed, which is all that the verdict asks, but was not seen to lose."""
+    holds: bool | None = row.get("holds")
+    return not holds if row.get("sabotaged") and holds is not None else holds
 
 
 def sabotage_words(row: Row) -> str:

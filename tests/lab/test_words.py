@@ -162,3 +162,7 @@ def test_fields_are_json_values():
 
     fields = words.fields_of(h.Statistic(lambda table: 0.0, at_least=1.0))
     assert json.loads(json.dumps(fields)) == fields and "fn" not in fields
+
+
+def test_one_is_singular():
+    assert [words.counted(n, "picture") for n in (0, 1, 2)] == ["0 pictures", "1 picture", "2 pictures"]

@@ -429,7 +429,7 @@ def environment(first: Path | None = None) -> Any:
         markdown=lambda text, **options: _markup(render_markdown(text, **options)), cell=_cell, columns_of=columns_of,
         verdict_of=words.verdict_of, marks=words.MARKS, meaning=words.MEANING, headline=words.headline,
         scale_words=words.scale_words, sentence=words.sentence, held=words.held, is_well=words.is_well,
-        sabotage_words=words.sabotage_words, byline=byline, code_address=code_address,
+        sabotage_words=words.sabotage_words, counted=words.counted, byline=byline, code_address=code_address,
     )
     return made
 

@@ -80,8 +80,12 @@ def interval_words(interval: Any) -> str:
 
 def replications(row: Row) -> str:
     """ "5 seeds", "12 tasks"."""
-    unit, n = row.get("unit") or "seed", row.get("n")
-    return "" if not n else f"{n} {unit}{'' if n == 1 else 's'}"
+    return counted(row["n"], row.get("unit") or "seed") if row.get("n") else ""
+
+
+def counted(n: int, noun: str) -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def sentence(row: Row, alpha: Number = 0.05) -> str:
@@ -249,7 +253,7 @@ def scale_words(entry: Row) -> str:
         name = Path(str(entry["data"])).name
         inside = [f"on {name}, by the settings for: {inside[0]}" if inside else f"on {name}"]
     if entry.get("n"):
-        inside.append(f"{entry['n']} seed{'' if entry['n'] == 1 else 's'}")
+        inside.append(counted(entry["n"], "seed"))
     return f"{entry.get('profile', '')} ({', '.join(inside)})" if inside else str(entry.get("profile", ""))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from precis.errors import EXTRAS, InputError, RunFailed, install_line, missing
+from precis.lab.words import counted
 from precis.papers.catalogue import Library, Paper
 from precis.papers.opening import claims_of, job_of
 
@@ -93,7 +94,7 @@ def _installation() -> Iterator[Finding]:
     else:
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         where = ", ".join(gpus) or ("MPS" if torch.backends.mps.is_available() else "no GPU")
-        yield Finding(True, f"torch {torch.__version__}, {os.cpu_count()} cores, {where}")
+        yield Finding(True, f"torch {torch.__version__}, {counted(os.cpu_count() or 1, 'core')}, {where}")
     for extra in EXTRAS:
         lacking = missing(extra)
         told = f"lacks {', '.join(lacking)}: {install_line(extra)}" if lacking else "present"

@@ -54,7 +54,7 @@ def _claim(entry: Mapping[str, Any]) -> RenderableType:
         seed = "" if failure["seed"] is None else f", seed {failure['seed']}"
         lines.append(Text(f"failed: {failure['arm']}{seed}: {last_line(failure['error'])}", "red"))
     if len(entry["failures"]) > 3:
-        lines.append(Text(f"and {len(entry['failures']) - 3} more trials failed", "red"))
+        lines.append(Text(f"and {words.counted(len(entry['failures']) - 3, 'more trial')} failed", "red"))
     return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
 
 

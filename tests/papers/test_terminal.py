@@ -65,6 +65,11 @@ def test_progress_piped_is_plain_lines_at_a_modest_rate():
     assert lines[-2].startswith("1000/1000  loss 0.001") and len(lines) < 20
 
 
+def test_the_accuracy_of_a_training_batch_is_called_so():
+    assert terminal.scalars({"loss": 0.25, "accuracy": 0.9}) == "loss 0.25  batch accuracy 0.9"
+    assert terminal.scalars({"accuracy": 0.9}) == "accuracy 0.9"
+
+
 def test_the_time_left_of_another_phase_is_told_by_its_own_pace(monkeypatch):
     """Ten minutes of training, then pictures of a second each."""
     clock = [0.0]

@@ -350,6 +350,15 @@ def test_the_library_follows_its_files(site: TestClient, ids: tuple[str, str], t
     assert "problem" in site.get("/").text and site.get(f"/papers/{ids[1]}").status_code == 404
 
 
+def test_the_accuracy_of_a_training_batch_is_told_from_the_metric() -> None:
+    digest = Digest()
+    line = {"event": "log", "step": 1, "total": 9, "scalars": {"loss": 0.5, "accuracy": 0.75}}
+    digest.feed(json.dumps(line).encode() + b"\n", 0)
+    message = digest.message()
+    assert message["scalars"] == {"loss": 0.5, "accuracy, training batch": 0.75}
+    assert list(message["curves"]) == ["loss", "accuracy, training batch"]
+
+
 def test_a_digest_is_bounded() -> None:
     digest, whole = Digest(), b""
     for i in range(20_000):

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from precis.papers.catalogue import Paper
 from precis.papers.verdicts import Shown
+from precis.papers.work import of_batches
 
 STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
 MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
@@ -219,5 +220,6 @@ def progress(out: Console) -> Iterator[Progress]:
 
 
 def scalars(values: dict[str, float | None]) -> str:
+    """ "loss 0.25  batch accuracy 0.9"."""
     return "  ".join(f"{name} {'not finite' if value is None else format(value, '.4g')}"
-                     for name, value in values.items())
+                     for name, value in of_batches(values, "batch accuracy").items())

@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "cluster": ("ray",),
 }
+_PIP = {"pysat": "python-sat", "ale_py": "ale-py"}  # where pip's name is another than that of the import
 
 
 class InputError(Exception):
@@ -54,8 +55,17 @@ class Stopped(Exception):
 
 def need(extra: str) -> None:
     """Raise InputError with the install line if a module of that extra is missing."""
-    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"this needs {', '.join(missing)}, which is not installed: pip install 'precis-papers[{extra}]'"
-        )
+    names = [_PIP.get(module, module) for module in missing(extra)]
+    if names:
+        are = "is" if len(names) == 1 else "are"
+        raise InputError(f"this needs {', '.join(names)}, which {are} not installed: {install_line(extra)}")
+
+
+def missing(extra: str) -> list[str]:
+    """The modules of that extra which are not installed."""
+    return [module for module in EXTRAS[extra] if find_spec(module) is None]
+
+
+def install_line(extra: str) -> str:
+    """What installs them: their own names, since the extras of precis are at hand in a clone of it alone."""
+    return " ".join(["pip install", *(_PIP.get(module, module) for module in missing(extra))])

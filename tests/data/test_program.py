@@ -215,6 +215,30 @@ def test_weights_belong_to_a_function(tmp_path, net):
         read_weights(tmp_path / "w.safetensors")
 
 
+def test_what_is_no_file_of_weights_is_told_with_the_one_to_give(tmp_path, net, recwarn):
+    """A folder, an exported program, a pickle: one line each, and no warning of torch's beside it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.export.save(torch.export.export(net, (torch.rand(1, 3, 8, 8),)), folder / "model.pt2")
+    (folder / "model.onnx").write_bytes(b"\x08\x07")
+    recwarn.clear()
+    with pytest.raises(InputError, match="is a folder: the file of weights is wanted$"):
+        read_weights(folder)
+    for name in ("model.pt2", "model.onnx"):
+        with pytest.raises(InputError, match=r"is an exported program, .* give those it was made of \(model.safe"):
+            read_weights(folder / name)
+    save_file({"w": torch.zeros(1)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match="is a folder; its weights are .*run/model.safetensors$"):
+        read_weights(folder)
+    for name in ("model.pt2", "model.onnx"):
+        with pytest.raises(InputError, match=r"is an exported program, .* give .*run/model.safetensors, which lies"):
+            read_weights(folder / name)
+    (tmp_path / "p.pkl").write_bytes(pickle.dumps({"w": [1, 2]}, protocol=4))
+    with pytest.raises(InputError, match="holds no state dict|neither safetensors nor"):
+        read_weights(tmp_path / "p.pkl")
+    assert not recwarn.list
+
+
 def test_the_tensor_in_an_output():
     x = torch.rand(2, 3)
     holder = type("Output", (), {"logits": x})()

@@ -28,7 +28,7 @@ from precis.lab.ledger import Ledger
 from precis.lab.loading import PaperSource, claims_of
 from precis.lab.ray_engine import RayEngine
 
-ray = pytest.importorskip("ray", reason="no ray here: pip install 'precis-papers[cluster]'")
+ray = pytest.importorskip("ray", reason="no ray here: pip install ray")
 
 
 class Nodes:

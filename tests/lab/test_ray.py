@@ -22,7 +22,7 @@ from precis.lab.ray_engine import _bunched, _Flight, _knock
 from precis.lab.ray_node import Keeper, Parcel, Seat, _owned, clear
 from precis.lab.worker import Task
 
-with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="no ray here: pip install 'precis-papers[cluster]'")
+with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="no ray here: pip install ray")
 CASES = Path(__file__).with_name("ray_cases.py")
 
 
@@ -78,7 +78,7 @@ def test_without_ray_one_line_says_what_to_install(cli):
             "u.find_spec = lambda name, *a: None if name == 'ray' else real(name, *a)")
     got = cli("check", "toy_paper", "--engine", "ray", before=hide)
     assert got.returncode == 2 and got.stdout == ""
-    assert got.stderr == "precis: this needs ray, which is not installed: pip install 'precis-papers[cluster]'\n"
+    assert got.stderr == "precis: this needs ray, which is not installed: pip install ray\n"
 
 
 @with_ray

@@ -12,8 +12,9 @@ from tests.lab.evidence import BROKEN, SEEDS, entry, fill, not_run, psnr
 from precis.errors import InputError
 from precis.lab import pages
 from precis.lab.ledger import Ledger
+from precis.lab.rarer import Exact
 from precis.lab.report import evidence_of, render_claim, render_index, render_paper, write_report
-from precis.lab.words import number
+from precis.lab.words import fields_of, number
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "use", "path"}
 ABOUT = {
@@ -278,3 +279,22 @@ def test_an_altered_picture_is_told(tmp_path):
         found = evidence_of(entry(keys[:1]), ledger, lambda path, name: name)
     assert [p.name for p in found.pictures] == ["target"]
     assert any("reconstruction is missing or altered" in text for text, _, _ in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("holds", "told"),
+    [(False, "✓ lost, as it must"), (None, "? undecided: too little to tell"), (True, "✗ passed, and must not")],
+)
+def test_a_broken_arm_has_lost_or_passed_or_is_undecided(holds, told):
+    rows = [{**row, "holds": holds} for row in entry()["hypotheses"] if row["sabotaged"]]
+    assert told in Page(render_claim(entry(hypotheses=rows))).text
+
+
+def test_the_legend_speaks_of_what_is_drawn():
+    text = Page(render_claim(entry())).text
+    for said in ("Diamond: the effect.", "Bar: its 95 % interval.", "Grey points:", "Green: where the claim says"):
+        assert said in text
+    exact = {**entry()["hypotheses"][0], "hypothesis": fields_of(Exact("psnr", "siren", 0, tolerance=1e-9))}
+    text = Page(render_claim(entry(hypotheses=[exact | {"effect": 0.0, "interval": None}]))).text
+    assert "Diamond: the effect." in text and not any(word in text for word in ("Bar:", "Grey points", "Green:"))
+    assert "Diamond" not in Page(render_claim(entry(hypotheses=[exact | {"effect": None, "interval": None}]))).text

@@ -152,7 +152,9 @@ def test_a_sabotaged_row_speaks_for_the_claim_by_not_holding():
     beats = h.Greater("psnr", "siren", "relu")
     assert words.is_well(row(beats, -1.0, holds=False, sabotaged={"x": "siren"})) is True
     assert words.is_well(row(beats, 1.0, holds=True, sabotaged={"x": "siren"})) is False
-    assert "must not" in words.held(row(beats, 1.0, holds=True, sabotaged={"x": "siren"}))
+    assert words.is_well(row(beats, 0.1, holds=None, sabotaged={"x": "siren"})) is None
+    said = [words.held(row(beats, 1.0, holds=h, sabotaged={"x": "siren"})) for h in (True, False, None)]
+    assert said == ["passed, and must not", "lost, as it must", "undecided: too little to tell"]
 
 
 def test_fields_are_json_values():
@@ -160,3 +162,7 @@ def test_fields_are_json_values():
 
     fields = words.fields_of(h.Statistic(lambda table: 0.0, at_least=1.0))
     assert json.loads(json.dumps(fields)) == fields and "fn" not in fields
+
+
+def test_one_is_singular():
+    assert [words.counted(n, "picture") for n in (0, 1, 2)] == ["0 pictures", "1 picture", "2 pictures"]

@@ -57,7 +57,7 @@ def test_where_they_are_left_out_they_are_listed_and_told(folder, tmp_path):
     assert len(found) == 9 and len(found.skipped) == 4
     work = Heard(tmp_path)
     tell_skipped(found, work)
-    assert work.notes == ["1 pictures could not be read, 3 pictures have no row in --labels: see skipped.csv"]
+    assert work.notes == ["1 picture could not be read, 3 pictures have no row in --labels: see skipped.csv"]
     rows = {r["name"]: r["reason"] for r in csv.DictReader((tmp_path / "skipped.csv").open())}
     assert rows["9.png"] == rows["deep/11.png"] == "no row in labels.csv" and "no picture" in rows["bad.png"]
 

@@ -5,7 +5,16 @@ import pytest
 import precis
 from precis.errors import InputError, RunFailed, Stopped
 from precis.papers.opening import claim_of, job_of, make_job
-from precis.papers.running import _as_markdown, _pictures, check_input, command_of, number, pick_device, run_job
+from precis.papers.running import (
+    _as_markdown,
+    _pictures,
+    _stem,
+    check_input,
+    command_of,
+    number,
+    pick_device,
+    run_job,
+)
 from precis.papers.work import RunFolder, save
 
 
@@ -164,6 +173,27 @@ def test_a_program_may_be_named_by_its_function(tmp_path, monkeypatch):
             check_input(name, ("images",))
     with pytest.raises(InputError, match="no such file or folder"):
         check_input("C:\\no such\\photo.png", ("images", "program"))
+
+
+def test_kinds_are_told_in_words(tmp_path):
+    (tmp_path / "a.txt").write_text("words")
+    with pytest.raises(InputError) as caught:
+        check_input(str(tmp_path / "a.txt"), ("images", "program"))
+    assert str(caught.value).endswith(
+        "looks like text; INPUT must be images (a folder or an archive of them, or a Parquet, CSV or array file) or "
+        "a program (a function that builds a model: file.py:build or pkg.module:build)"
+    )
+    save(tmp_path / "net.py", b"def build(): pass")
+    with pytest.raises(InputError, match="looks like a program; INPUT must be a table$"):
+        check_input(str(tmp_path / "net.py"), ("table",))
+
+
+def test_the_folder_is_called_by_the_input(tmp_path, monkeypatch):
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    given = ("../net.py:build", "net.py:Net.small", "pkg.models:build", "../pics", "mnist")
+    assert [_stem(one) for one in given] == ["net", "net", "models", "pics", "mnist"]
 
 
 def test_a_report_lists_a_folder_of_many_files_as_one():

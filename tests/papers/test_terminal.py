@@ -41,6 +41,19 @@ def test_a_page_says_verdict_scale_and_what_to_try(toy):
     assert "https://arxiv.org/abs/2006.10000" in text
 
 
+def test_both_verdicts_are_named_where_one_s_own_is_smaller(toy):
+    small = {"verdict": "supported", "profile": "quick", "n": 3, "scale": "tiny", "reason": "it holds"}
+    large = {"verdict": "contradicted", "profile": "full", "n": 5, "scale": "large", "reason": "ruled out"}
+    stand = {f"{toy.id}/up_beats_down": Shown(small, large, small)}
+    text = text_of(terminal.page(toy, stand, {}), width=200)
+    assert "contradicted at full (large, n = 5), recorded: ruled out" in text
+    assert "supported at quick (tiny, n = 3), yours" in text
+    text = text_of(terminal.listing([toy], stand), width=200)
+    assert " 1✗ (yours 1✓) " in text and "(yours …) of your own, at a smaller profile" in text
+    text = text_of(terminal.listing([toy], {f"{toy.id}/up_beats_down": Shown(None, large)}), width=200)
+    assert " 1✗ " in text and "yours" not in text
+
+
 def test_progress_piped_is_plain_lines_at_a_modest_rate():
     out = Console(file=io.StringIO(), width=100)
     with terminal.progress(out) as hear:
@@ -50,6 +63,11 @@ def test_progress_piped_is_plain_lines_at_a_modest_rate():
     lines = out.file.getvalue().splitlines()
     assert lines[0].startswith("1/1000  loss 1  odd not finite") and lines[-1] == "note: a [note]"
     assert lines[-2].startswith("1000/1000  loss 0.001") and len(lines) < 20
+
+
+def test_the_accuracy_of_a_training_batch_is_called_so():
+    assert terminal.scalars({"loss": 0.25, "accuracy": 0.9}) == "loss 0.25  batch accuracy 0.9"
+    assert terminal.scalars({"accuracy": 0.9}) == "accuracy 0.9"
 
 
 def test_the_time_left_of_another_phase_is_told_by_its_own_pace(monkeypatch):
@@ -122,10 +140,10 @@ def test_the_table_of_verdicts_in_words():
     assert "toy/claim  ✓ supported  at quick (tiny, 5 seeds)" in text and "It is x²." in text
     for row in entries[0]["hypotheses"]:
         assert words.sentence(row) in text and "interval" in words.sentence(row)
-    assert "✓ broken on purpose: " in text
+    assert "✓ broken on purpose (lost, as it must): " in text
     few = broken_row(entries[0]) | {"holds": None, "interval": None, "n": 2, "note": "n = 2: 3 are the least"}
     told = text_of(verdict_table.table([entry(hypotheses=[few])]), width=200)
-    assert "? broken on purpose: " in told and "it was not seen to lose" in told
+    assert "? broken on purpose (undecided: too little to tell): " in told
     assert "toy/b  – not run" in text and "it takes images" in text
     assert "failed: up, seed 1: ValueError: broke" in text and "and 2 more trials failed" in text
     assert "1 supported, 1 inconclusive, 1 no verdict, 1 not run; 36 s of trials." in text
@@ -138,7 +156,7 @@ def test_a_broken_arm_that_does_not_lose_is_marked():
         broken = rows[1] | {"holds": holds, "effect": effect}
         text = text_of(verdict_table.table([entry(hypotheses=[rows[0], broken])]), width=200)
         marks[holds, effect] = next(line.strip()[0] for line in text.splitlines() if "broken on purpose" in line)
-    assert list(marks.values()) == ["✗", "✓", "✓", "?"]
+    assert list(marks.values()) == ["✗", "✓", "?", "?"]
 
 
 def test_progress_of_a_check_piped():

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from tests.web.conftest import BASE
 from tests.web.toys import picture
 
+from precis.lab.ledger import Ledger
 from precis.web.app import make_app
 from precis.web.live import POINTS, Digest
 from precis.web.queue import threads_of_run
@@ -320,6 +321,25 @@ def test_search_and_families(site: TestClient, ids: tuple[str, str]) -> None:
     assert "No paper fits" in site.get("/?q=zzzz").text
 
 
+def test_the_larger_verdict_leads_and_the_other_is_named(
+    site: TestClient, ids: tuple[str, str], tmp_path: Path, home: Path
+) -> None:
+    paper = ids[1]
+    entry = {"verdict": "contradicted", "profile": "full", "n": 5, "scale": "large", "reason": "r", "hypotheses": []}
+    assets = tmp_path / "papers" / paper / "assets"
+    assets.mkdir(exist_ok=True)
+    recorded = {"up_beats_down": {"full": entry | {"id": f"{paper}/up_beats_down", "statement": "s"}}}
+    (assets / "recorded.json").write_text(json.dumps({"claims": recorded}))
+    own = entry | {"id": f"{paper}/up_beats_down", "statement": "s", "verdict": "supported", "profile": "quick", "n": 3}
+    with Ledger(home) as ledger:
+        ledger.save_verdict(f"{paper}/up_beats_down", "quick", own, "s")
+    page = site.get(f"/papers/{paper}").text
+    assert page.index("full (large, 5 seeds)") < page.index("quick (large, 3 seeds)")
+    assert "recorded with the paper" in page and "yours" in page and f"/papers/{paper}/up_beats_down-quick" in page
+    card = site.get(f"/?q={paper}").text
+    assert "1 contradicted" in card and "1 supported" not in card
+
+
 def test_the_library_follows_its_files(site: TestClient, ids: tuple[str, str], tmp_path: Path) -> None:
     before = site.get("/").text
     assert site.app.state.site.shelf.view() is site.app.state.site.shelf.view()  # type: ignore[attr-defined]
@@ -328,6 +348,15 @@ def test_the_library_follows_its_files(site: TestClient, ids: tuple[str, str], t
     assert "Renamed" in site.get("/").text and "Renamed" not in before
     file.write_text("no front matter")
     assert "problem" in site.get("/").text and site.get(f"/papers/{ids[1]}").status_code == 404
+
+
+def test_the_accuracy_of_a_training_batch_is_told_from_the_metric() -> None:
+    digest = Digest()
+    line = {"event": "log", "step": 1, "total": 9, "scalars": {"loss": 0.5, "accuracy": 0.75}}
+    digest.feed(json.dumps(line).encode() + b"\n", 0)
+    message = digest.message()
+    assert message["scalars"] == {"loss": 0.5, "accuracy, training batch": 0.75}
+    assert list(message["curves"]) == ["loss", "accuracy, training batch"]
 
 
 def test_a_digest_is_bounded() -> None:

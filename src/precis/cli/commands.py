@@ -2,7 +2,6 @@
 
 import shlex
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +9,7 @@ from typing_extensions import Doc
 from tyro.conf import Positional, arg
 
 from precis.cli.listing import warn
-from precis.errors import EXTRAS, InputError
+from precis.errors import InputError, install_line, missing
 from precis.papers.catalogue import find, nearest
 
 
@@ -28,11 +27,7 @@ class Show:
         problems: list[str] = []
         verdicts = compared(paper, shown([paper], problems))
         warn(problems)
-        missing = {
-            extra: f"pip install 'precis-papers[{extra}]'"
-            for extra in paper.extras if any(find_spec(module) is None for module in EXTRAS[extra])
-        }
-        show(page(paper, verdicts, missing))
+        show(page(paper, verdicts, {extra: install_line(extra) for extra in paper.extras if missing(extra)}))
         return 0
 
 

@@ -51,8 +51,8 @@ class List:
                     "claims": [
                         {
                             "id": f"{p.id}/{name}", "statement": statement,
-                            "verdict": (verdicts[f"{p.id}/{name}"].own or {}).get("verdict"),
-                            "profile": (verdicts[f"{p.id}/{name}"].own or {}).get("profile"),
+                            "verdict": (verdicts[f"{p.id}/{name}"].latest or {}).get("verdict"),
+                            "profile": (verdicts[f"{p.id}/{name}"].latest or {}).get("profile"),
                             "recorded": (verdicts[f"{p.id}/{name}"].recorded or {}).get("verdict"),
                             "recorded_profile": (verdicts[f"{p.id}/{name}"].recorded or {}).get("profile"),
                         }

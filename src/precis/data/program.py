@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -31,6 +32,7 @@ from .pickled import module_class
 
 PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
+WEIGHTS = "model.safetensors"  # what jobs call the weights that they write
 
 
 @dataclass
@@ -139,8 +141,16 @@ def tensor_of(output: Any) -> Tensor:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """A state dict from safetensors, or from a file that torch's reader of bare tensors takes."""
     path = Path(path)
+    if path.is_dir():
+        inside = path / WEIGHTS
+        raise InputError(f"is a folder; its weights are {inside}" if inside.is_file() else
+                         "is a folder: the file of weights is wanted", file=path)  # fmt: skip
     if not path.is_file():
         raise InputError("there is no such file", file=path)
+    if path.suffix.lower() == ".onnx" or _archive(path) == "export":
+        beside = path.with_name(WEIGHTS)
+        there = f"give {beside}, which lies beside it" if beside.is_file() else f"give those it was made of ({WEIGHTS})"
+        raise InputError(f"is an exported program, without weights that could be taken out; {there}", file=path)
     with path.open("rb") as file:
         head = file.read(9)
     if head[8:9] == b"{":  # the length of a safetensors header, then its JSON
@@ -153,7 +163,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             raise InputError(f"is not a whole safetensors file ({error})", file=path) from None
     refuse_module(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch warns of a pickle that it then refuses
+            warnings.simplefilter("ignore", UserWarning)
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file, or one that names code, raises all manner of errors
         raise InputError(
             "is neither safetensors nor a plain state dict of tensors. In the program that made it, save the weights "

@@ -131,7 +131,7 @@ def render_claim(
             {**row, "chart": _markup(chart.svg if chart else "")}
             for row, chart in zip(entry.get("hypotheses") or [], charts.intervals)
         ],
-        preconditions=preconditions(entry),
+        legend=_legend([chart for chart in charts.intervals if chart]), preconditions=preconditions(entry),
         points=[_markup(chart.svg) for chart in charts.points],
         numbers=number_rows(entry),
         curves=[_markup(chart.svg) for chart in charts.curves],
@@ -225,6 +225,16 @@ def _interval(entry: Entry, row: Entry) -> Drawing | None:
         effect, interval, words.claimed_side(kind), points=_replications(entry, row), label=label,
         alt=words.sentence(row, entry.get("alpha") or 0.05),
     )
+
+
+def _legend(intervals: Sequence[Drawing]) -> str:
+    """What the marks of these charts mean, those alone that one of them has."""
+    told = {
+        'class="effect"': "Diamond: the effect.", 'class="interval"': "Bar: its 95 % interval.",
+        'class="seed"': "Grey points: one a seed (or task).",
+        'class="claimed"': "Green: where the claim says the interval must lie.",
+    }
+    return " ".join(said for mark, said in told.items() if any(mark in chart.svg for chart in intervals))
 
 
 def _replications(entry: Entry, row: Entry) -> list[Number]:
@@ -419,7 +429,7 @@ def environment(first: Path | None = None) -> Any:
         markdown=lambda text, **options: _markup(render_markdown(text, **options)), cell=_cell, columns_of=columns_of,
         verdict_of=words.verdict_of, marks=words.MARKS, meaning=words.MEANING, headline=words.headline,
         scale_words=words.scale_words, sentence=words.sentence, held=words.held, is_well=words.is_well,
-        sabotage_words=words.sabotage_words, byline=byline, code_address=code_address,
+        sabotage_words=words.sabotage_words, counted=words.counted, byline=byline, code_address=code_address,
     )
     return made
 

@@ -10,6 +10,7 @@ import numpy as np
 from precis.lab.claim import Number, Outcome, Table
 from precis.lab.reading import Kind, columns, joined, mean_outcome, size, verdict_of, watch
 from precis.lab.statistics import bootstrap, jackknife, paired_proportion_interval, proportion_interval, spread_ratio
+from precis.lab.words import counted
 
 DRAWS = 2000  # resamples of Statistic(resample="bootstrap"); the standard error is then good to about 2 %
 
@@ -84,7 +85,7 @@ class Spread(Kind):
         if lost:
             return Outcome(text, None, None, None, n, lost)
         if n < 3:
-            return Outcome(text, None, None, None, n, f"{n} replications, 10 are the least")
+            return Outcome(text, None, None, None, n, f"{counted(n, 'replication')}, 10 are the least")
         try:
             found = spread_ratio(values[0], values[1], table.alpha)
         except ValueError as error:
@@ -140,7 +141,7 @@ class Statistic(Kind):
         if not isfinite(estimate):
             return Outcome(text, None, None, None, n, "the statistic is not finite")
         if n < 4:
-            return Outcome(text, estimate, None, None, n, f"{n} replications, 4 are the least")
+            return Outcome(text, estimate, None, None, n, f"{counted(n, 'replication')}, 4 are the least")
         if self.resample == "jackknife":
             left_out = [self._value(watch(table, self.unit, tuple(keys[:i] + keys[i + 1 :]))) for i in range(n)]
             if not all(map(isfinite, left_out)):

@@ -9,6 +9,7 @@ import numpy as np
 
 from precis.lab.claim import Hypothesis, Number, Outcome, Table
 from precis.lab.statistics import Interval, one_sample
+from precis.lab.words import counted
 
 ROUNDING = 1e-12  # of the size of the numbers read: 0.9 − 0.8 lies on the bound 0.1, though not in floating point
 FEWEST = 3  # replications from which anything is said
@@ -129,7 +130,7 @@ def verdict_of(
         return Outcome(text, None, None, None, found.n, joined(note, "too large to compute with"))
     holds = side(found.low, found.high, inside, scale)
     if found.n < fewest:
-        holds, note = None, joined(note, f"{found.n} replications, {fewest} are the least")
+        holds, note = None, joined(note, f"{counted(found.n, 'replication')}, {fewest} are the least")
     return Outcome(text, found.estimate, (found.low, found.high), holds, found.n, note)
 
 
@@ -139,7 +140,8 @@ def mean_outcome(
     """What the t interval of the mean of `values` [n] (all finite) says."""
     if len(values) < 2:
         effect = float(values[0]) if len(values) else None
-        return Outcome(text, effect, None, None, len(values), f"{len(values)} replications, {FEWEST} are the least")
+        few = f"{counted(len(values), 'replication')}, {FEWEST} are the least"
+        return Outcome(text, effect, None, None, len(values), few)
     if not np.isfinite(values).all():
         return Outcome(text, None, None, None, len(values), joined(note, "too large to compute with"))
     with np.errstate(over="ignore", invalid="ignore"):

@@ -224,5 +224,5 @@ def machine_words(entry: Mapping[str, Any]) -> str:
     """ "Xeon 6248, 2 cores, H100"."""
     found = dict(entry.get("hardware") or {})
     if found.get("cores"):
-        found["cores"] = f"{found['cores']} core{'' if found['cores'] == 1 else 's'}"
+        found["cores"] = words.counted(found["cores"], "core")
     return ", ".join(str(v) for v in found.values() if v)

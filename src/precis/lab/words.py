@@ -23,6 +23,7 @@ MEANING = {
     "no verdict": "its trials ran, and no verdict is read from them",
     "not run": "nothing was run",
 }
+UNDECIDED = "undecided: too little to tell"  # of an arm broken on purpose
 
 
 def verdict_of(entry: Row) -> str:
@@ -79,8 +80,12 @@ def interval_words(interval: Any) -> str:
 
 def replications(row: Row) -> str:
     """ "5 seeds", "12 tasks"."""
-    unit, n = row.get("unit") or "seed", row.get("n")
-    return "" if not n else f"{n} {unit}{'' if n == 1 else 's'}"
+    return counted(row["n"], row.get("unit") or "seed") if row.get("n") else ""
+
+
+def counted(n: int, noun: str) -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def sentence(row: Row, alpha: Number = 0.05) -> str:
@@ -209,17 +214,17 @@ def _asked(kind: Row) -> str:
 
 
 def held(row: Row) -> str:
-    """What became of the hypothesis: holds, does not hold, undecided; turned round for a sabotaged row."""
-    holds = row.get("holds")
+    """What became of the hypothesis: holds, does not hold, undecided; of a sabotaged row, that it passed or lost."""
     if row.get("sabotaged"):
-        return "holds, though it must not" if holds else "does not hold, as it must not"
-    return {True: "holds", False: "does not hold", None: "undecided"}[holds]
+        return {True: "passed, and must not", False: "lost, as it must", None: UNDECIDED}[row.get("holds")]
+    return {True: "holds", False: "does not hold", None: "undecided"}[row.get("holds")]
 
 
 def is_well(row: Row) -> bool | None:
-    """Whether the row speaks for the claim; None if it does not tell."""
-    holds = row.get("holds")
-    return (holds is not True) if row.get("sabotaged") else holds
+    """Whether the row speaks for the claim; None if it does not tell.  A broken arm does by losing: one that is
+    undecided has not passed, which is all that the verdict asks, but was not seen to lose."""
+    holds: bool | None = row.get("holds")
+    return not holds if row.get("sabotaged") and holds is not None else holds
 
 
 def sabotage_words(row: Row) -> str:
@@ -248,7 +253,7 @@ def scale_words(entry: Row) -> str:
         name = Path(str(entry["data"])).name
         inside = [f"on {name}, by the settings for: {inside[0]}" if inside else f"on {name}"]
     if entry.get("n"):
-        inside.append(f"{entry['n']} seed{'' if entry['n'] == 1 else 's'}")
+        inside.append(counted(entry["n"], "seed"))
     return f"{entry.get('profile', '')} ({', '.join(inside)})" if inside else str(entry.get("profile", ""))
 
 

@@ -68,7 +68,9 @@ def read_pictures(job: Any, work: Work, channels: int | None = None, size: int |
     _, first, copy_of = np.unique(prints, return_index=True, return_inverse=True)
     repeated = np.arange(n) != first[copy_of]
     if repeated.any():
-        work.note(f"{int(repeated.sum())} pictures are exact duplicates of others: training uses each once, since a "
+        n_copies = int(repeated.sum())
+        are = "picture is an exact duplicate of another" if n_copies == 1 else "pictures are exact duplicates of others"
+        work.note(f"{n_copies} {are}: training uses each once, since a "
                   "copy would be a false negative")  # fmt: skip
     units = found.groups if found.groups is not None else copy_of
     held, lone = _hold_out(labels, units, job.val_fraction, job.seed)

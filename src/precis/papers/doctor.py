@@ -5,11 +5,11 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from precis.errors import EXTRAS, InputError, RunFailed
+from precis.errors import EXTRAS, InputError, RunFailed, install_line, missing
+from precis.lab.words import counted
 from precis.papers.catalogue import Library, Paper
 from precis.papers.opening import claims_of, job_of
 
@@ -94,11 +94,11 @@ def _installation() -> Iterator[Finding]:
     else:
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         where = ", ".join(gpus) or ("MPS" if torch.backends.mps.is_available() else "no GPU")
-        yield Finding(True, f"torch {torch.__version__}, {os.cpu_count()} cores, {where}")
-    for extra, modules in EXTRAS.items():
-        missing = [name for name in modules if find_spec(name) is None]
-        told = f"lacks {', '.join(missing)}: pip install 'precis-papers[{extra}]'" if missing else "present"
-        yield Finding(None if missing else True, f"extra {extra}: {told}")
+        yield Finding(True, f"torch {torch.__version__}, {counted(os.cpu_count() or 1, 'core')}, {where}")
+    for extra in EXTRAS:
+        lacking = missing(extra)
+        told = f"lacks {', '.join(lacking)}: {install_line(extra)}" if lacking else "present"
+        yield Finding(None if lacking else True, f"extra {extra}: {told}")
 
 
 def _folders() -> Iterator[Finding]:

@@ -56,7 +56,10 @@ class Work(Protocol):
     resume: bool
 
     def log(self, step: int, total: int, **scalars: float) -> None:
-        """Progress and metrics as they move; raises Stopped if the user asked to stop."""
+        """Progress and metrics as they move; raises Stopped if the user asked to stop.
+
+        An `accuracy` beside a `loss` is shown as the training batch's, apart from a metric of that name at the end.
+        """
 
     def image(self, name: str, pixels: Any, step: int | None = None) -> None:
         """Write `name.png` from [H,W] or [C,H,W] in 0…1."""

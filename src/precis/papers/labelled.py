@@ -16,6 +16,7 @@ from torch import Tensor
 from precis.data import kinds_of, standard
 from precis.data.tables import Table, read_table
 from precis.errors import InputError
+from precis.lab.words import counted
 from precis.papers.job import Work
 from precis.papers.picture_sets import open_pictures, tell_skipped
 
@@ -132,7 +133,8 @@ def _pictures(job: Any, work: Work, path: Path) -> _Whole:
         raise InputError("there are no classes: a sub-folder each, a column label, or --labels CSV", file=path)
     known = found.labels >= 0
     if not known.all():
-        work.note(f"{int((~known).sum())} pictures have no label and are left out")
+        n = int((~known).sum())
+        work.note(f"{counted(n, 'picture')} without a label {'is' if n == 1 else 'are'} left out")
     groups = None if found.groups is None else found.groups[known]
     return _Whole(torch.from_numpy(found.images[known]), torch.from_numpy(found.labels[known]), found.classes, groups)
 

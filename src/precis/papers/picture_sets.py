@@ -10,6 +10,7 @@ from precis.data.images import SUFFIXES
 from precis.data.imageset import ImageSet, _classes, _files_of
 from precis.data.tables import Table, read_table
 from precis.errors import InputError
+from precis.lab.words import counted
 from precis.papers.job import Work
 
 FILES, LABELS = ("file", "path", "image"), ("label", "labels", "y", "fine_label")
@@ -51,8 +52,10 @@ def tell_skipped(found: ImageSet, work: Work) -> None:
     if not found.write_skipped(work.folder):
         return
     rowless = sum(reason.startswith(NO_ROW) for _, reason in found.skipped)
-    counts = ((len(found.skipped) - rowless, "could not be read"), (rowless, "have no row in --labels"))
-    work.note(", ".join(f"{n} pictures {words}" for n, words in counts if n) + ": see skipped.csv")
+    unread = len(found.skipped) - rowless
+    told = [f"{counted(unread, 'picture')} could not be read"] if unread else []
+    told += [f"{counted(rowless, 'picture')} {'has' if rowless == 1 else 'have'} no row in --labels"] if rowless else []
+    work.note(", ".join(told) + ": see skipped.csv")
 
 
 def _check_columns(table: Table) -> None:

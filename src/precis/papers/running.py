@@ -17,6 +17,7 @@ from precis.papers.catalogue import Paper
 from precis.papers.job import Job, option_of
 from precis.papers.work import REPORT, RunFolder, finite, open_folder, writing
 
+_FUNCTION = re.compile(r"(.+\.py|\w+(?:\.\w+)*):\w+(?:\.\w+)*")  # file.py:build, pkg.module:build
 _NOT_SETTINGS = ("input", "seed", "device")
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "Pillow", "torch_geometric", "gymnasium")
 
@@ -90,7 +91,7 @@ def check_input(given: str, kinds: tuple[str, ...]) -> None:
     """
     if "name" in kinds or not kinds:
         return
-    if "program" in kinds and re.fullmatch(r"(.+\.py|\w+(\.\w+)*):\w+(\.\w+)*", given):
+    if "program" in kinds and _FUNCTION.fullmatch(given):
         return
     path = Path(given).expanduser()
     if not path.exists():
@@ -101,7 +102,7 @@ def check_input(given: str, kinds: tuple[str, ...]) -> None:
 
     found = kinds_of(path)
     if not found & set(kinds):
-        what = f"looks like {either(sorted(found))}" if found else "is of no kind that precis reads"
+        what = f"looks like {either(sorted(found), brief=True)}" if found else "is of no kind that precis reads"
         raise InputError(f"{what}; INPUT must be {either(kinds)}{_endings(path, kinds)}", file=given)
 
 
@@ -252,18 +253,20 @@ def _failure(error: Exception, folder: Path) -> RunFailed | None:
 
 _IN_WORDS = {
     "image": "an image",
-    "images": "images (a folder or an archive of them)",
+    "images": "images (a folder or an archive of them, or a Parquet, CSV or array file)",
     "frames": "frames (a video, or a folder of its pictures)",
     "scene": "a scene (photographs with their cameras: transforms.json, COLMAP, LLFF, Nerfies or .npz)",
     "points": "points (.ply or .xyz)",
     "table": "a table",
     "audio": "audio (.wav)",
+    "program": "a program (a function that builds a model: file.py:build or pkg.module:build)",
 }
 
 
-def either(kinds: tuple[str, ...] | list[str]) -> str:
-    """Kinds of input in words."""
+def either(kinds: tuple[str, ...] | list[str], brief: bool = False) -> str:
+    """Kinds of input in words; `brief`: without what they may be."""
     named = [_IN_WORDS.get(kind, kind) for kind in kinds]
+    named = [said.partition(" (")[0] for said in named] if brief else named
     return " or ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
 
 
@@ -273,7 +276,11 @@ def _absolute(given: str) -> str:
 
 
 def _stem(given: str) -> str:
+    """What the run's folder is called by: the name of the file without its ending; of a function, that of its file."""
     path = Path(given).expanduser()
+    if not path.exists() and (function := _FUNCTION.fullmatch(given)):
+        place = function[1]
+        return Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
     return (path.resolve().stem or "root") if path.exists() else given
 
 

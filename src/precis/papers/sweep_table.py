@@ -42,7 +42,7 @@ def _claim(name: str, entries: list[dict[str, Any]]) -> Iterator[RenderableType]
         if first is not None and first["effect"] is not None:
             effect = words.number(first["effect"])
             between = " to ".join(map(words.number, first["interval"] or ()))
-        seeds = f"{entry['n']} seed{'s' * (entry['n'] != 1)}" if entry["n"] else ""
+        seeds = words.counted(entry["n"], "seed") if entry["n"] else ""
         rows.add_row(data, Text(f"{words.MARKS[verdict]} {verdict}", STYLES.get(verdict, "dim")), seeds, effect,
                      Text(between, "dim"))
         if verdict != "supported" and entry["reason"]:

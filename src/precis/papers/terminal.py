@@ -14,6 +14,7 @@ from rich.text import Text
 
 from precis.papers.catalogue import Paper
 from precis.papers.verdicts import Shown
+from precis.papers.work import of_batches
 
 STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
 MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
@@ -41,16 +42,22 @@ def listing(papers: Iterable[Paper], shown: dict[str, Shown]) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("paper", "family", "year", "claims", "title"):
         table.add_column(name, no_wrap=name != "title")
+    told = ""
     for paper in papers:
-        counts = Text()
         verdicts = [shown[f"{paper.id}/{name}"] for name in paper.claims]
-        for verdict, mark in MARKS.items():
-            if n := sum(v.verdict == verdict for v in verdicts):
-                counts.append(f"{n}{mark} ", STYLES[verdict])
-        if n := sum(v.verdict is None for v in verdicts):
-            counts.append(f"{n}·", "dim")
+        counts = _counted([one.verdict for one in verdicts])
+        if smaller := [one.beside.get("verdict") for one in verdicts if one.beside and one.leads_recorded]:
+            counts = Text.assemble(counts, (" (yours ", "dim"), _counted(smaller), (")", "dim"))
+            told = "  (yours …) of your own, at a smaller profile"
         table.add_row(Text(paper.id, "bold"), paper.family, str(paper.year), counts, paper.title)
-    return Group(table, Text("\n✓ supported  ✗ contradicted  ? inconclusive  · not checked", "dim"))
+    return Group(table, Text(f"\n✓ supported  ✗ contradicted  ? inconclusive  · not checked{told}", "dim"))
+
+
+def _counted(verdicts: list[str | None]) -> Text:
+    """ "2✓ 1✗ 3·"."""
+    signs = [*((verdict, mark, STYLES[verdict]) for verdict, mark in MARKS.items()), (None, "·", "dim")]
+    parts = [(f"{verdicts.count(of)}{mark}", style) for of, mark, style in signs if of in verdicts]
+    return Text(" ").join(Text(*part) for part in parts)
 
 
 def page(paper: Paper, shown: dict[str, Shown], missing: dict[str, str]) -> RenderableType:
@@ -77,8 +84,11 @@ def claims(paper: Paper, shown: dict[str, Shown]) -> RenderableType:
             verdict.append(f" {found.where}", "dim")
         if found.reason and found.verdict != "supported":
             verdict.append(f": {found.reason}", "dim")
-        words = markdown(statement)
-        table.add_row(Text(name, "bold"), Group(words, verdict))
+        lines = [markdown(statement), verdict]
+        if found.beside:
+            other = str(found.beside["verdict"])
+            lines.append(Text.assemble((other, STYLES.get(other, "dim")), (f" {found.where_beside}", "dim")))
+        table.add_row(Text(name, "bold"), Group(*lines))
     return table
 
 
@@ -210,5 +220,6 @@ def progress(out: Console) -> Iterator[Progress]:
 
 
 def scalars(values: dict[str, float | None]) -> str:
+    """ "loss 0.25  batch accuracy 0.9"."""
     return "  ".join(f"{name} {'not finite' if value is None else format(value, '.4g')}"
-                     for name, value in values.items())
+                     for name, value in of_batches(values, "batch accuracy").items())

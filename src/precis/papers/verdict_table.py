@@ -15,7 +15,6 @@ from precis.lab import words
 from precis.lab.events import Event
 from precis.papers.terminal import STYLES, markdown, scalars
 
-_LOST = {True: "", False: ": it must lose, and does not", None: ": it was not seen to lose"}
 _HOLDS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 
@@ -46,9 +45,7 @@ def _claim(entry: Mapping[str, Any]) -> RenderableType:
         said = words.sentence(row, entry["alpha"] or 0.05)
         aside = "" if row["counts"] else "(does not count) "
         if row["sabotaged"]:
-            unseen = row["effect"] is None or (row["holds"] is None and row["interval"] is None)
-            lost = None if unseen else not row["holds"]
-            rows.add_row(*_marked(lost, f"broken on purpose: {said}{_LOST[lost]}", row["note"]))
+            rows.add_row(*_marked(words.is_well(row), f"broken on purpose ({words.held(row)}): {said}", row["note"]))
         else:
             rows.add_row(*_marked(row["holds"], aside + said, row["note"]))
     if rows.row_count:
@@ -57,7 +54,7 @@ def _claim(entry: Mapping[str, Any]) -> RenderableType:
         seed = "" if failure["seed"] is None else f", seed {failure['seed']}"
         lines.append(Text(f"failed: {failure['arm']}{seed}: {last_line(failure['error'])}", "red"))
     if len(entry["failures"]) > 3:
-        lines.append(Text(f"and {len(entry['failures']) - 3} more trials failed", "red"))
+        lines.append(Text(f"and {words.counted(len(entry['failures']) - 3, 'more trial')} failed", "red"))
     return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
 
 

@@ -75,6 +75,12 @@ def finite(value: Any) -> Any:
     return number if math.isfinite(number) else None
 
 
+def of_batches(scalars: Mapping[str, Any], name: str = "accuracy, training batch") -> dict[str, Any]:
+    """A line of a training loop as it is shown: its accuracy is of a batch, a run's metric of that name is held out."""
+    training = "loss" in scalars
+    return {name if training and key == "accuracy" else key: value for key, value in scalars.items()}
+
+
 class RunFolder:
     """What a job gets as `work`; `listen` hears every event, `stopping` says whether the user asked to stop."""
 

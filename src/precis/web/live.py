@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from precis.papers.work import EVENTS
+from precis.papers.work import EVENTS, of_batches
 from precis.web.runs import Runs
 
 EVERY = 0.3  # seconds between two looks at the file
@@ -54,13 +54,13 @@ class Digest:
         kind = event["event"]
         self.seconds = float(event.get("seconds", self.seconds))
         if kind == "log":
-            step, total = event["step"], event["total"]
+            step, total, scalars = event["step"], event["total"], of_batches(event["scalars"])
             self.last = {"step": step, "total": total, "now": event.get("now", ""), "told": event.get("left")}
-            self.last["scalars"] = {**self.last.get("scalars", {}), **event["scalars"]}
+            self.last["scalars"] = {**self.last.get("scalars", {}), **scalars}
             if self._recent and step < self._recent[-1][1]:
                 self._recent = []  # another phase begins, whose pace the last one's tells nothing of
             self._recent = [*self._recent[1 - RECENT :], (self.seconds, step)]
-            for name, value in event["scalars"].items():
+            for name, value in scalars.items():
                 self.curves.setdefault(name, _Curve()).add(step, value)
         elif kind == "image":
             self.images[event["file"]] = {"name": event["name"], "file": event["file"], "step": event["step"], "at": at}

@@ -102,19 +102,22 @@ def check_form(about: Paper, claims: dict[str, Any], problem: str = "") -> str:
 
 
 def entries_of(view: View, about: Paper) -> list[Entry]:
-    """The verdicts of the paper's claims: the user's own, else the recorded ones, marked as such."""
+    """How the claims stand; `recorded` marks what was shipped, `beside` is the other verdict, where that differs."""
     found: list[Entry] = []
     for name in about.claims:
         shown = view.verdicts[f"{about.id}/{name}"]
-        if shown.own or shown.recorded:
-            mark = {} if shown.own else {"recorded": True}
-            found.append({**shown.report, "id": f"{about.id}/{name}", **mark})
+        id, recorded = {"id": f"{about.id}/{name}"}, shown.leads_recorded
+        if shown.report:
+            beside = {**shown.beside, **id, "recorded": not recorded} if shown.beside else None
+            found.append({**shown.report, **id, "recorded": recorded, "beside": beside})
     return found
 
 
 def marked(entry: Entry, claims: dict[str, Any] | None) -> Entry:
     """The entry, told as of an older source if the claims are known by now and say another."""
     now = (claims or {}).get(words.claim_of(entry), {}).get("source")
+    if entry.get("beside"):
+        entry = {**entry, "beside": {**entry["beside"], "older_source": is_older(entry["beside"], now)}}
     return {**entry, "older_source": True} if is_older(entry, now) else entry
 
 

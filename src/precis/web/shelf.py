@@ -14,7 +14,7 @@ from precis.errors import InputError, RunFailed
 from precis.lab.ledger import Ledger
 from precis.papers import catalogue
 from precis.papers.catalogue import Library, Paper
-from precis.papers.verdicts import Shown, latest_of, recorded_verdicts
+from precis.papers.verdicts import Shown, standing
 from precis.web.helpers import Helpers
 
 STATES = ("supported", "contradicted", "inconclusive", "not checked")
@@ -106,15 +106,13 @@ def _look(library: Library, home: Path, stamp: Stamp) -> View:
             rows = ledger.verdicts()
     except (InputError, RunFailed) as error:
         problems.append(str(error))
-    own = latest_of(rows)
     verdicts: dict[str, Shown] = {}
     cards = []
     for paper in library:
-        recorded = recorded_verdicts(paper, problems)
+        stand = standing(paper, rows, problems)
+        verdicts |= stand
         counts = dict.fromkeys(STATES, 0)
-        for name in paper.claims:
-            one = Shown(own.get(f"{paper.id}/{name}"), recorded.get(name))
-            verdicts[f"{paper.id}/{name}"] = one
+        for one in stand.values():
             counts[one.verdict if one.verdict in STATES else "not checked"] += 1
         words = [paper.id, paper.title, *paper.authors, paper.venue, str(paper.year), paper.family, *paper.aliases,
                  *paper.claims.values(), paper.arxiv or ""]

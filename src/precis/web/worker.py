@@ -34,7 +34,7 @@ def inspect(path: str, kinds: list[str], what: str) -> dict[str, Any]:
     if "name" in wanted:  # the paper looks into it itself
         return {"kinds": sorted(found)}
     if not found or (wanted and not found & wanted):
-        named = f"looks like {either(sorted(found))}" if found else "is of no kind that precis reads"
+        named = f"looks like {either(sorted(found), brief=True)}" if found else "is of no kind that precis reads"
         raise InputError(f"{named}; {what} must be {either(kinds)}" if kinds else named, file=place.name)
     return {"kinds": sorted(found)}
 

@@ -86,7 +86,7 @@ def test_a_folder_of_pictures_with_a_broken_one(tmp_path):
     (tmp_path / "set" / "dark" / "broken.png").write_bytes(b"no picture")
     done = run(tmp_path / "out", tmp_path / "set", **QUICK | {"batch_sizes": "4"}, size=16)
     assert (done.folder / "skipped.csv").read_text().count("dark/broken.png,") == 1
-    assert "1 pictures could not be read" in " ".join(done.result["notes"])
+    assert "1 picture could not be read" in " ".join(done.result["notes"])
     (tmp_path / "set" / "none").mkdir()
     with pytest.raises(InputError, match="the class folder is empty"):
         run(tmp_path / "other", tmp_path / "set", **QUICK, size=16)

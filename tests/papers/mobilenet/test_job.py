@@ -77,7 +77,7 @@ def test_it_learns_and_leaves_what_one_needs(trained):
     assert trained.metrics["milliseconds_90th_percentile"] >= trained.metrics["milliseconds_a_picture"] > 0
     assert trained.metrics["pt2_milliseconds"] > 0
     notes = " ".join(trained.result["notes"])
-    assert "1 pictures could not be read" in notes and "model.pt2 was loaded back and agrees" in notes
+    assert "1 picture could not be read" in notes and "model.pt2 was loaded back and agrees" in notes
 
 
 def test_the_program_and_the_weights_say_the_same(trained):

@@ -125,7 +125,7 @@ def test_other_formats(tmp_path, scene, form):
         write.save(folder / "blurred.png", np.zeros((4, 4, 3), np.uint8))
     run(out, source, steps=3)
     result = json.loads((out / "result.json").read_text())
-    left = [note for note in result["notes"] if "have no camera" in note]
+    left = [note for note in result["notes"] if "no camera" in note]
     wanted = ["images/blurred.png"] if form in ("nerfstudio", "colmap") else []
     assert [note.rpartition(": ")[2] for note in left] == wanted
     assert np.isfinite(result["metrics"]["psnr"]) and (out / "overview.png").exists()

@@ -134,7 +134,7 @@ def test_labels_copies_groups_and_blanks(tmp_path):
     (tmp_path / "set" / "labels.csv").write_text("file,label,group\n" + "\n".join([*lines, "bad.png,a,g0"]))
     done = run(tmp_path / "out", tmp_path / "set", **QUICK, size=8, labels=str(tmp_path / "set" / "labels.csv"), k=5)
     notes = " ".join(done.result["notes"])
-    assert "1 pictures are exact duplicates" in notes
+    assert "1 picture is an exact duplicate of another" in notes
     assert (done.folder / "skipped.csv").read_text().count("bad.png,") == 1
     with pytest.raises(InputError, match="--batch 99"):
         run(tmp_path / "no", tmp_path / "set", **QUICK | {"batch": 99})

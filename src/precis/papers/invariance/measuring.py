@@ -15,6 +15,7 @@ from precis.data.program import load_program
 from precis.data.toy_clips import CHANGES, changes
 from precis.data.toy_shapes import SHAPES
 from precis.errors import InputError
+from precis.lab.words import counted
 from precis.papers.contrastive_pictures import as_channels
 from precis.papers.contrastive_run import shape_of
 from precis.papers.job import Work
@@ -133,7 +134,7 @@ def _sets(job: Any, work: Work, channels: int, size: int) -> dict[str, Set]:
                        torch.from_numpy(m.bases), SHAPES) for c, m in made.items()}  # fmt: skip
     found = ImageSet.open(job.input, size, keep_going=job.keep_going, background=job.background)
     if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: see skipped.csv")
+        work.note(f"{counted(len(found.skipped), 'picture')} could not be read: see skipped.csv")
     images = as_channels(torch.from_numpy(np.ascontiguousarray(found.images)), channels)
     change, target, base = _layout(found, job.input)
     sets = {}

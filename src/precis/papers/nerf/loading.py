@@ -60,7 +60,9 @@ def load(job: Any, work: Work) -> Place:
     for note in files.notes:
         work.note(note)
     if left := without_camera(Path(job.input), files):
-        work.note(f"{len(left)} pictures beside those that were read have no camera and are left out: "
+        they = "picture beside those that were read has no camera and is" if len(left) == 1 else (
+            "pictures beside those that were read have no camera and are")  # fmt: skip
+        work.note(f"{len(left)} {they} left out: "
                   f"{', '.join(left[:3])}{', …' if len(left) > 3 else ''}")  # fmt: skip
     train, test = files.views("train"), files.views("test")
     if len(train) < 3:

@@ -83,7 +83,7 @@ def _long(table: Table, id_column: str) -> Functions:
     nowhere = np.isnan(x).any(1)
     if nowhere.any():
         rows = np.flatnonzero(nowhere) + 1
-        notes.append(f"{len(rows)} rows without an x were dropped (first: row {rows[0]})")
+        notes.append(_dropped(rows))
     blank, nameless = np.isnan(y), np.char.strip(names) == ""
     if nameless.any():
         raise InputError(f"the column '{id_column}' is empty", file=table.file, row=int(np.argmax(nameless)) + 1)
@@ -110,7 +110,7 @@ def _wide(table: Table) -> Functions:
     x, notes = numbers[:, :1], []
     nowhere = np.isnan(x[:, 0])
     if nowhere.any():
-        notes.append(f"{nowhere.sum()} rows without an x were dropped (first: row {int(np.argmax(nowhere)) + 1})")
+        notes.append(_dropped(np.flatnonzero(nowhere) + 1))
     items = []
     for i, name in enumerate(names[1:], 1):
         y = numbers[:, i : i + 1]
@@ -127,6 +127,11 @@ def _numbered(table: Table, letter: str) -> list[str]:
     pattern = re.compile(rf"\s*{letter}_?(\d+)\s*", re.IGNORECASE)
     found = [(int(m[1]), name) for name in table.columns if (m := pattern.fullmatch(name))]
     return [name for _, name in sorted(found)]
+
+
+def _dropped(rows: np.ndarray) -> str:
+    were = "row without an x was" if len(rows) == 1 else "rows without an x were"
+    return f"{len(rows)} {were} dropped (first: row {rows[0]})"
 
 
 def _functions(n: int) -> str:

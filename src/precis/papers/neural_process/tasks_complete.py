@@ -16,6 +16,7 @@ from precis.fields.neural_process import CNP
 from precis.fields.neural_process_context import acquire, knn_predict, take
 from precis.fields.neural_process_fit import fit_pixels
 from precis.lab.figures import curves
+from precis.lab.words import counted
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
 from precis.papers.work import save, writing
@@ -73,7 +74,7 @@ def load_set(job: Any, work: Work, size: int, least: int = FEWEST) -> Tensor:
     if len(found) < least:
         raise InputError(f"{len(found)} pictures; at least {least} are needed to learn from", file=job.input)
     if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: skipped.csv")
+        work.note(f"{counted(len(found.skipped), 'picture')} could not be read: skipped.csv")
     return torch.from_numpy(as_float(np.asarray(found.images)))
 
 

@@ -13,6 +13,7 @@ from precis.errors import InputError
 from precis.fields.neural_process_few_shot import FewShotCNP, nearest_class_mean, sample_episodes
 from precis.fields.siren_fit import train
 from precis.lab.figures import bars, contact_sheet
+from precis.lab.words import counted
 from precis.papers.job import Work
 from precis.papers.work import save
 from precis.train.checkpoint import save_model
@@ -71,9 +72,10 @@ def load_classes(job: Any, work: Work, size: int) -> tuple[Tensor, Tensor, int]:
                          file=job.input)  # fmt: skip
     labelled = labels >= 0
     if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: skipped.csv")
+        work.note(f"{counted(len(found.skipped), 'picture')} could not be read: skipped.csv")
     if not labelled.all():
-        work.note(f"{int((~labelled).sum())} pictures without a class were left out")
+        n = int((~labelled).sum())
+        work.note(f"{counted(n, 'picture')} without a class {'was' if n == 1 else 'were'} left out")
     images = torch.from_numpy(as_float(np.asarray(found.images)))[labelled]
     return images, torch.from_numpy(labels[labelled].astype(np.int64)), int(labels.max()) + 1
 

@@ -15,6 +15,7 @@ from precis.fields.neural_process import SetEncoder
 from precis.fields.siren import Siren
 from precis.fields.siren_prior import HyperNetwork, SirenPrior, encode_images, fit_prior
 from precis.lab.figures import contact_sheet, curves
+from precis.lab.words import counted
 from precis.nn.coordinates import coordinate_grid
 from precis.papers.job import Work
 from precis.papers.work import save
@@ -68,7 +69,7 @@ def load_set(job: Any, work: Work, size: int) -> Tensor:
     """float32 [N,C,size,size] in [0, 1]."""
     found = ImageSet.open(job.input, size, background=job.background or "white")
     if found.write_skipped(work.folder):
-        work.note(f"{len(found.skipped)} pictures could not be read: skipped.csv")
+        work.note(f"{counted(len(found.skipped), 'picture')} could not be read: skipped.csv")
     if len(found) < FEWEST:
         (work.folder / "skipped.csv").unlink(missing_ok=True)
         raise InputError(f"{len(found)} pictures; a prior needs at least {FEWEST}", file=job.input)

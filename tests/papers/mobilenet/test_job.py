@@ -249,7 +249,7 @@ def test_folders_that_cannot_be_learned_from_are_told(shades, tmp_path, monkeypa
 
     for given, words in (
         (folder("one", a=5), "at least two classes"), (folder("empty", a=5, b=5, c=0), "c: the class folder is empty"),
-        (folder("single", a=5, b=5, c=1), "the class c has 1 readable pictures; at least two"),
+        (folder("single", a=5, b=5, c=1), "the class c has 1 readable picture; at least two"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             run(tmp_path / "out", given)

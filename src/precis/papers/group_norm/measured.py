@@ -118,7 +118,7 @@ def compare(
 
         def log(step: int, total: int, at: int = i, size: int = size, **scalars: float) -> None:
             share = (at + step / max(total, 1)) / len(planned)
-            work.log(round(1000 * share), 1000, batch=float(size), **scalars)
+            work.log(round(100 * share), 100, batch=float(size), **scalars)
 
         with torch.random.fork_rng():  # dropout draws from the global generator
             torch.manual_seed(job.seed)

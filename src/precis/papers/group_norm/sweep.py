@@ -286,7 +286,7 @@ def _progress(
     work: Work, begun: float, ended: float, norm: str, size: int, step: int, total: int, **scalars: float
 ) -> None:
     share = begun + (ended - begun) * step / max(total, 1)
-    work.log(round(1000 * share), 1000, batch=float(size), **scalars)
+    work.log(round(100 * share), 100, batch=float(size), **scalars)
 
 
 def _recall(work: Work) -> dict[str, Any]:

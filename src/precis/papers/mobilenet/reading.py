@@ -13,6 +13,7 @@ from precis.data.images import SUFFIXES
 from precis.data.imageset import ImageSet
 from precis.data.program import read_weights
 from precis.errors import InputError
+from precis.lab.words import counted
 from precis.papers.class_folders import check_folders, stratified
 from precis.papers.job import Work
 from precis.papers.picture_sets import open_pictures
@@ -49,10 +50,10 @@ def read_pictures(job: Any, work: Work) -> tuple[Pictures, ImageSet]:
     counts = np.bincount(found.labels[known], minlength=len(found.classes))
     for name, n in zip(found.classes, counts):
         if n < 2:
-            raise InputError(f"the class {name} has {n} readable pictures; at least two are wanted, one to learn from "
-                             "and one to measure on", file=path)  # fmt: skip
+            raise InputError(f"the class {name} has {counted(int(n), 'readable picture')}; at least two are wanted, "
+                             "one to learn from and one to measure on", file=path)  # fmt: skip
     if not known.all():
-        work.note(f"{int((~known).sum())} pictures have no label and were left out")
+        work.note(f"{counted(int((~known).sum()), 'picture')} without a label left out")
     labels = torch.from_numpy(found.labels[known])
     train, val = stratified(labels, job.val, torch.Generator().manual_seed(job.seed))
     names = tuple(name for name, k in zip(found.names, known) if k)

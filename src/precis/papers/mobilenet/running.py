@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from precis.data.imageset import ImageSet
 from precis.errors import InputError, need
+from precis.lab.words import counted
 from precis.nn.cost import count
 from precis.nn.norm import recalibrate
 from precis.papers.job import Work
@@ -127,8 +128,9 @@ def _write_predictions(
             others.classes[i] if i >= 0 else "" for i in others.labels
         ]
         parts.append(Predicted("predict", others.names, labels, said))
-        if n := len(others.skipped):
-            work.note(f"{n} picture{'s' * (n > 1)} of --predict could not be read, such as {others.skipped[0][0]}")
+        if others.skipped:
+            work.note(f"{counted(len(others.skipped), 'picture')} of --predict could not be read, such as "
+                      f"{others.skipped[0][0]}")  # fmt: skip
     write_predictions(work.folder / "predictions.csv", parts, pictures.classes)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from precis.data.imageset import ImageSet
 from precis.errors import InputError
 from precis.lab.sheets import contact_sheet, strip
+from precis.lab.words import counted
 from precis.nn.reversible import reconstruction_error
 from precis.papers.class_folders import check_folders, stratified
 from precis.papers.job import Work
@@ -150,7 +151,7 @@ def read(job: Any, work: Work) -> Pictures:
     assert found.labels is not None
     known = found.labels >= 0
     if not known.all():
-        work.note(f"{int((~known).sum())} pictures have no label and were left out")
+        work.note(f"{counted(int((~known).sum()), 'picture')} without a label left out")
     images, labels = torch.from_numpy(found.images[known]), torch.from_numpy(found.labels[known])
     kept, held = stratified(labels, job.val, torch.Generator().manual_seed(job.seed))
     names = [name for name, one in zip(found.names, known) if one]
@@ -195,8 +196,8 @@ def _tell_choice(job: Any, work: Work, data: Pictures, units: int, batch: int) -
     shape = tuple(data.x.shape[1:])
     net = _net(job, units, shape[0], len(data.classes))
     steps = max(1, len(data.x) // batch) * job.epochs
-    work.note(f"The net has {count_of(units, 'unit')} a stage and {parameters(net):,} parameters; {job.epochs} × "
-              f"{len(data.x)} pictures in batches of {batch} are {count_of(steps, 'step')}.")  # fmt: skip
+    work.note(f"The net has {counted(units, 'unit')} a stage and {parameters(net):,} parameters; {job.epochs} × "
+              f"{len(data.x)} pictures in batches of {batch} are {counted(steps, 'step')}.")  # fmt: skip
     if units == 1 and not job.fully_reversible:
         work.note("With one unit a stage no block is reversible: the first of a stage changes the shape.")
     if steps < FEW and batch > 16:
@@ -210,10 +211,6 @@ def _tell_choice(job: Any, work: Work, data: Pictures, units: int, batch: int) -
 def _time(minutes: float) -> str:
     return f"{minutes / 60:.1f} hours" if minutes >= 100 else f"{minutes:.0f} min" if minutes >= 2 else \
         f"{60 * minutes:.2g} s"  # fmt: skip
-
-
-def count_of(n: int, word: str) -> str:
-    return f"{n:,} {word}{'s' if n != 1 else ''}"
 
 
 def _list(items: Iterable[Any]) -> str:
@@ -236,7 +233,7 @@ def _choose(job: Any, work: Work, data: Pictures, limit: int | None) -> tuple[in
     if limit is not None and job.batch is None:
         batch = min(MOST, len(data.x), need(units).batch(limit))
         if batch < 2:
-            raise InputError(f"{little}: with {count_of(units, 'unit')} a stage two pictures, the least that batch "
+            raise InputError(f"{little}: with {counted(units, 'unit')} a stage two pictures, the least that batch "
                              f"norm can do with, need {show_bytes(need(units).total(2))}")  # fmt: skip
     elif limit is not None and job.units is None:
         units = deepest({n: need(n) for n in (1, 2, 4)}, batch, limit)
@@ -246,7 +243,7 @@ def _choose(job: Any, work: Work, data: Pictures, limit: int | None) -> tuple[in
             raise InputError(f"{little}: one unit a stage at {batch} pictures a batch needs "
                              f"{show_bytes(need(1).total(batch))}; a smaller --batch needs less")  # fmt: skip
     elif limit is not None and need(units).total(batch) > limit:
-        raise InputError(f"{little}: {count_of(units, 'unit')} a stage at {batch} pictures a batch need "
+        raise InputError(f"{little}: {counted(units, 'unit')} a stage at {batch} pictures a batch need "
                          f"{show_bytes(need(units).total(batch))}; leave --batch or --units out")  # fmt: skip
     write_json(path, [units, batch])
     return units, batch
@@ -315,7 +312,7 @@ def _tell(
               f"{100 * high:.1f} %).")  # fmt: skip
     tell_guessing(work.note, found)
     within = "" if limit is None else f", within the {show_bytes(limit)} that were given"
-    work.note(f"A training step at {batch} pictures and {count_of(units, 'unit')} a stage takes "
+    work.note(f"A training step at {batch} pictures and {counted(units, 'unit')} a stage takes "
               f"{show_bytes(need.total(batch))}: {show_bytes(need.kept(batch))} kept for the backward pass, the "
               "rest built again a block at a time, "
               f"weights, gradients and momentum{within}.")  # fmt: skip

@@ -40,8 +40,11 @@ class Overhead(Claim):
     arms = ("revnet",)
     profiles = {
         "smoke": Profile(Step((2, 2, 2), (8, 8, 16, 32), 8, 4, 3), seeds=2, scale="3 repetitions, 4 pictures of 8×8"),
-        "quick": Profile(Step(), seeds=3, scale="8 units a stage, 8 pictures of 32×32, 20 repetitions"),
-        "full": Profile(Step(batch=100), scale="8 units a stage, 100 pictures of 32×32, 20 repetitions", threads=2),
+        "quick": Profile(Step(), seeds=3, scale="8 units a stage, 8 pictures of 32×32, 20 repetitions; log_ratio is a "
+                         "natural logarithm, ratios of 1.15 to 1.7 are asked for"),
+        "full": Profile(Step(batch=100), threads=2,
+                        scale="8 units a stage, 100 pictures of 32×32, 20 repetitions; log_ratio is a natural "
+                        "logarithm, ratios of 1.15 to 1.7 are asked for"),
     }  # fmt: skip
     hypotheses = (Between("log_ratio", "revnet", math.log(1.15), math.log(1.7)),)
     untried = "A GPU, where small nets wait for the processor that starts their operations, was not timed."

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from precis.data.program import tensor_of
 from precis.errors import InputError
+from precis.lab.words import counted
 from precis.papers.class_folders import check_folders, stratified
 from precis.papers.job import Work
 from precis.papers.picture_sets import open_pictures, tell_skipped
@@ -146,8 +147,8 @@ def compare(
         work.note(f"{stem}-batch{sizes[0]}.safetensors and the like hold the converted net tuned at that batch size; "
                   "the tuned nets with batch norm are not kept.")  # fmt: skip
         work.note(
-            f"Fine-tuning: {epochs} epochs once each, at a rate of {rate:g} for 32 pictures (a tenth of --lr) "
-            "in proportion to the batch, not tuned for either; intervals are of the held-out pictures alone."
+            f"Fine-tuning: {counted(epochs, 'epoch')}, once each, at a rate of {rate:g} for 32 pictures (a tenth of "
+            "--lr) in proportion to the batch, not tuned for either; intervals are of the held-out pictures alone."
         )
     metrics: dict[str, float | None] = {"accuracy_before": before.value / 100, "accuracy_converted": after.value / 100}
     names = {"bn": "batch_norm", "gn": "group_norm"}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from precis.lab.figures import Chart, arm_colours
+from precis.lab.words import counted
 
 
 def draw_errors(cells: Sequence[Any], names: Mapping[str, str], lr: float) -> bytes:
@@ -58,7 +59,7 @@ def draw_conversion(points: Sequence[Any], pictures: int, epochs: int, rate: flo
     names = ["as it was", "converted", *(f"batch {size}" for size in sizes)]
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.5, len(names) - 0.5)
-    tuning = f"right: both tuned {epochs} epochs, rate {rate:g} at 32 pictures" if sizes else "nothing was trained"
+    tuning = f"right: both tuned for {counted(epochs, 'epoch')}, rate {rate:g} at 32 pictures" if sizes else "nothing was trained"
     axes.set_xlabel(tuning, fontsize=9)
     axes.set_ylabel(f"right of {pictures} held-out pictures (%); bars: 95 %")
     axes.set_ylim(0, 102)

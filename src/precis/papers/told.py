@@ -38,5 +38,5 @@ def tell_guessing(tell: Callable[[str], None], found: Accuracy) -> None:
     counts = found.confusion.sum(1)
     share = float(counts.max() / counts.sum())
     if found.interval[0] <= share:
-        tell(f"That is not clearly better than always naming the most common class ({100 * share:.1f} %): give "
-             "more --epochs, another --lr, or more pictures.")  # fmt: skip
+        tell(f"The accuracy is not clearly above that of always naming the most common class ({100 * share:.1f} %): "
+             "give more --epochs, another --lr, or more pictures.")  # fmt: skip

@@ -59,8 +59,8 @@ def draw_conversion(points: Sequence[Any], pictures: int, epochs: int, rate: flo
     names = ["as it was", "converted", *(f"batch {size}" for size in sizes)]
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.5, len(names) - 0.5)
-    tuning = f"right: both tuned for {counted(epochs, 'epoch')}, rate {rate:g} at 32 pictures" if sizes else "nothing was trained"
-    axes.set_xlabel(tuning, fontsize=9)
+    right = f"right: both tuned for {counted(epochs, 'epoch')}, rate {rate:g} at 32 pictures"
+    axes.set_xlabel(right if sizes else "nothing was trained", fontsize=9)
     axes.set_ylabel(f"right of {pictures} held-out pictures (%); bars: 95 %")
     axes.set_ylim(0, 102)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)

@@ -21,11 +21,11 @@ OFTEN = 0.2  # seconds between two lines of progress of a check
 
 def main(job: Path) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a process of a background site inherits "ignored"
-    record = json.loads(job.read_text(encoding="utf-8"))
+    record = json.loads(job.read_text(encoding="utf-8"))  # after the line above: a stop that came before it is in there
     _note(job.with_suffix(".pid"), {"pid": os.getpid(), "began": began(os.getpid())})
     code = 1
     try:
-        code = _do(record)
+        code = 130 if record.get("stops") else _do(record)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:

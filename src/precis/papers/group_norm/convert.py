@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from precis.data.program import load_program
 from precis.errors import InputError
-from precis.lab.timing import Timing, interleaved
 from precis.nn.norm import BatchNorm, fold_batchnorm
 from precis.papers.job import Work
 from precis.papers.work import writing
@@ -66,7 +65,7 @@ def run_convert(job: Any, work: Work) -> dict[str, float | None]:
     after = answers(model, data.held)
     metrics["same_answer_held_out"] = float((before.argmax(1) == after.argmax(1)).float().mean())
     metrics["relative_change_held_out"] = float((after - before).norm() / before.norm())
-    metrics[SLOWER] = tell_slower(work, _timed(model, fold_batchnorm(old), data.held[:32]))
+    metrics[SLOWER] = tell_slower(work, model, fold_batchnorm(old), data.held[:32])
     if data.y is not None:
         stem = name.removesuffix(".safetensors")
         save = lambda net, size: _save(net, work.folder / f"{stem}-batch{size}.safetensors")
@@ -150,11 +149,6 @@ def _refuse_files(given: str) -> None:
 def _foldable(model: nn.Module, total: int) -> int:
     left = sum(isinstance(m, BatchNorm) for m in fold_batchnorm(model).modules())
     return total - left
-
-
-@torch.no_grad()
-def _timed(group: nn.Module, folded: nn.Module, x: Tensor) -> Timing:
-    return interleaved({"group": lambda: group(x), "batch": lambda: folded(x)}, repeats=15, warmup=2)
 
 
 def _save(model: nn.Module, path: Path) -> None:

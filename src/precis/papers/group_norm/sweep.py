@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from precis.errors import InputError
 from precis.lab.statistics import one_sample, proportion_interval
-from precis.lab.timing import Timing, interleaved
+from precis.lab.timing import interleaved
 from precis.nn.norm import fold_batchnorm
 from precis.nn.resnet import ResNet
 from precis.papers.class_folders import check_folders
@@ -207,7 +207,9 @@ def _report(
     metrics: dict[str, float | None] = {"best_error": best.error}
     metrics |= {f"error_{c.norm}_{c.batch}": c.error for c in cells}
     if {"bn", "gn"} <= {c.norm for c in cells}:
-        metrics[SLOWER] = tell_slower(work, _inference(job, images, classes, groups))
+        group, batch = (_net(job, norm, images.shape[1], classes, groups, 0).eval() for norm in ("gn", "bn"))
+        metrics[SLOWER] = tell_slower(work, to_channels_last(group), to_channels_last(fold_batchnorm(batch)),
+                                      to_input(images[:64]))  # fmt: skip
     return metrics
 
 
@@ -264,16 +266,9 @@ def _worse(a: Cell, b: Cell) -> bool:
 
 
 @torch.no_grad()
-def _inference(job: Any, images: Tensor, classes: int, groups: int | None) -> Timing:
-    """Time of the net with group norm against that with batch norm folded away, of 64 pictures."""
-    x = to_input(images[:64])
-    nets = [_net(job, norm, images.shape[1], classes, groups, 0).eval() for norm in ("gn", "bn")]
-    group, batch = to_channels_last(nets[0]), to_channels_last(fold_batchnorm(nets[1]))
-    return interleaved({"group": lambda: group(x), "batch": lambda: batch(x)}, repeats=15, warmup=2)
-
-
-def tell_slower(work: Work, timed: Timing) -> float:
-    """The ratio of times, and what can be said about it."""
+def tell_slower(work: Work, group: nn.Module, folded: nn.Module, x: Tensor) -> float:
+    """Time of the net with group norm over that with batch norm folded away; tells what can be said about it."""
+    timed = interleaved({"group": lambda: group(x), "batch": lambda: folded(x)}, repeats=15, warmup=2)
     low, high = timed.interval
     span = f"{timed.ratio:.2f} times as long (95 %: {low:.2f} to {high:.2f})"
     doubt = "" if low > 1 or high < 1 else ", which cannot be told from 1: time it again on a quiet machine"

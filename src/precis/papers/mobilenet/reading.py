@@ -11,7 +11,7 @@ from torch import Tensor
 from precis.data import sources
 from precis.data.images import SUFFIXES
 from precis.data.imageset import ImageSet
-from precis.data.program import read_weights
+from precis.data.program import WEIGHTS, read_weights
 from precis.errors import InputError
 from precis.lab.words import counted
 from precis.papers.class_folders import check_folders, stratified
@@ -94,7 +94,7 @@ def make_model(job: Any, classes: tuple[str, ...], size: int, work: Work) -> tup
     arguments: dict[str, Any] = {"classes": len(classes), "width": job.width or 0.35, "small": size <= SMALL}
     if job.weights is None:
         return MobileNetV2(**arguments, generator=torch.Generator().manual_seed(job.seed)), arguments
-    file = job.weights / "model.safetensors" if job.weights.is_dir() else job.weights
+    file = job.weights / WEIGHTS if job.weights.is_dir() else job.weights
     try:
         found = published(read_weights(file))
     except ValueError as error:
@@ -121,15 +121,15 @@ def _classifier(
 ) -> tuple[dict[str, Tensor], str]:
     """The state with the classifier that serves these classes, or without one, and what is to be told of it."""
     heads = [name for name in state if name.startswith("head.")]
-    fit = all(name in wanted and state[name].shape[1:] == wanted[name].shape[1:] for name in heads)
-    if named is not None and set(named) == set(classes) and fit and all(len(state[h]) == len(named) for h in heads):
+    fits = bool(heads) and all(name in wanted and state[name].shape == wanted[name].shape for name in heads)
+    listed = lambda names: ", ".join(names[:8]) + " …" * (len(names) > 8)
+    if fits and named is not None and set(named) == set(classes):
         order = [named.index(name) for name in classes]
         return state | {name: state[name][order] for name in heads}, "the classifier is theirs, of the same classes"
-    if named is None and heads and all(state[h].shape == wanted[h].shape for h in heads if h in wanted) and fit:
-        return state, f"the classifier is theirs, its outputs taken to be {', '.join(classes[:8])}" + (
-            " …" if len(classes) > 8 else "")  # fmt: skip
+    if fits and named is None:
+        return state, f"the classifier is theirs, its outputs taken to be {listed(classes)}"
     rest = {name: value for name, value in state.items() if name not in heads}
-    why = "" if named is None else f": theirs is of {', '.join(named[:8])}" + (" …" if len(named) > 8 else "")
+    why = "" if named is None else f": theirs is of {listed(named)}"
     return rest, f"the classifier is new, for {len(classes)} classes{why}"
 
 

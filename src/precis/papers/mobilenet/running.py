@@ -56,9 +56,10 @@ def run_classifier(job: Any, work: Work) -> dict[str, float | None]:
     tell_guessing(work.note, scored)
     said = None if others is None else predict(trained, three_channels(others.images), batch=256).cpu()
     _write_predictions(work, pictures, logits, others, said)
-    if others is not None and said is not None:
-        metrics |= _score_others(pictures.classes, others, said)
-    _draw(work, pictures, logits, scored, others, said)
+    truth = None if others is None else _truth(pictures.classes, others)
+    if said is not None and truth is not None:
+        metrics |= _score_others(said, truth)
+    _draw(work, pictures, logits, scored, others, said, truth)
     trained = trained.cpu()
     program = trained if job.expansion_chunks == 1 else in_parts(trained, job.expansion_chunks)
     metrics |= _traffic(trained, pictures.images[pictures.val[:1]], job.expansion_chunks, cost.macs, work)
@@ -142,23 +143,23 @@ def _truth(classes: tuple[str, ...], others: ImageSet) -> Tensor:
     return torch.tensor([at[i] if i >= 0 else -1 for i in others.labels.tolist()])
 
 
-def _score_others(classes: tuple[str, ...], others: ImageSet, said: Tensor) -> dict[str, float | None]:
+def _score_others(said: Tensor, truth: Tensor) -> dict[str, float | None]:
     """Accuracy on the pictures of --predict whose class is one of the trained ones, if there are any."""
-    truth = _truth(classes, others)
     if not (truth >= 0).any():
         return {}
-    found = score(said.argmax(1), truth, len(classes))
+    found = score(said.argmax(1), truth, said.shape[1])
     return {"accuracy_predict": found.value, "accuracy_predict_low": found.interval[0],
             "accuracy_predict_high": found.interval[1]}  # fmt: skip
 
 
 def _draw(
-    work: Work, pictures: Pictures, logits: Tensor, found: Accuracy, others: ImageSet | None, said: Tensor | None
-) -> None:
-    if others is None or said is None:
+    work: Work, pictures: Pictures, logits: Tensor, found: Accuracy, others: ImageSet | None, said: Tensor | None,
+    truth: Tensor | None,
+) -> None:  # fmt: skip
+    if others is None or said is None or truth is None:
         images, some, truth = pictures.images[pictures.val], logits, pictures.labels[pictures.val]
     else:
-        images, some, truth = three_channels(others.images), said, _truth(pictures.classes, others)
+        images, some = three_channels(others.images), said
     shown = torch.from_numpy(np.linspace(0, len(images) - 1, min(SHOWN, len(images))).round().astype(int))
     with writing(work.folder / "predictions.png") as beside:
         beside.write_bytes(draw_predictions(images[shown].numpy(), some[shown].softmax(1).numpy(), pictures.classes,

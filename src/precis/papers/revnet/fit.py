@@ -50,9 +50,9 @@ def run_fit(job: Any, work: Work) -> dict[str, float | None]:
     shape = tuple(data.x.shape[1:])
     limit = None if job.memory is None else parse_bytes(job.memory)
     units, batch = _choose(job, work, data, limit)
-    net = _net(job, units, shape[0], len(data.classes))
-    need = measure(_net(job, units, shape[0], len(data.classes)), shape, work.device)
-    _tell_choice(job, work, data, units, batch)
+    net, other = (_net(job, units, shape[0], len(data.classes)) for _ in range(2))  # measuring moves running averages
+    need = measure(other, shape, work.device)
+    _tell_choice(job, work, data, other, units, batch)
     augment = Augment(flip=0.5, shift_pad=max(1, shape[1] // 16), padding="zeros") if job.augment else None
     run = fit_classifier(
         net.to(work.device), (data.x, data.y), budget=Budget(epochs=job.epochs, minutes=job.minutes), batch=batch,
@@ -191,10 +191,8 @@ def _net(job: Any, units: int, channels: int, classes: int) -> RevNet:
                   fully_reversible=job.fully_reversible, generator=torch.Generator().manual_seed(job.seed))  # fmt: skip
 
 
-def _tell_choice(job: Any, work: Work, data: Pictures, units: int, batch: int) -> None:
+def _tell_choice(job: Any, work: Work, data: Pictures, net: RevNet, units: int, batch: int) -> None:
     """Before anything is trained: how large the net is, how many steps there are, and if it takes long, how long."""
-    shape = tuple(data.x.shape[1:])
-    net = _net(job, units, shape[0], len(data.classes))
     steps = max(1, len(data.x) // batch) * job.epochs
     work.note(f"The net has {counted(units, 'unit')} a stage and {parameters(net):,} parameters; {job.epochs} × "
               f"{len(data.x)} pictures in batches of {batch} are {counted(steps, 'step')}.")  # fmt: skip
@@ -202,7 +200,7 @@ def _tell_choice(job: Any, work: Work, data: Pictures, units: int, batch: int) -
         work.note("With one unit a stage no block is reversible: the first of a stage changes the shape.")
     if steps < FEW and batch > 16:
         work.note("So few steps teach little: a smaller --batch, or more --epochs, makes more of them.")
-    minutes = steps * seconds_of(net, shape, batch, work.device) / 60
+    minutes = steps * seconds_of(net, tuple(data.x.shape[1:]), batch, work.device) / 60
     if minutes > LONG and (job.minutes is None or minutes > job.minutes):
         work.note(f"Training would take about {_time(minutes)}, {_time(minutes / steps)} a step: fewer --units, "
                   "a smaller net (--filters) or --minutes make it shorter.")  # fmt: skip
